@@ -1,0 +1,144 @@
+/**
+ * The one typed port between the data plane and the owner of the mesh state (DESIGN.md, decision 4). Plain data only:
+ * every question, verdict and push can be structured-cloned, so the port may end in this thread or in another.
+ */
+import type { HostPort } from '../base/ip.ts';
+import type { ReasonCode } from '../base/reasons.ts';
+
+/** Who sends or receives, as metrics and the access log name them. Empty text = unknown. */
+export interface PeerLabels {
+  /** Pod name (the workload record's name); what the access log prints. */
+  readonly pod: string;
+  /** Owner, for example the Deployment; what metrics print. */
+  readonly workload: string;
+  readonly canonicalName: string;
+  readonly canonicalRevision: string;
+  readonly app: string;
+  readonly namespace: string;
+  /** SPIFFE URI of the workload record, or of the verified certificate. */
+  readonly identity: string;
+  readonly cluster: string;
+  readonly region: string;
+  readonly zone: string;
+}
+
+export interface ServiceLabels {
+  readonly hostname: string;
+  readonly name: string;
+  readonly namespace: string;
+}
+
+/** Everything metrics and the access log need to know about one connection at its start. */
+export interface ConnectionLabels {
+  readonly reporter: 'source' | 'destination';
+  readonly source?: PeerLabels;
+  readonly destination?: PeerLabels;
+  readonly destinationService?: ServiceLabels;
+  readonly securityPolicy: 'mutual_tls' | 'unknown';
+}
+
+/** Why a connection is not carried. `text` is the operator-facing error of facts/operations.md §3.5. */
+export interface Refusal {
+  readonly code: ReasonCode;
+  readonly text: string;
+}
+
+export interface OutboundQuestion {
+  readonly podUid: string;
+  /** The application's own address. */
+  readonly client: HostPort;
+  /** Original destination, before redirection. */
+  readonly target: HostPort;
+}
+
+export type OutboundVerdict =
+  /** `labels` absent: refused before enough was known; logged as `connection failed`, not counted. */
+  | { readonly kind: 'refuse'; readonly refusal: Refusal; readonly labels?: ConnectionLabels }
+  | { readonly kind: 'plaintext'; readonly address: HostPort; readonly labels: ConnectionLabels }
+  | {
+      readonly kind: 'hbone';
+      /** TCP and TLS peer, normally port 15008. */
+      readonly address: HostPort;
+      /** CONNECT `:authority`. */
+      readonly authority: string;
+      /** SPIFFE URI of the captured pod: the certificate to present. */
+      readonly identity: string;
+      /** SPIFFE URIs one of which the peer must prove; never empty. */
+      readonly expectedIdentities: readonly string[];
+      readonly baggage: string;
+      readonly forwarded: string;
+      readonly labels: ConnectionLabels;
+    };
+
+export interface InboundQuestion {
+  readonly podUid: string;
+  /** Chosen by the data plane, unique while the connection lives. The key of `revoke` and `release`. */
+  readonly connectionId: string;
+  /** TCP peer, never a header. */
+  readonly peer: HostPort;
+  /** hbone: local address of the tunnel; plaintext: original destination. */
+  readonly local: HostPort;
+  /** Present for HBONE, absent for plaintext. */
+  readonly hbone?: {
+    /** From the verified certificate; absent when it carries no parsable SPIFFE ID. */
+    readonly peerIdentity?: string;
+    readonly authority: string;
+    /** First `forwarded` header value, raw. */
+    readonly forwarded?: string;
+    /** All `baggage` header lines, raw. */
+    readonly baggage?: readonly string[];
+    readonly forwardedNetwork?: string;
+  };
+}
+
+export type InboundVerdict =
+  | { readonly kind: 'refuse'; readonly refusal: Refusal; readonly labels?: ConnectionLabels }
+  | {
+      readonly kind: 'accept';
+      /** Where the application listens. */
+      readonly address: HostPort;
+      /** Bind the dialled socket to this address (transparent); absent = let the kernel choose. */
+      readonly sourceIp?: string;
+      /** Write a PROXY v2 header before the first byte. */
+      readonly proxyHeader?: {
+        readonly source: HostPort;
+        readonly destination: HostPort;
+        readonly identity?: string;
+      };
+      /** `baggage` of the 200 response; absent = no header. */
+      readonly responseBaggage?: string;
+      readonly labels: ConnectionLabels;
+    };
+
+/** Key and chain to present, and roots to trust, as PEM. */
+export interface TlsMaterial {
+  readonly identity: string;
+  readonly keyPem: string;
+  /** Leaf, then intermediates. */
+  readonly chainPem: string;
+  readonly rootsPem: readonly string[];
+  /** Changes with every renewal or root change: equal serials mean equal material. */
+  readonly serial: string;
+  readonly notAfterMs: number;
+}
+
+/** What the owner of the state tells the data plane unasked. */
+export type VerdictPush =
+  /** These live connections are no longer allowed. */
+  | { readonly kind: 'revoke'; readonly connectionIds: readonly string[]; readonly refusal: Refusal }
+  /** The material of an identity changed: drop cached contexts. */
+  | { readonly kind: 'certificate'; readonly identity: string };
+
+export interface VerdictPort {
+  outbound(question: OutboundQuestion): Promise<OutboundVerdict>;
+  /** Registers the connection before judging it, so that no policy push can fall between (datapath §4.5 step 8). */
+  inbound(question: InboundQuestion): Promise<InboundVerdict>;
+  /** The connection ended; to be called exactly once for each `inbound` question, whatever the verdict was. */
+  release(connectionId: string): void;
+  /** SPIFFE URI the pod must present; rejects with `CV-WORKLOAD-UNKNOWN` after 5 s. */
+  identityOf(podUid: string): Promise<string>;
+  /** Rejects with `CV-CERT-UNAVAILABLE` when there is no valid certificate. */
+  certificate(identity: string): Promise<TlsMaterial>;
+  /** One listener; disposing the handle ends the subscription. */
+  subscribe(listener: (push: VerdictPush) => void): Disposable;
+}

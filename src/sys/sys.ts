@@ -1,0 +1,67 @@
+/** The only contact with the kernel beyond what Node offers, as one interface. `linux.ts` is the real one. */
+import type { HostPort } from '../base/ip.ts';
+
+/** An open network namespace. Disposing closes its descriptor. */
+export interface Netns extends Disposable {
+  /** Where it was opened from, for messages. */
+  readonly path: string;
+  /** `st_dev` and `st_ino` of the namespace file: equal means the same namespace. */
+  readonly id: { readonly device: bigint; readonly inode: bigint };
+  readonly fd: number;
+}
+
+export interface KeepaliveOptions {
+  readonly idleSeconds: number;
+  readonly intervalSeconds: number;
+  readonly probes: number;
+  /** TCP_USER_TIMEOUT, milliseconds; absent = not set. */
+  readonly userTimeoutMs?: number;
+}
+
+export interface ListenOptions {
+  /** `::` listens on both families when `isDualStack`; otherwise one family. */
+  readonly address: string;
+  readonly port: number;
+  readonly mark?: number;
+  /** Best effort, as the reference; `onTransparent` is told whether it worked. */
+  readonly isTransparent?: boolean;
+  readonly isReusePort?: boolean;
+  /** Inherited by accepted sockets. */
+  readonly keepalive?: KeepaliveOptions;
+  readonly backlog?: number;
+}
+
+export interface DialOptions {
+  readonly family: 4 | 6;
+  readonly mark?: number;
+  /** Bind to this non-local address first (IP_TRANSPARENT + IP_FREEBIND), port chosen by the kernel. */
+  readonly transparentSourceIp?: string;
+  readonly keepalive?: KeepaliveOptions;
+}
+
+export interface ToolResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/**
+ * All calls throw `MeshError('CV-SYS' | 'CV-NETNS' | 'CV-BIND', …)` naming the call and the errno; no descriptor is
+ * left open on any failure. A thread that cannot return to its own netns aborts the process.
+ */
+export interface Sys {
+  openNetns(path: string): Netns;
+  /** Bound, listening, non-blocking, close-on-exec descriptor for `net.Server.listen({ fd })`. */
+  listenTcp(netns: Netns | undefined, options: ListenOptions): { readonly fd: number; readonly isTransparent: boolean };
+  /** Unconnected, non-blocking descriptor; hand it to `dialTcp` of `sys/tcp.ts`. */
+  socketTcp(netns: Netns | undefined, options: DialOptions): { readonly fd: number; readonly isSpoofed: boolean };
+  /** Bound, non-blocking UDP descriptor. */
+  socketUdp(netns: Netns | undefined, options: ListenOptions): number;
+  /** SO_ORIGINAL_DST, then IP6T_SO_ORIGINAL_DST, canonicalised; `undefined` when the socket was not redirected. */
+  originalDestination(fd: number): HostPort | undefined;
+  close(fd: number): void;
+  /** Runs a tool inside `netns` (argv form, no shell), feeding `input`. Bounded in time and output. */
+  runInNetns(netns: Netns | undefined, argv: readonly string[], input?: string): Promise<ToolResult>;
+  /** `/proc/sys/net/ipv6/conf/<interface>/disable_ipv6` of the namespace is not 1. */
+  hasIpv6(netns: Netns | undefined, networkInterface: string): boolean;
+}
