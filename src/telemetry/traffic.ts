@@ -1,0 +1,46 @@
+/** What the data plane reports about connections. One record per connection; its end is logged and counted exactly once. */
+import type { HostPort } from '../base/ip.ts';
+import type { ConnectionLabels, Refusal } from '../model/verdict.ts';
+
+export interface ConnectionStart {
+  /** Shown by `culvert connections`, accepted by `culvert explain`. */
+  readonly id: string;
+  readonly podUid: string;
+  readonly direction: 'inbound' | 'outbound';
+  readonly protocol: 'HBONE' | 'TCP';
+  readonly src: HostPort;
+  /** Access log `dst.addr`: the next hop (outbound), `<pod ip>:15008` (inbound HBONE), the original destination (plaintext). */
+  readonly dst: HostPort;
+  /** Original destination as the application dialled it (outbound), or the forwarded host (inbound HBONE). */
+  readonly originalDst?: string;
+  /** CONNECT authority: access log `dst.hbone_addr`. */
+  readonly hboneAuthority?: string;
+  readonly labels: ConnectionLabels;
+}
+
+/** Handles are resolved at `open`; `add…` is a counter increment, fit for the hot path. */
+export interface ConnectionRecord {
+  /** Bytes that went from the client towards the server. */
+  addClientBytes(bytes: number): void;
+  /** Bytes that went from the server towards the client. */
+  addServerBytes(bytes: number): void;
+  /** Ends the record; only the first call counts. No refusal = ended in order. */
+  close(refusal?: Refusal): void;
+}
+
+export interface EarlyRefusal {
+  readonly direction: 'inbound' | 'outbound';
+  readonly podUid: string;
+  readonly src: HostPort;
+  readonly dst: HostPort;
+  readonly refusal: Refusal;
+}
+
+export interface TrafficTelemetry {
+  open(start: ConnectionStart): ConnectionRecord;
+  /** Refused before labels could be computed: one `connection failed` line, no traffic metrics. */
+  refused(refusal: EarlyRefusal): void;
+  /** Accepted downstream sockets currently held (`istio_tcp_sockets_open`). */
+  socketOpened(reporter: 'source' | 'destination'): void;
+  socketClosed(reporter: 'source' | 'destination'): void;
+}
