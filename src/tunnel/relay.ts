@@ -1,0 +1,167 @@
+/** Joins two byte streams until both directions have ended. Knows nothing of TLS, HTTP/2 or policy. */
+import { type Clock, delay } from '../base/clock.ts';
+import { MeshError } from '../base/errors.ts';
+import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
+
+/** Told of every chunk; resolved once per connection so that the path only adds numbers. */
+export interface RelayCounters {
+  addClientBytes(bytes: number): void;
+  addServerBytes(bytes: number): void;
+}
+
+/** `undefined` = ended in order, or by a reset, which is how TCP ends. */
+export type RelayDone = (error: MeshError | undefined) => void;
+
+/** Flushing is seen by looking; only a hand-over waits here. */
+const QUIESCE_POLL_MS = 1;
+
+/** RFC 9113 §8.5: an error in the TCP connection is passed on as a reset, never as an orderly end. */
+const RESET_BY_PEER = new MeshError('CV-IO', 'connection reset by peer');
+
+/**
+ * One joined connection. Half-close is kept: the end of one direction is passed on while the other still flows.
+ * Back-pressure is one rule: a `write` that returns false pauses the opposite stream until it drains.
+ */
+export class Relay {
+  readonly #down: Side;
+  readonly #up: Side;
+  readonly #done: RelayDone;
+  #error: MeshError | undefined;
+  #isQuiescing = false;
+  #bytesSeen = 0;
+  #bytesAtLastLook = -1;
+
+  constructor(downstream: ByteStream, upstream: ByteStream, counters: RelayCounters, done: RelayDone) {
+    this.#done = done;
+    this.#down = new Side(this, downstream, (bytes) => counters.addClientBytes(bytes));
+    this.#up = new Side(this, upstream, (bytes) => counters.addServerBytes(bytes));
+    this.#down.other = this.#up;
+    this.#up.other = this.#down;
+  }
+
+  start(): void {
+    this.#up.open();
+    this.#down.open();
+  }
+
+  /** Ends both streams now. `done` gets `error`. */
+  close(error: MeshError): void {
+    this.#error ??= error;
+    this.#down.stream.destroy(error);
+    this.#up.stream.destroy(error);
+  }
+
+  /**
+   * Stops reading on both sides and resolves when everything read so far has left this process. The streams stay
+   * open and idle: their owner may hand the sockets to another process, or call `unquiesce`.
+   */
+  async quiesce(clock: Clock): Promise<void> {
+    this.#isQuiescing = true;
+    this.#down.stream.pause();
+    this.#up.stream.pause();
+    while (this.#down.unflushedBytes + this.#up.unflushedBytes > 0) await delay(clock, QUIESCE_POLL_MS);
+  }
+
+  unquiesce(): void {
+    this.#isQuiescing = false;
+    this.#down.resumeUnlessBlocked();
+    this.#up.resumeUnlessBlocked();
+  }
+
+  get isQuiescing(): boolean {
+    return this.#isQuiescing;
+  }
+
+  /** True when one half has ended and the other still lives. */
+  get isHalfClosed(): boolean {
+    return this.#down.hasEnded !== this.#up.hasEnded;
+  }
+
+  /** True when no byte moved since the previous call: what an idle sweep asks once per period. */
+  takeIdle(): boolean {
+    const isIdle = this.#bytesSeen === this.#bytesAtLastLook;
+    this.#bytesAtLastLook = this.#bytesSeen;
+    return isIdle;
+  }
+
+  /** @internal Side only. */
+  moved(bytes: number): void {
+    this.#bytesSeen += bytes;
+  }
+
+  /** @internal Side only: one stream is gone. The relay is over when both are. */
+  closed(side: Side, error: MeshError | undefined): void {
+    this.#error ??= error;
+    if (side.other.isClosed) {
+      this.#done(this.#error);
+      return;
+    }
+    if (!side.isComplete) side.other.stream.destroy(error ?? RESET_BY_PEER);
+  }
+}
+
+/** One of the two streams, seen as a source: what it reads goes to `other`. */
+class Side implements ByteStreamHandlers {
+  readonly stream: ByteStream;
+  readonly #relay: Relay;
+  readonly #count: (bytes: number) => void;
+  #other: Side | undefined;
+  hasEnded = false;
+  isClosed = false;
+  #isBlocked = false;
+
+  constructor(relay: Relay, stream: ByteStream, count: (bytes: number) => void) {
+    this.#relay = relay;
+    this.stream = stream;
+    this.#count = count;
+  }
+
+  get other(): Side {
+    return this.#other ?? this;
+  }
+
+  set other(side: Side) {
+    this.#other = side;
+  }
+
+  /** Both halves ended in order: we read the end, and the other direction's end was written. */
+  get isComplete(): boolean {
+    return this.hasEnded && this.other.hasEnded;
+  }
+
+  open(): void {
+    this.stream.open(this);
+  }
+
+  onData(chunk: Uint8Array): void {
+    this.#count(chunk.length);
+    this.#relay.moved(chunk.length);
+    if (this.other.stream.write(chunk)) return;
+    this.#isBlocked = true;
+    this.stream.pause();
+  }
+
+  onEnd(): void {
+    this.hasEnded = true;
+    this.other.stream.end();
+  }
+
+  onDrain(): void {
+    this.other.#isBlocked = false;
+    if (!this.#relay.isQuiescing) this.other.stream.resume();
+  }
+
+  onClose(error: MeshError | undefined): void {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.#relay.closed(this, error);
+  }
+
+  get unflushedBytes(): number {
+    return this.isClosed ? 0 : this.stream.bufferedBytes;
+  }
+
+  resumeUnlessBlocked(): void {
+    if (!this.#isBlocked) this.stream.resume();
+  }
+}
