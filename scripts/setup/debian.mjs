@@ -1,0 +1,90 @@
+// Debian packages a purpose needs. Root: installs those missing. Otherwise: prints the exact line to run, and why.
+import { accessSync, constants, existsSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { ensureCurl, hasNewCurl } from './curl.mjs';
+import { run } from './process.mjs';
+
+/** Debian package: how to see that it is there, and what it is for. */
+const TOOLS = {
+  nftables: { command: 'nft', why: 'redirection rules in the network namespace of a pod' },
+  iproute2: { command: 'ip', why: 'network namespaces and policy routes' },
+  openssl: { command: 'openssl', why: 'TLS tests with a peer not written here' },
+  'python3-h2': { python: 'h2', why: 'HTTP/2 tests with a peer not written here' },
+  haproxy: { command: 'haproxy', why: 'the proxy Culvert is measured against' },
+  nginx: { command: 'nginx', why: 'the proxy Culvert is measured against' },
+  'libnginx-mod-stream': { file: '/usr/lib/nginx/modules/ngx_stream_module.so', why: 'nginx as a TCP proxy' },
+};
+
+const NEEDS = {
+  demo: ['nftables', 'iproute2'],
+  test: ['nftables', 'iproute2', 'openssl', 'python3-h2'],
+  bench: ['nftables', 'iproute2', 'haproxy', 'nginx', 'libnginx-mod-stream'],
+};
+
+/** The Python that Debian packages install into; another `python3` may come first on the path. */
+const DEBIAN_PYTHON = '/usr/bin/python3';
+const POLICY_RC = '/usr/sbin/policy-rc.d';
+
+function hasCommand(command) {
+  const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'];
+  return folders.some((folder) => {
+    try {
+      accessSync(path.join(folder, command), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+async function isPresent(tool) {
+  if (tool.command !== undefined) return hasCommand(tool.command);
+  if (tool.file !== undefined) return existsSync(tool.file);
+  return (await run(DEBIAN_PYTHON, ['-c', `import ${tool.python}`])).code === 0;
+}
+
+async function missingTools(purpose) {
+  const missing = [];
+  for (const name of NEEDS[purpose]) if (!(await isPresent(TOOLS[name]))) missing.push(name);
+  return missing;
+}
+
+/** Debian starts a service when it installs one; nobody asked for an nginx on port 80. `policy-rc.d` is how to say no. */
+async function withoutServiceStart(work) {
+  if (existsSync(POLICY_RC)) return work();
+  writeFileSync(POLICY_RC, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
+  try {
+    return await work();
+  } finally {
+    rmSync(POLICY_RC, { force: true });
+  }
+}
+
+async function install(names) {
+  process.stderr.write(`set-up: apt-get install ${names.join(' ')}\n`);
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  const args = ['-o', 'DPkg::Lock::Timeout=300', 'install', '-y', '--no-install-recommends', ...names];
+  await withoutServiceStart(async () => {
+    // A stale package list and a broken third-party source look alike here; only the install decides.
+    await run('apt-get', ['-o', 'DPkg::Lock::Timeout=300', 'update'], { env });
+    const result = await run('apt-get', args, { env });
+    if (result.code !== 0) throw new Error(`apt-get install ${names.join(' ')} failed:\n${result.output}`);
+  });
+}
+
+function explainMissing(purpose, names) {
+  process.stderr.write(`set-up: some Debian packages are missing and this is not root. Run:\n`);
+  process.stderr.write(`  sudo apt-get install -y --no-install-recommends ${names.join(' ')}\n`);
+  for (const name of names) process.stderr.write(`  ${name}: needed by npm run ${purpose} for ${TOOLS[name].why}\n`);
+}
+
+/** Tests that lack a tool skip with a reason, or fail when `CI` or `MESH_REQUIRE_ROOT` is set; so a miss is no error here. */
+export async function ensureTools(root, purpose) {
+  if (!(purpose in NEEDS)) throw new Error(`unknown purpose --for=${purpose}`);
+  const missing = await missingTools(purpose);
+  if (missing.length > 0) {
+    if (process.getuid?.() === 0) await install(missing);
+    else explainMissing(purpose, missing);
+  }
+  if (purpose === 'test' && !(await hasNewCurl(root))) await ensureCurl(root);
+}
