@@ -1,0 +1,69 @@
+/** The C library calls that Node does not offer, bound through koffi. Nothing here decides anything. */
+import { getSystemErrorName } from 'node:util';
+import koffi from 'koffi';
+import { type ErrorFields, MeshError } from '../base/errors.ts';
+import type { ReasonCode } from '../base/reasons.ts';
+
+type Bytes = Uint8Array;
+
+// The program itself, not a file name: finds glibc or musl, whichever Node was linked with.
+const program = koffi.load(null);
+
+export const libc = {
+  open: program.func('int open(const char *path, int flags)') as (path: string, flags: number) => number,
+  close: program.func('int close(int fd)') as (fd: number) => number,
+  setns: program.func('int setns(int fd, int nstype)') as (fd: number, nstype: number) => number,
+  socket: program.func('int socket(int domain, int type, int protocol)') as (
+    domain: number,
+    type: number,
+    protocol: number,
+  ) => number,
+  bind: program.func('int bind(int fd, const void *address, uint32_t length)') as (
+    fd: number,
+    address: Bytes,
+    length: number,
+  ) => number,
+  listen: program.func('int listen(int fd, int backlog)') as (fd: number, backlog: number) => number,
+  setsockopt: program.func('int setsockopt(int fd, int level, int name, const void *value, uint32_t length)') as (
+    fd: number,
+    level: number,
+    name: number,
+    value: Bytes | Int32Array,
+    length: number,
+  ) => number,
+  getsockopt: program.func('int getsockopt(int fd, int level, int name, void *value, void *length)') as (
+    fd: number,
+    level: number,
+    name: number,
+    value: Bytes | Int32Array,
+    length: Uint32Array,
+  ) => number,
+  getsockname: program.func('int getsockname(int fd, void *address, void *length)') as (
+    fd: number,
+    address: Bytes,
+    length: Uint32Array,
+  ) => number,
+  ioctl: program.func('int ioctl(int fd, unsigned long request)') as (fd: number, request: number) => number,
+  flock: program.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number,
+} as const;
+
+/** `EADDRINUSE` and the like for the call that failed last on this thread. Read it before any other call. */
+export function lastErrno(): string {
+  const errno = koffi.errno();
+  return errno === 0 ? 'unknown' : getSystemErrorName(-errno);
+}
+
+/** A `MeshError` for the libc call that just returned −1. */
+export function callError(code: ReasonCode, call: string, fields: ErrorFields = {}): MeshError {
+  return errnoError(code, call, lastErrno(), fields);
+}
+
+export function errnoError(code: ReasonCode, call: string, errno: string, fields: ErrorFields = {}): MeshError {
+  return new MeshError(code, `${call} failed with ${errno}${hintFor(errno)}`, { ...fields, call, errno });
+}
+
+function hintFor(errno: string): string {
+  if (errno === 'EPERM' || errno === 'EACCES') return '; CAP_SYS_ADMIN and CAP_NET_ADMIN are needed';
+  if (errno === 'EMFILE' || errno === 'ENFILE') return '; raise the limit of open files (ulimit -n)';
+  return '';
+}

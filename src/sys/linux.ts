@@ -1,0 +1,39 @@
+/** `Sys` on Linux. Works in any thread: namespaces are entered and left per thread. */
+import { readFileSync } from 'node:fs';
+import { MeshError } from '../base/errors.ts';
+import { libc } from './libc.ts';
+import { inNetns, openNetns } from './netns.ts';
+import { listenTcp, originalDestination, socketTcp, socketUdp } from './sockets.ts';
+import type { Netns, Sys } from './sys.ts';
+import { runTool } from './tool.ts';
+
+/** Names that Linux itself allows for interfaces, less the two that mean a directory. */
+const INTERFACE_NAME = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
+
+export const linuxSys: Sys = {
+  openNetns,
+  listenTcp,
+  socketTcp,
+  socketUdp,
+  originalDestination,
+  close: (fd) => void libc.close(fd),
+  runInNetns: (netns, argv, input) => runTool(netns, argv, input),
+  hasIpv6,
+};
+
+function hasIpv6(netns: Netns | undefined, networkInterface: string): boolean {
+  if (!INTERFACE_NAME.test(networkInterface)) {
+    throw new MeshError('CV-SYS', 'not the name of a network interface', { networkInterface });
+  }
+  // /proc/sys/net shows the namespace of the reading thread.
+  return inNetns(netns, () => readDisableIpv6(networkInterface)) === '0';
+}
+
+/** `undefined` on a kernel without IPv6, and for an interface that does not exist. */
+function readDisableIpv6(networkInterface: string): string | undefined {
+  try {
+    return readFileSync(`/proc/sys/net/ipv6/conf/${networkInterface}/disable_ipv6`, 'utf8').trim();
+  } catch {
+    return undefined;
+  }
+}

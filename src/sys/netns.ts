@@ -1,0 +1,78 @@
+/** Opens network namespaces and runs code on this thread inside one (setns(2), ioctl_ns(2)). */
+import { fstatSync, statfsSync, writeSync } from 'node:fs';
+import { MeshError } from '../base/errors.ts';
+import { callError, lastErrno, libc } from './libc.ts';
+import type { Netns } from './sys.ts';
+
+const CLONE_NEWNET = 0x4000_0000;
+const NS_GET_NSTYPE = 0xb703;
+const NSFS_MAGIC = 0x6e73_6673;
+/** O_RDONLY | O_NONBLOCK | O_CLOEXEC: a FIFO put at the path must not hang the agent. */
+const OPEN_FLAGS = 0o2_004_000;
+const STDERR = 2;
+
+/** Namespace of the thread this module was loaded in; each worker thread has its own copy. */
+let ownFd: number | undefined;
+
+/** Throws `CV-NETNS` when `path` cannot be opened or is something else than a network namespace. */
+export function openNetns(path: string): Netns {
+  const fd = libc.open(path, OPEN_FLAGS);
+  if (fd < 0) throw callError('CV-NETNS', 'open of the network namespace', { path });
+  try {
+    requireNetns(fd, path);
+    const { dev, ino } = fstatSync(fd, { bigint: true });
+    return netnsHandle(fd, path, { device: dev, inode: ino });
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+}
+
+function requireNetns(fd: number, path: string): void {
+  const isNamespace = statfsSync(`/proc/self/fd/${fd}`).type === NSFS_MAGIC;
+  if (isNamespace && libc.ioctl(fd, NS_GET_NSTYPE) === CLONE_NEWNET) return;
+  throw new MeshError('CV-NETNS', 'this file is not a network namespace', { path });
+}
+
+function netnsHandle(fd: number, path: string, id: Netns['id']): Netns {
+  let isOpen = true;
+  return {
+    fd,
+    path,
+    id,
+    [Symbol.dispose]() {
+      if (isOpen) libc.close(fd);
+      isOpen = false;
+    },
+  };
+}
+
+/**
+ * Runs `inside` on this thread with `netns` entered, and returns to the own namespace whatever happens.
+ * `inside` must be synchronous and start no thread: a thread started there would stay in the pod for ever.
+ */
+export function inNetns<T>(netns: Netns | undefined, inside: () => T): T {
+  if (netns === undefined) return inside();
+  const own = ownNetnsFd();
+  if (libc.setns(netns.fd, CLONE_NEWNET) !== 0) throw callError('CV-NETNS', 'setns', { path: netns.path });
+  try {
+    return inside();
+  } finally {
+    if (libc.setns(own, CLONE_NEWNET) !== 0) abortStranded(netns.path);
+  }
+}
+
+function ownNetnsFd(): number {
+  if (ownFd !== undefined) return ownFd;
+  // Opened once per thread and never closed: without it there is no way back.
+  const fd = libc.open('/proc/thread-self/ns/net', OPEN_FLAGS);
+  if (fd < 0) throw callError('CV-NETNS', 'open of the own network namespace');
+  ownFd = fd;
+  return fd;
+}
+
+/** A thread left in a pod would serve the node's ports and dial upstreams from inside that pod: no way to go on. */
+function abortStranded(path: string): never {
+  writeSync(STDERR, `culvert: setns back from ${path} failed with ${lastErrno()}; aborting the process\n`);
+  process.abort();
+}

@@ -1,0 +1,143 @@
+/** Node sockets on top of descriptors made in a network namespace: accept and dial. */
+import net from 'node:net';
+import type { Clock } from '../base/clock.ts';
+import { type ErrorFields, MeshError } from '../base/errors.ts';
+import { formatHostPort, type HostPort } from '../base/ip.ts';
+import type { ReasonCode } from '../base/reasons.ts';
+import type { DialOptions, Netns, Sys } from './sys.ts';
+
+export interface AcceptHandlers {
+  /** The socket is paused and half-open capable, and its errors cannot end the process even when nobody listens. */
+  readonly onConnection: (socket: net.Socket) => void;
+  /** The listener itself failed (for example: out of descriptors). It goes on accepting. */
+  readonly onError?: (error: Error) => void;
+}
+
+/**
+ * Serves a descriptor of `Sys.listenTcp`, and owns it: `close` on the server closes it. Accepted sockets have the options
+ * of the listener (mark, keepalive, no delay) by inheritance in the kernel, without a system call each.
+ */
+export function listenOn(fd: number, { onConnection, onError }: AcceptHandlers): net.Server {
+  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+    socket.on('error', ignore);
+    onConnection(socket);
+  });
+  server.on('error', onError ?? ignore);
+  return server.listen({ fd });
+}
+
+export interface DialLimits {
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+  /** Aborting gives the dial up; the promise rejects with the reason of the signal when that is a `MeshError`. */
+  readonly signal?: AbortSignal;
+  /** How failures are called; the application's codes by default. */
+  readonly codes?: DialCodes;
+}
+
+export interface DialCodes {
+  readonly timeout: ReasonCode;
+  readonly refused: ReasonCode;
+}
+
+const APPLICATION_CODES: DialCodes = { timeout: 'CV-APP-TIMEOUT', refused: 'CV-APP-REFUSED' };
+
+/** Errno values that mean "no answer in time" rather than "no". */
+const TIMEOUT_ERRNOS: ReadonlySet<string> = new Set(['ETIMEDOUT']);
+
+/**
+ * A connected socket, paused, half-open capable, whose errors cannot end the process. Rejects with a `MeshError` and
+ * leaves nothing open.
+ */
+export async function dialTcp(
+  sys: Sys,
+  netns: Netns | undefined,
+  address: HostPort,
+  options: DialOptions,
+  limits: DialLimits,
+): Promise<net.Socket> {
+  return (await dialTcpSpoofed(sys, netns, address, options, limits)).socket;
+}
+
+export interface Dialled {
+  readonly socket: net.Socket;
+  /** False when `transparentSourceIp` was asked for and the kernel refused. */
+  readonly isSpoofed: boolean;
+}
+
+/** As `dialTcp`, and tells whether the foreign source address was taken. */
+export async function dialTcpSpoofed(
+  sys: Sys,
+  netns: Netns | undefined,
+  address: HostPort,
+  options: DialOptions,
+  limits: DialLimits,
+): Promise<Dialled> {
+  throwIfAborted(limits.signal);
+  const { fd, isSpoofed } = sys.socketTcp(netns, options);
+  const socket = socketOf(sys, fd);
+  try {
+    await connected(socket, address, limits);
+    return { socket, isSpoofed };
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
+}
+
+function socketOf(sys: Sys, fd: number): net.Socket {
+  try {
+    const socket = new net.Socket({ fd, allowHalfOpen: true, manualStart: true } as net.SocketConstructorOpts);
+    socket.pause();
+    return socket.on('error', ignore);
+  } catch (error) {
+    sys.close(fd);
+    throw error;
+  }
+}
+
+function connected(socket: net.Socket, address: HostPort, limits: DialLimits): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const { codes = APPLICATION_CODES, signal, timeoutMs } = limits;
+  const fields = { address: formatHostPort(address) };
+  const timer = limits.clock.after(timeoutMs, () => reject(timeoutError(codes, fields, timeoutMs)));
+  const onAbort = (): void => reject(abortError(signal));
+  const onError = (error: NodeJS.ErrnoException): void => reject(dialError(codes, fields, error));
+  signal?.addEventListener('abort', onAbort, { once: true });
+  socket.once('connect', resolve).once('error', onError);
+  socket.connect({ host: address.ip, port: address.port });
+  return promise.finally(() => {
+    timer[Symbol.dispose]();
+    signal?.removeEventListener('abort', onAbort);
+    socket.off('connect', resolve).off('error', onError);
+  });
+}
+
+function timeoutError(codes: DialCodes, fields: ErrorFields, timeoutMs: number): MeshError {
+  return new MeshError(codes.timeout, 'TCP connect got no answer in time', { ...fields, timeoutMs });
+}
+
+function dialError(codes: DialCodes, fields: ErrorFields, error: NodeJS.ErrnoException): MeshError {
+  const errno = error.code ?? 'unknown';
+  const code = TIMEOUT_ERRNOS.has(errno) ? codes.timeout : codes.refused;
+  return new MeshError(code, `TCP connect failed with ${errno}`, { ...fields, errno }, { cause: error });
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw abortError(signal);
+}
+
+function abortError(signal: AbortSignal | undefined): MeshError {
+  const reason: unknown = signal?.reason;
+  return reason instanceof MeshError ? reason : new MeshError('CV-DRAIN', 'the dial was given up');
+}
+
+/** Descriptor of a live socket, for `Sys.originalDestination`; `undefined` once it is closed. */
+export function socketFd(socket: net.Socket): number | undefined {
+  // Node has no public way to it; the field exists since 0.x and has no replacement.
+  const handle = (socket as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle;
+  const fd = handle?.fd ?? -1;
+  return fd < 0 ? undefined : fd;
+}
+
+function ignore(): void {}
