@@ -5,7 +5,7 @@ import { constants } from 'node:os';
 import path from 'node:path';
 import { ensureTools } from './setup/debian.mjs';
 import { withSetupLock } from './setup/lock.mjs';
-import { ensurePackages, pinnedNode } from './setup/packages.mjs';
+import { ensureLintTools, ensurePackages, pinnedNode } from './setup/packages.mjs';
 
 const root = path.resolve(import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname), '..');
 
@@ -18,8 +18,8 @@ function parseArgs(argv) {
 
 async function setUp(purpose) {
   await withSetupLock(root, async () => {
-    await ensurePackages(root, root);
-    if (purpose === 'tools') await ensurePackages(root, path.join(root, 'scripts/tools'));
+    await ensurePackages(root);
+    if (purpose === 'tools') await ensureLintTools(root);
     else if (purpose !== undefined) await ensureTools(root, purpose);
   });
 }
