@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { resolveConfig } from '../../../src/agent/config.ts';
+import { parseDurationMs } from '../../../src/agent/settings-reader.ts';
+
+const minimal = { NODE_NAME: 'n1', LOCAL_XDS_PATH: 'mesh.yaml', CULVERT_PODS: 'pods.yaml' };
+
+test('defaults fill what is not set', () => {
+  const result = resolveConfig(minimal, {});
+  assert(result.ok);
+  assert.equal(result.config.packetMark, 0x539);
+  assert.equal(result.config.drainGraceMs, 5_000);
+  assert.deepEqual(result.config.keepalive, { idleMs: 180_000, intervalMs: 180_000, probes: 9 });
+});
+
+test('every bad setting is reported at once, under the name it was given', () => {
+  const result = resolveConfig(
+    { IPV6_ENABLED: 'yes', KEEPALIVE_TIME: 'soon', PACKET_MARK: '' },
+    { 'admin-port': '70000' },
+  );
+  assert(!result.ok);
+  assert.deepEqual(result.issues.map((issue) => issue.setting).sort(), [
+    '--admin-port',
+    '--mesh-file or LOCAL_XDS_PATH',
+    '--node or NODE_NAME',
+    '--pods or CULVERT_PODS',
+    'IPV6_ENABLED',
+    'KEEPALIVE_TIME',
+    'PACKET_MARK',
+  ]);
+});
+
+test('a flag wins over a variable', () => {
+  const result = resolveConfig(minimal, { node: 'n2' });
+  assert(result.ok);
+  assert.equal(result.config.nodeName, 'n2');
+});
+
+for (const [grace, wantMs] of [
+  ['30', 25_000],
+  ['10', 9_000],
+  ['1', 1_000],
+  ['0', 5_000],
+] as const) {
+  test(`a termination grace of ${grace} s drains for ${wantMs} ms`, () => {
+    const result = resolveConfig({ ...minimal, TERMINATION_GRACE_PERIOD_SECONDS: grace }, {});
+    assert(result.ok);
+    assert.equal(result.config.drainGraceMs, wantMs);
+  });
+}
+
+for (const [text, wantMs] of [
+  ['30', 30_000],
+  ['1m30s', 90_000],
+  ['250ms', 250],
+  ['1h', 3_600_000],
+  ['', undefined],
+  ['5 s', undefined],
+  ['-1s', undefined],
+  ['1.5s', undefined],
+] as const) {
+  test(`the duration "${text}" is ${wantMs ?? 'refused'}`, () => assert.equal(parseDurationMs(text), wantMs));
+}
