@@ -1,0 +1,80 @@
+/** Certification requests (PKCS#10, RFC 2986): ours to send, and the CA's reading of others'. */
+import { createPublicKey, type KeyObject, verify } from 'node:crypto';
+import { MeshError } from '../base/errors.ts';
+import { type CertificateRequestFacts, readCertificateRequest } from '../wire/x509-csr.ts';
+import { boolean, integer, octets, oid, parsed, sequence, set, signed, tagged, taggedBytes, toDer } from './asn1.ts';
+import { type KeyPair, publicKeyDer, signSha256 } from './keys.ts';
+import { derToPem, pemBlocks } from './pem.ts';
+
+const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
+const SUBJECT_ALT_NAME = '2.5.29.17';
+/** GeneralName ::= uniformResourceIdentifier [6]. */
+const URI_NAME = 6;
+/** Digest of each signature algorithm we accept in a request. */
+const DIGEST_OF: Readonly<Record<string, string>> = {
+  '1.2.840.10045.4.3.2': 'sha256',
+  '1.2.840.10045.4.3.3': 'sha384',
+  '1.2.840.113549.1.1.11': 'sha256',
+};
+
+export interface CertificateRequest {
+  readonly publicKey: KeyObject;
+  /** The one URI SAN asked for. */
+  readonly uri: string;
+}
+
+/** PEM request for `identity`: one URI SAN, empty subject (facts/datapath.md §1.2). */
+export function createCsr(identity: string, keys: KeyPair): string {
+  const extensions = sequence(subjectAltName(identity));
+  const attributes = tagged(0, sequence(oid(EXTENSION_REQUEST), set(extensions)));
+  const body = sequence(integer(0), sequence(), parsed(publicKeyDer(keys.publicKey)), attributes);
+  return derToPem(
+    'CERTIFICATE REQUEST',
+    signed(body, (der) => signSha256(keys.privateKey, der)),
+  );
+}
+
+/** Extension with one URI; critical, because the subject is empty (RFC 5280 §4.2.1.6). */
+export function subjectAltName(uri: string): ReturnType<typeof sequence> {
+  const names = sequence(taggedBytes(URI_NAME, Buffer.from(uri, 'ascii')));
+  return sequence(oid(SUBJECT_ALT_NAME), boolean(true), octets(toDer(names)));
+}
+
+/** Reads a request and checks that its sender holds the key. Throws `CV-WIRE-MALFORMED`, or `CV-CA` when we refuse it. */
+export function parseCsr(pem: string): CertificateRequest {
+  const [der, ...others] = pemBlocks('CERTIFICATE REQUEST', pem);
+  if (der === undefined || others.length > 0) throw refused('more than one request');
+  const facts = readCertificateRequest(der);
+  const publicKey = strongKey(facts.publicKeyDer);
+  if (!isSignedBy(facts, publicKey)) throw refused('its signature does not verify');
+  const [uri, ...more] = facts.uriSans;
+  if (uri === undefined || more.length > 0) throw refused('it must ask for exactly one URI name');
+  return { publicKey, uri };
+}
+
+function isSignedBy(facts: CertificateRequestFacts, publicKey: KeyObject): boolean {
+  const digest = DIGEST_OF[facts.signatureAlgorithm];
+  if (digest === undefined) throw refused(`signature algorithm ${facts.signatureAlgorithm} is not accepted`);
+  return verify(digest, facts.signedDer, publicKey, facts.signature);
+}
+
+function strongKey(spki: Uint8Array): KeyObject {
+  const key = decodeKey(spki);
+  const { namedCurve, modulusLength } = key.asymmetricKeyDetails ?? {};
+  const isStrongCurve = namedCurve === 'prime256v1' || namedCurve === 'secp384r1';
+  const isStrongRsa = key.asymmetricKeyType === 'rsa' && (modulusLength ?? 0) >= 2048;
+  if (!isStrongCurve && !isStrongRsa) throw refused('its key is neither P-256, P-384 nor RSA of 2048 bits or more');
+  return key;
+}
+
+function decodeKey(spki: Uint8Array): KeyObject {
+  try {
+    return createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' });
+  } catch (error) {
+    throw new MeshError('CV-WIRE-MALFORMED', 'public key of the certificate request', {}, { cause: error });
+  }
+}
+
+function refused(why: string): MeshError {
+  return new MeshError('CV-CA', `certificate request refused: ${why}`);
+}

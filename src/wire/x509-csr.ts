@@ -1,0 +1,69 @@
+/** Pure reader of a PKCS#10 certification request (RFC 2986 §4). Checks form only; the caller verifies the signature. */
+import { MeshError } from '../base/errors.ts';
+import { bitStringOctets, DerReader, malformed, oidText, TAG } from './der.ts';
+import { readExtensions } from './x509-san.ts';
+
+const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
+/** A SPIFFE request has about 400 bytes, with an RSA-4096 key about 1,700. */
+const MAX_REQUEST_BYTES = 16_384;
+const MAX_ATTRIBUTES = 16;
+
+export interface CertificateRequestFacts {
+  /** What the signature covers, DER. */
+  readonly signedDer: Uint8Array;
+  readonly signatureAlgorithm: string;
+  readonly signature: Uint8Array;
+  /** SubjectPublicKeyInfo, DER. */
+  readonly publicKeyDer: Uint8Array;
+  readonly hasSubject: boolean;
+  readonly uriSans: readonly string[];
+}
+
+export function readCertificateRequest(der: Uint8Array): CertificateRequestFacts {
+  if (der.length > MAX_REQUEST_BYTES) {
+    throw new MeshError('CV-WIRE-TOO-LARGE', 'certificate request over the limit', { size: der.length });
+  }
+  const outer = new DerReader(der);
+  const request = new DerReader(outer.read(TAG.sequence, 'certificate request').content);
+  outer.end('certificate request');
+  const signed = request.read(TAG.sequence, 'request body');
+  const algorithm = new DerReader(request.read(TAG.sequence, 'signature algorithm').content);
+  const signature = request.read(TAG.bitString, 'signature');
+  request.end('signature');
+  return {
+    signedDer: signed.whole,
+    signatureAlgorithm: oidText(algorithm.read(TAG.oid, 'signature algorithm').content),
+    signature: bitStringOctets(signature.content, 'signature'),
+    ...readBody(new DerReader(signed.content)),
+  };
+}
+
+function readBody(body: DerReader): Pick<CertificateRequestFacts, 'publicKeyDer' | 'hasSubject' | 'uriSans'> {
+  const version = body.read(TAG.integer, 'version').content;
+  if (version.length !== 1 || version[0] !== 0) throw malformed('request version');
+  const subject = body.read(TAG.sequence, 'subject');
+  const publicKey = body.read(TAG.sequence, 'public key');
+  const attributes = body.readIf(0xa0, 'attributes');
+  body.end('attributes');
+  return {
+    publicKeyDer: publicKey.whole,
+    hasSubject: subject.content.length > 0,
+    uriSans: attributes === undefined ? [] : requestedUris(new DerReader(attributes.content)),
+  };
+}
+
+function requestedUris(attributes: DerReader): readonly string[] {
+  let uris: readonly string[] | undefined;
+  for (let count = 1; !attributes.isAtEnd; count++) {
+    if (count > MAX_ATTRIBUTES) throw malformed('too many attributes');
+    const attribute = new DerReader(attributes.read(TAG.sequence, 'attribute').content);
+    const oid = oidText(attribute.read(TAG.oid, 'attribute id').content);
+    const values = new DerReader(attribute.read(TAG.set, 'attribute values').content);
+    attribute.end('attribute');
+    if (oid !== EXTENSION_REQUEST) continue;
+    if (uris !== undefined) throw malformed('two extension requests');
+    uris = readExtensions(values.read(TAG.sequence, 'extension request')).uriSans;
+    values.end('extension request');
+  }
+  return uris ?? [];
+}
