@@ -9,18 +9,18 @@ import { ensureLintTools, ensurePackages, pinnedNode } from './setup/packages.mj
 
 const root = path.resolve(import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname), '..');
 
-/** @returns {{ purpose: string | undefined, nodeArgs: string[] }} */
+/** @returns {{ purpose: string, nodeArgs: string[] }} */
 function parseArgs(argv) {
   const first = argv[0] ?? '';
-  const purpose = first.startsWith('--for=') ? first.slice('--for='.length) : undefined;
-  return { purpose, nodeArgs: purpose === undefined ? argv : argv.slice(1) };
+  const purpose = first.startsWith('--for=') ? first.slice('--for='.length) : 'start';
+  return { purpose, nodeArgs: first.startsWith('--for=') ? argv.slice(1) : argv };
 }
 
 async function setUp(purpose) {
   await withSetupLock(root, async () => {
     await ensurePackages(root);
+    await ensureTools(root, purpose);
     if (purpose === 'tools') await ensureLintTools(root);
-    else if (purpose !== undefined) await ensureTools(root, purpose);
   });
 }
 

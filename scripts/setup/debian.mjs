@@ -2,10 +2,12 @@
 import { accessSync, constants, existsSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { ensureCurl, hasNewCurl } from './curl.mjs';
+import { pinnedNode } from './packages.mjs';
 import { run } from './process.mjs';
 
 /** Debian package: how to see that it is there, and what it is for. */
 const TOOLS = {
+  libatomic1: { runs: pinnedNode, why: 'the pinned Node itself' },
   nftables: { command: 'nft', why: 'redirection rules in the network namespace of a pod' },
   iproute2: { command: 'ip', why: 'network namespaces and policy routes' },
   openssl: { command: 'openssl', why: 'TLS tests with a peer not written here' },
@@ -16,9 +18,11 @@ const TOOLS = {
 };
 
 const NEEDS = {
-  demo: ['nftables', 'iproute2'],
-  test: ['nftables', 'iproute2', 'openssl', 'python3-h2'],
-  bench: ['nftables', 'iproute2', 'haproxy', 'nginx', 'libnginx-mod-stream'],
+  start: ['libatomic1'],
+  tools: ['libatomic1'],
+  demo: ['libatomic1', 'nftables', 'iproute2'],
+  test: ['libatomic1', 'nftables', 'iproute2', 'openssl', 'python3-h2'],
+  bench: ['libatomic1', 'nftables', 'iproute2', 'haproxy', 'nginx', 'libnginx-mod-stream'],
 };
 
 /** The Python that Debian packages install into; another `python3` may come first on the path. */
@@ -37,15 +41,16 @@ function hasCommand(command) {
   });
 }
 
-async function isPresent(tool) {
+async function isPresent(root, tool) {
+  if (tool.runs !== undefined) return (await run(tool.runs(root), ['--version'])).code === 0;
   if (tool.command !== undefined) return hasCommand(tool.command);
   if (tool.file !== undefined) return existsSync(tool.file);
   return (await run(DEBIAN_PYTHON, ['-c', `import ${tool.python}`])).code === 0;
 }
 
-async function missingTools(purpose) {
+async function missingTools(root, purpose) {
   const missing = [];
-  for (const name of NEEDS[purpose]) if (!(await isPresent(TOOLS[name]))) missing.push(name);
+  for (const name of NEEDS[purpose]) if (!(await isPresent(root, TOOLS[name]))) missing.push(name);
   return missing;
 }
 
@@ -81,7 +86,7 @@ function explainMissing(purpose, names) {
 /** Tests that lack a tool skip with a reason, or fail when `CI` or `MESH_REQUIRE_ROOT` is set; so a miss is no error here. */
 export async function ensureTools(root, purpose) {
   if (!(purpose in NEEDS)) throw new Error(`unknown purpose --for=${purpose}`);
-  const missing = await missingTools(purpose);
+  const missing = await missingTools(root, purpose);
   if (missing.length > 0) {
     if (process.getuid?.() === 0) await install(missing);
     else explainMissing(purpose, missing);

@@ -1,0 +1,30 @@
+# The agent's image: compiled sources, production packages and the pinned Node on Debian slim; no compiler, no npm.
+FROM node:20-bookworm-slim AS build
+WORKDIR /src
+RUN apt-get update && apt-get install -y --no-install-recommends libatomic1
+COPY package.json package-lock.json tsconfig.json ./
+COPY scripts ./scripts
+RUN node scripts/run.mjs --version
+COPY src ./src
+RUN node scripts/run.mjs scripts/build.ts
+# The runtime stage takes three folders: the program, its packages without development ones, and the pinned Node.
+RUN mkdir -p /out/bin \
+  && cp "node_modules/node-linux-$(node -p process.arch)/bin/node" /out/bin/node \
+  && npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
+  && rm -rf node_modules/node-linux-* node_modules/.bin node_modules/.culvert-installed \
+  && cp -r package.json dist node_modules /out/
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+  && apt-get install -y --no-install-recommends nftables iproute2 libatomic1 ca-certificates \
+  && rm -rf /var/lib/apt/lists/*
+COPY --from=build /out/bin/node /usr/local/bin/node
+COPY --from=build /out/package.json /opt/culvert/package.json
+COPY --from=build /out/node_modules /opt/culvert/node_modules
+COPY --from=build /out/dist /opt/culvert/dist
+COPY LICENSE /opt/culvert/LICENSE
+ENV NODE_ENV=production
+# Root with the capabilities the manifest grants: setns needs SYS_ADMIN, nft NET_ADMIN, transparent sockets NET_RAW.
+USER root
+ENTRYPOINT ["/usr/local/bin/node", "/opt/culvert/dist/cli/main.js"]
+CMD ["agent"]
