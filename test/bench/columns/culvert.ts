@@ -1,0 +1,69 @@
+/**
+ * Culvert: one agent per node, both pods enrolled, and the client connects to the server pod's own address. The agents
+ * run the shipped command line with access logs off, as the peers have theirs off.
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Daemon, run, startDaemon, until } from '../command.ts';
+import type { Pod } from '../topology.ts';
+import { type ColumnSetup, HTTP_PORT, IPERF_PORT, type Running } from './column.ts';
+
+const HBONE_PORT = 15_008;
+const CLI = new URL('../../../src/cli/main.ts', import.meta.url).pathname;
+
+type Role = 'client' | 'server';
+
+/** JSON is YAML: the mesh file needs no writer. */
+function meshFile(pods: Readonly<Record<Role, Pod>>): string {
+  const workload = (role: Role): object => ({
+    uid: `bench//Pod/bench/${role}`,
+    name: role,
+    namespace: 'bench',
+    serviceAccount: role,
+    workloadIps: [pods[role].ip],
+    protocol: 'HBONE',
+    node: `bench-${role}`,
+    services: {},
+  });
+  return JSON.stringify({ workloads: [workload('client'), workload('server')], services: [], policies: [] });
+}
+
+function podsFile(role: Role, pod: Pod): string {
+  const netns = `/var/run/netns/${pod.netns}`;
+  const entry = { uid: `bench//Pod/bench/${role}`, name: role, namespace: 'bench', serviceAccount: role, netns };
+  return JSON.stringify({ pods: [entry] });
+}
+
+function startAgent(setup: ColumnSetup, role: Role, nodeOptions: string): Daemon {
+  const at = (name: string): string => join(setup.directory, name);
+  const pod = setup.pods[role];
+  writeFileSync(at('mesh.yaml'), meshFile(setup.pods));
+  writeFileSync(at(`pods-${role}.yaml`), podsFile(role, pod));
+  const argv = [process.execPath, CLI, 'agent', '--node', `bench-${role}`, '--mesh-file', at('mesh.yaml')];
+  argv.push('--pods', at(`pods-${role}.yaml`), '--ca-dir', at('ca'), '--run-dir', at(`run-${role}`), '--log-level', 'warn');
+  const env = nodeOptions === '' ? {} : { NODE_OPTIONS: nodeOptions };
+  return startDaemon(setup.cleanup, argv, { place: pod.node, logPath: at(`agent-${role}.log`), env });
+}
+
+export async function startCulvert(setup: ColumnSetup, nodeOptions: string): Promise<Running & { agents: Daemon[] }> {
+  const host = setup.pods.server.ip;
+  // The server's agent first: it makes the CA both share, and a client that finds no peer backs off.
+  const server = startAgent(setup, 'server', nodeOptions);
+  await until('the server-side agent', [server], () =>
+    run(['ss', '-Htln', `sport = :${HBONE_PORT}`], setup.pods.server).then(expectSome),
+  );
+  const client = startAgent(setup, 'client', nodeOptions);
+  await until('the client-side agent', [client], () =>
+    run(['ss', '-Htln', 'sport = :15001'], setup.pods.client).then(expectSome),
+  );
+  return {
+    targets: { http: { host, port: HTTP_PORT }, iperf: { host, port: IPERF_PORT } },
+    processIds: [client.pid, server.pid],
+    tunnelPort: HBONE_PORT,
+    agents: [client, server],
+  };
+}
+
+function expectSome(output: string): void {
+  if (output.trim() === '') throw new Error('not listening yet');
+}

@@ -1,0 +1,144 @@
+/** `npm run bench`: Culvert against HAProxy and nginx mTLS pairs and against no proxy, in one interleaved run. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { makePeerCertificates, type PeerCertificates } from './certificates.ts';
+import { Cleanup } from './cleanup.ts';
+import { applicationFiles, type ColumnName, type ColumnSetup, type Running, startApplications } from './columns/column.ts';
+import { startCulvert } from './columns/culvert.ts';
+import { startDirect } from './columns/direct.ts';
+import { HAPROXY } from './columns/haproxy.ts';
+import { NGINX } from './columns/nginx.ts';
+import { startPeer } from './columns/peers.ts';
+import { Samples } from './metrics.ts';
+import { HELP, type Options, parseOptions, type ScenarioName } from './options.ts';
+import { ensureTools } from './packages.ts';
+import { renderChart } from './report/chart.ts';
+import { renderJson } from './report/json.ts';
+import { describeMachine, machineLine } from './report/machine.ts';
+import { renderTable } from './report/table.ts';
+import * as scenario from './scenarios.ts';
+import { buildTopology, type Topology } from './topology.ts';
+
+type Benches = ReadonlyMap<ColumnName, scenario.Bench>;
+
+const startedMs = performance.now();
+
+function progress(text: string): void {
+  const seconds = ((performance.now() - startedMs) / 1000).toFixed(0).padStart(4);
+  process.stderr.write(`bench ${seconds} s  ${text}\n`);
+}
+
+/** In the order of one round. */
+const TURNS: readonly { readonly group: ScenarioName; readonly run: (bench: scenario.Bench) => Promise<void> }[] = [
+  { group: 'bulk', run: (bench) => scenario.bulk(bench, { direction: 'up', connections: 1 }) },
+  { group: 'bulk', run: (bench) => scenario.bulk(bench, { direction: 'down', connections: 1 }) },
+  { group: 'bulk', run: (bench) => scenario.bulk(bench, { direction: 'up', connections: 8 }) },
+  { group: 'bulk', run: (bench) => scenario.bulk(bench, { direction: 'down', connections: 8 }) },
+  { group: 'latency', run: scenario.latency },
+  { group: 'requests', run: scenario.requests },
+  { group: 'connections', run: scenario.connections },
+];
+
+interface Base {
+  readonly options: Options;
+  readonly cleanup: Cleanup;
+  readonly topology: Topology;
+  readonly directory: string;
+  readonly certificates: PeerCertificates;
+}
+
+function startColumn(name: ColumnName, setup: ColumnSetup, base: Base): Promise<Running> {
+  switch (name) {
+    case 'direct':
+      return startDirect(setup);
+    case 'haproxy':
+      return startPeer(setup, base.certificates, HAPROXY);
+    case 'nginx':
+      return startPeer(setup, base.certificates, NGINX);
+    case 'culvert':
+      return startCulvert(setup, base.options.nodeOptions);
+  }
+}
+
+async function prepare(name: ColumnName, index: number, base: Base): Promise<scenario.Bench> {
+  progress(`start ${name}`);
+  const directory = join(base.directory, name);
+  mkdirSync(directory, { recursive: true });
+  for (const [file, text] of Object.entries(applicationFiles(directory))) writeFileSync(join(directory, file), text);
+  const { cleanup, topology, options } = base;
+  const pods = await topology.addPair(index);
+  const setup = { cleanup, topology, pods, directory };
+  await startApplications(setup);
+  const running = await startColumn(name, setup, base);
+  const bench = { options, pods, running, samples: new Samples(), directory, cleanup };
+  await sleep(1000);
+  scenario.memoryAtStart(bench);
+  await scenario.expectTunnel(bench);
+  return bench;
+}
+
+async function measure(benches: Benches, options: Options): Promise<void> {
+  for (const bench of benches.values()) await scenario.warmUp(bench);
+  const measuresMemory = options.scenarios.includes('memory');
+  for (const [name, bench] of benches) {
+    if (!measuresMemory) break;
+    progress(`${name}: ${options.idleConnections} idle connections`);
+    await scenario.idleMemory(bench);
+  }
+  const turns = TURNS.filter((turn) => options.scenarios.includes(turn.group));
+  for (let round = 1; round <= options.rounds; round++) {
+    for (const [at, turn] of turns.entries()) {
+      progress(`round ${round} of ${options.rounds}, scenario ${at + 1} of ${turns.length}: ${turn.group}`);
+      for (const bench of benches.values()) await turn.run(bench);
+    }
+  }
+  if (!measuresMemory) return;
+  await sleep(options.settleSeconds * 1000);
+  for (const bench of benches.values()) scenario.memoryAfterLoad(bench);
+}
+
+async function bench(options: Options, cleanup: Cleanup): Promise<void> {
+  await ensureTools(options.columns);
+  const directory = mkdtempSync(join(tmpdir(), 'culvert-bench-'));
+  if (options.keepsFiles) progress(`files stay in ${directory}`);
+  else cleanup.add(() => rmSync(directory, { recursive: true, force: true }));
+  const certificates = await makePeerCertificates(directory);
+  const topology = await buildTopology(cleanup, options.isPinned);
+  const base: Base = { options, cleanup, topology, directory, certificates };
+
+  const benches = new Map<ColumnName, scenario.Bench>();
+  for (const [index, name] of options.columns.entries()) benches.set(name, await prepare(name, index + 1, base));
+  await measure(benches, options);
+
+  const results = new Map([...benches].map(([name, each]) => [name, each.samples]));
+  const machine = await describeMachine();
+  if (options.svgPath !== undefined) writeFileSync(options.svgPath, renderChart(results, machine));
+  const report = options.isJson ? renderJson(results, machine) : `${machineLine(machine)}\n\n${renderTable(results)}`;
+  process.stdout.write(`${report}\n`);
+  progress('done');
+}
+
+async function main(): Promise<number> {
+  const options = parseOptions(process.argv.slice(2));
+  if (options === undefined) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  const cleanup = new Cleanup();
+  cleanup.onSignals();
+  try {
+    await bench(options, cleanup);
+    return 0;
+  } finally {
+    cleanup.run();
+  }
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+}

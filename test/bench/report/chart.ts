@@ -1,0 +1,90 @@
+/** The chart of the README: one small bar chart per figure, SVG by hand, legible on a light and on a dark page. */
+import type { ColumnName } from '../columns/column.ts';
+import { metric, type MetricName } from '../metrics.ts';
+import { compare, formatted, type Results, type Row } from './comparison.ts';
+import { type Machine, machineLine } from './machine.ts';
+
+/** Those a reader compares proxies by; the table has the rest. */
+const CHARTED: readonly MetricName[] = [
+  'upGbps1',
+  'downGbps1',
+  'upGbps8',
+  'downGbps8',
+  'p50Us1',
+  'p99Us1',
+  'requestsPerSecond',
+  'p99Us64',
+  'connectionsPerSecond',
+  'cpuPerGib',
+  'cpuPer100k',
+  'idleKib',
+];
+const ACROSS = 3;
+const WIDTH = 960;
+const MARGIN = 16;
+const HEADER_HEIGHT = 56;
+const BAR_HEIGHT = 16;
+const BAR_PITCH = 22;
+const LABEL_WIDTH = 58;
+const VALUE_WIDTH = 62;
+const TITLE_HEIGHT = 26;
+
+const STYLE = `
+  text { font: 12px system-ui, sans-serif; fill: #1f2328 }
+  .title { font-weight: 600; font-size: 13px } .head { font-weight: 600; font-size: 16px } .note { fill: #59636e }
+  .direct { fill: #c3cad1 } .haproxy { fill: #7d96b8 } .nginx { fill: #6fa58b } .culvert { fill: #d9622b }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3 } .note { fill: #9198a1 }
+    .direct { fill: #4a525b } .haproxy { fill: #5b7aa6 } .nginx { fill: #4f8a70 } .culvert { fill: #ee7f45 }
+  }`;
+
+function escaped(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+}
+
+interface Box {
+  readonly x: number;
+  readonly y: number;
+  readonly width: number;
+}
+
+function bar(row: Row, column: ColumnName, box: Box): string {
+  const value = row.medians.get(column);
+  if (value === undefined) return '';
+  const room = box.width - LABEL_WIDTH - VALUE_WIDTH;
+  const length = Math.max(1, (Math.max(0, value) / Math.max(...row.medians.values())) * room);
+  const textY = box.y + BAR_HEIGHT - 4;
+  const barX = box.x + LABEL_WIDTH;
+  return `<text x="${box.x}" y="${textY}"${column === 'culvert' ? ' class="title"' : ''}>${column}</text>
+<rect class="${column}" x="${barX}" y="${box.y}" width="${length.toFixed(1)}" height="${BAR_HEIGHT}" rx="2"/>
+<text x="${(barX + length + 6).toFixed(1)}" y="${textY}">${formatted(row.name, value)}</text>`;
+}
+
+function panel(row: Row, columns: readonly ColumnName[], box: Box): string {
+  const { title, unit, better } = metric(row.name);
+  const heading = `<text class="title" x="${box.x}" y="${box.y + 12}">${escaped(title)}, ${unit} <tspan class="note">${better} is better</tspan></text>`;
+  const present = columns.filter((column) => row.medians.has(column));
+  const bars = present.map((column, at) => bar(row, column, { ...box, y: box.y + TITLE_HEIGHT - 4 + at * BAR_PITCH }));
+  return [heading, ...bars].join('\n');
+}
+
+export function renderChart(results: Results, machine: Machine): string {
+  const columns = [...results.keys()];
+  const rows = compare(results).filter((row) => CHARTED.includes(row.name));
+  const panelHeight = TITLE_HEIGHT + columns.length * BAR_PITCH + 14;
+  const panelWidth = (WIDTH - MARGIN * (ACROSS + 1)) / ACROSS;
+  const height = HEADER_HEIGHT + Math.ceil(rows.length / ACROSS) * panelHeight + MARGIN;
+  const panels = rows.map((row, at) => {
+    const x = MARGIN + (at % ACROSS) * (panelWidth + MARGIN);
+    const y = HEADER_HEIGHT + Math.floor(at / ACROSS) * panelHeight;
+    return panel(row, columns, { x, y, width: panelWidth });
+  });
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="Culvert compared with HAProxy and nginx mTLS pairs">
+<style>${STYLE}
+</style>
+<text class="head" x="${MARGIN}" y="24">Two nodes, mutual TLS 1.3 between them, medians of one interleaved run</text>
+<text class="note" x="${MARGIN}" y="42">${escaped(machineLine(machine))}</text>
+${panels.join('\n')}
+</svg>
+`;
+}
