@@ -50,7 +50,7 @@ export function formatHostPort({ ip, port }: HostPort): string {
 
 /** Parses what `formatHostPort` writes; `undefined` for anything else, host names included. */
 export function parseHostPort(text: string): HostPort | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text);
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(0|[1-9]\d{0,4})$/.exec(text);
   if (match === null) return undefined;
   const ip = canonicalIp(match[1] ?? match[2] ?? '');
   const port = Number(match[3]);
@@ -74,8 +74,7 @@ export function parseCidr(text: string): Cidr | undefined {
 
 export function cidrContains(cidr: Cidr, address: Uint8Array): boolean {
   if (address.length !== cidr.bytes.length) return false;
-  const masked = maskBytes(address, cidr.length);
-  return masked.every((byte, i) => byte === cidr.bytes[i]);
+  return address.every((byte, i) => (byte & maskByte(cidr.length, i)) === cidr.bytes[i]);
 }
 
 export function formatCidr(cidr: Cidr): string {
@@ -83,7 +82,13 @@ export function formatCidr(cidr: Cidr): string {
 }
 
 function maskBytes(bytes: Uint8Array, length: number): Uint8Array {
-  return bytes.map((byte, i) => byte & (0xff << Math.max(0, 8 - Math.max(0, length - 8 * i))) & 0xff);
+  return bytes.map((byte, i) => byte & maskByte(length, i));
+}
+
+/** Byte number `index` of the mask of a prefix of `length` bits. */
+function maskByte(length: number, index: number): number {
+  const bits = Math.min(8, Math.max(0, length - 8 * index));
+  return (0xff << (8 - bits)) & 0xff;
 }
 
 function ipv4Bytes(text: string): Uint8Array | undefined {
@@ -102,7 +107,7 @@ function ipv6Bytes(text: string): Uint8Array | undefined {
   if (head === undefined || tail === undefined) return undefined;
   const missing = 8 - head.length - tail.length;
   if (halves.length === 1 ? missing !== 0 : missing < 1) return undefined;
-  const groups = [...head, ...new Array<number>(missing).fill(0), ...tail];
+  const groups = [...head, ...Array.from({ length: missing }, () => 0), ...tail];
   return Uint8Array.from(groups.flatMap((group) => [group >> 8, group & 0xff]));
 }
 

@@ -1,0 +1,142 @@
+/** Where an outbound connection goes (datapath.md §4.2): refuse, plaintext or HBONE, as data and in order of evaluation. */
+import { formatHostPort, type HostPort } from '../base/ip.ts';
+import type { Random } from '../base/random.ts';
+import { isKnownReference, referenceText } from './gateway-reference.ts';
+import { pickIp, selectEndpoint, type Upstream } from './load-balance.ts';
+import type { MeshIndex } from './mesh-index.ts';
+import { expectedIdentities } from './spiffe.ts';
+import type { Refusal } from './verdict.ts';
+import { chooseWaypoint, hasWaypoint, isFromWaypoint, waypointInstance } from './waypoint.ts';
+import type { GatewayAddress, Service, Workload } from './workload.ts';
+
+/** TCP port of every HBONE listener (datapath.md §0). */
+export const HBONE_PORT = 15_008;
+
+export interface OutboundRequest {
+  /** The captured pod: known from its netns, not from an address. */
+  readonly source: Workload;
+  readonly clientIp: string;
+  /** What the application dialled. */
+  readonly target: HostPort;
+}
+
+export type NextHop =
+  | { readonly kind: 'refuse'; readonly refusal: Refusal }
+  /** `upstream` and `service` are absent when nothing is known about the target. */
+  | {
+      readonly kind: 'plaintext';
+      readonly address: HostPort;
+      readonly upstream?: Workload;
+      readonly service?: Service;
+    }
+  | {
+      readonly kind: 'hbone';
+      readonly address: HostPort;
+      readonly authority: string;
+      readonly expectedIdentities: readonly string[];
+      /** The TLS peer: the destination, or the waypoint in front of it. */
+      readonly upstream: Workload;
+      /** The service the application meant; never the one of a waypoint. */
+      readonly service?: Service;
+    };
+
+export function nextHop(index: MeshIndex, request: OutboundRequest, random: Random): NextHop {
+  const { source, target } = request;
+  const { service, workload } = index.owner(source.network, target.ip, source.namespace);
+  if (service === undefined) {
+    if (workload === undefined) return { kind: 'plaintext', address: target };
+    return towards(index, request, { workload, port: target.port }, random);
+  }
+  if (hasWaypoint(service))
+    return throughWaypoint(index, request, { reference: chooseWaypoint(service, random), service }, random);
+  if (service.loadBalancer.mode === 'Passthrough') return passthrough(index, request, service, random);
+  const upstream = selectEndpoint(index, { source, service, port: target.port }, random);
+  if (upstream !== undefined) return towards(index, request, upstream, random);
+  return refuse('CV-NO-ENDPOINT', `no healthy upstream: ${formatHostPort(target)}`);
+}
+
+/** As dialled. A workload at that very address is still treated as one: it must not be reached in plaintext by accident. */
+function passthrough(index: MeshIndex, request: OutboundRequest, service: Service, random: Random): NextHop {
+  const { source, target } = request;
+  const workload = index.workloads.byAddress(source.network, target.ip);
+  if (workload !== undefined) return towards(index, request, { workload, port: target.port }, random);
+  return { kind: 'plaintext', address: target, service };
+}
+
+function towards(index: MeshIndex, request: OutboundRequest, upstream: Upstream, random: Random): NextHop {
+  const { source, clientIp } = request;
+  const { workload, service } = upstream;
+  if (workload.network !== source.network) return throughGateway(index, request, upstream);
+  const { waypoint } = workload;
+  const isPastWaypoint = service !== undefined || waypoint === undefined;
+  if (!isPastWaypoint && !isFromWaypoint(index, waypoint, { workload: source, ip: clientIp })) {
+    return throughWaypoint(index, request, { reference: waypoint }, random);
+  }
+  return direct(request, upstream);
+}
+
+function direct({ target }: OutboundRequest, { workload, port, service }: Upstream): NextHop {
+  const ip = pickIp(workload, target.ip, service?.ipFamilies);
+  if (ip === undefined) return noAddress(workload);
+  const known = { upstream: workload, ...(service && { service }) };
+  if (workload.protocol === 'TCP') return { kind: 'plaintext', address: { ip, port }, ...known };
+  return {
+    kind: 'hbone',
+    address: { ip, port: HBONE_PORT },
+    authority: formatHostPort({ ip, port }),
+    expectedIdentities: expectedIdentities(workload, service?.subjectAltNames),
+    ...known,
+  };
+}
+
+function throughWaypoint(
+  index: MeshIndex,
+  request: OutboundRequest,
+  { reference, service }: { readonly reference: GatewayAddress | undefined; readonly service?: Service },
+  random: Random,
+): NextHop {
+  const { source, target } = request;
+  const choice = waypointInstance(index, reference, source, random);
+  if (choice.kind === 'refuse') return choice;
+  const { workload, port, service: waypointService } = choice.upstream;
+  if (workload.network !== source.network) {
+    return throughGateway(index, request, { workload, port, ...(service && { service }) });
+  }
+  // A waypoint given by address decides the family itself; by name, the client's family is kept where possible.
+  const familyOf = choice.reference.kind === 'address' ? choice.reference.ip : target.ip;
+  const ip = pickIp(workload, familyOf, waypointService?.ipFamilies);
+  if (ip === undefined) return noAddress(workload);
+  return {
+    kind: 'hbone',
+    address: { ip, port },
+    authority: formatHostPort(target),
+    expectedIdentities: expectedIdentities(workload, waypointService?.subjectAltNames),
+    upstream: workload,
+    ...(service && { service }),
+  };
+}
+
+/** Another network is reached by double HBONE (datapath.md §1.14), which is not built yet: refuse, and say which it is. */
+function throughGateway(index: MeshIndex, { target }: OutboundRequest, { workload, service }: Upstream): NextHop {
+  if (service === undefined) {
+    return refuse('CV-GATEWAY-UNKNOWN', `no service for target address: ${formatHostPort(target)}`);
+  }
+  const gateway = workload.networkGateway;
+  if (gateway === undefined) return refuse('CV-GATEWAY-UNKNOWN', `no gateway address: ${workload.name}`);
+  if (!isKnownReference(index, gateway)) {
+    return refuse('CV-GATEWAY-UNKNOWN', `unknown network gateway: ${referenceText(gateway)}`);
+  }
+  return refuse('CV-UNSUPPORTED', 'unsupported feature: double HBONE');
+}
+
+function noAddress(workload: Workload): NextHop {
+  const text =
+    workload.hostname === ''
+      ? `no valid routing destination for workload: ${workload.name}`
+      : `no ip addresses were resolved for workload: ${workload.name}`;
+  return refuse('CV-NO-ADDRESS', text);
+}
+
+function refuse(code: Refusal['code'], text: string): NextHop {
+  return { kind: 'refuse', refusal: { code, text } };
+}

@@ -1,0 +1,73 @@
+/** The verdict on a connection a captured pod opened: next hop, headers and labels, ready for the data plane. */
+import { type HostPort, isLoopback } from '../base/ip.ts';
+import type { Random } from '../base/random.ts';
+import { formatBaggage } from '../wire/baggage.ts';
+import { formatForwarded } from '../wire/forwarded.ts';
+import type { DataPathSettings } from './data-path-settings.ts';
+import { selfCall } from './inbound-target.ts';
+import { serviceLabels, workloadBaggage, workloadLabels } from './labels.ts';
+import type { MeshIndex } from './mesh-index.ts';
+import { type NextHop, nextHop } from './next-hop.ts';
+import { workloadIdentity } from './spiffe.ts';
+import type { ConnectionLabels, OutboundQuestion, OutboundVerdict, Refusal } from './verdict.ts';
+import type { Workload } from './workload.ts';
+
+/** Checked before anything is looked up: an application dialled the agent's own port on loopback. */
+export function outboundSelfCall(
+  target: HostPort,
+  { illegalPorts }: Pick<DataPathSettings, 'illegalPorts'>,
+): Refusal | undefined {
+  return isLoopback(target.ip) && illegalPorts.has(target.port) ? selfCall().refusal : undefined;
+}
+
+export function outboundVerdict(
+  index: MeshIndex,
+  source: Workload,
+  question: OutboundQuestion,
+  { settings, random }: { readonly settings: Pick<DataPathSettings, 'illegalPorts'>; readonly random: Random },
+): OutboundVerdict {
+  const { client, target } = question;
+  const refusal = outboundSelfCall(target, settings);
+  if (refusal !== undefined) return { kind: 'refuse', refusal };
+  const hop = nextHop(index, { source, clientIp: client.ip, target }, random);
+  switch (hop.kind) {
+    case 'refuse':
+      return hop;
+    case 'plaintext':
+      return { kind: 'plaintext', address: hop.address, labels: labelsOf(source, hop) };
+    case 'hbone':
+      return {
+        kind: 'hbone',
+        address: hop.address,
+        authority: hop.authority,
+        identity: workloadIdentity(source),
+        expectedIdentities: hop.expectedIdentities,
+        baggage: formatBaggage(workloadBaggage(source)),
+        forwarded: formatForwarded(client, hop.service?.hostname),
+        labels: labelsOf(source, hop),
+      };
+  }
+}
+
+function labelsOf(source: Workload, hop: Exclude<NextHop, { kind: 'refuse' }>): ConnectionLabels {
+  const isMutual = hop.kind === 'hbone';
+  return {
+    reporter: 'source',
+    source: isMutual ? workloadLabels(source) : workloadLabels(source, ''),
+    ...(hop.upstream && { destination: workloadLabels(hop.upstream) }),
+    ...(hop.service && { destinationService: serviceLabels(hop.service) }),
+    securityPolicy: isMutual ? 'mutual_tls' : 'unknown',
+  };
+}
+
+/** For the owner of the 5 s wait: the pod is captured, but nobody described it. */
+export function unknownWorkload(pod: {
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}): Refusal {
+  return {
+    code: 'CV-WORKLOAD-UNKNOWN',
+    text: `failed to fetch information about local workload: ${pod.serviceAccount}.${pod.namespace} (${pod.name})`,
+  };
+}
