@@ -13,6 +13,7 @@ export const libc = {
   open: program.func('int open(const char *path, int flags)') as (path: string, flags: number) => number,
   close: program.func('int close(int fd)') as (fd: number) => number,
   setns: program.func('int setns(int fd, int nstype)') as (fd: number, nstype: number) => number,
+  unshare: program.func('int unshare(int flags)') as (flags: number) => number,
   socket: program.func('int socket(int domain, int type, int protocol)') as (
     domain: number,
     type: number,

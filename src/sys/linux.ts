@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { MeshError } from '../base/errors.ts';
 import { libc } from './libc.ts';
-import { inNetns, openNetns } from './netns.ts';
+import { inNetns, openNetns, scratchNetns } from './netns.ts';
 import { listenTcp, originalDestination, socketTcp, socketUdp } from './sockets.ts';
 import type { Netns, Sys } from './sys.ts';
 import { runTool } from './tool.ts';
@@ -12,6 +12,7 @@ const INTERFACE_NAME = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
 
 export const linuxSys: Sys = {
   openNetns,
+  scratchNetns,
   listenTcp,
   socketTcp,
   socketUdp,

@@ -9,6 +9,7 @@ const NS_GET_NSTYPE = 0xb703;
 const NSFS_MAGIC = 0x6e73_6673;
 /** O_RDONLY | O_NONBLOCK | O_CLOEXEC: a FIFO put at the path must not hang the agent. */
 const OPEN_FLAGS = 0o2_004_000;
+const OWN_PATH = '/proc/thread-self/ns/net';
 const STDERR = 2;
 
 /** Namespace of the thread this module was loaded in; each worker thread has its own copy. */
@@ -62,10 +63,21 @@ export function inNetns<T>(netns: Netns | undefined, inside: () => T): T {
   }
 }
 
+/** A new, empty namespace without a name, which lives as long as its handle. */
+export function scratchNetns(): Netns {
+  const own = ownNetnsFd();
+  if (libc.unshare(CLONE_NEWNET) !== 0) throw callError('CV-NETNS', 'unshare');
+  try {
+    return openNetns(OWN_PATH);
+  } finally {
+    if (libc.setns(own, CLONE_NEWNET) !== 0) abortStranded('a scratch namespace');
+  }
+}
+
 function ownNetnsFd(): number {
   if (ownFd !== undefined) return ownFd;
   // Opened once per thread and never closed: without it there is no way back.
-  const fd = libc.open('/proc/thread-self/ns/net', OPEN_FLAGS);
+  const fd = libc.open(OWN_PATH, OPEN_FLAGS);
   if (fd < 0) throw callError('CV-NETNS', 'open of the own network namespace');
   ownFd = fd;
   return fd;

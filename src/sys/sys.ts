@@ -51,6 +51,8 @@ export interface ToolResult {
  */
 export interface Sys {
   openNetns(path: string): Netns;
+  /** A new, empty, nameless namespace, gone once disposed: for trying things out. */
+  scratchNetns(): Netns;
   /** Bound, listening, non-blocking, close-on-exec descriptor for `net.Server.listen({ fd })`. */
   listenTcp(netns: Netns | undefined, options: ListenOptions): { readonly fd: number; readonly isTransparent: boolean };
   /** Unconnected, non-blocking descriptor; hand it to `dialTcp` of `sys/tcp.ts`. */

@@ -1,0 +1,125 @@
+/** What the agent needs from its process, its tools and the kernel, checked before anything is touched. */
+import { readFileSync } from 'node:fs';
+import { messageOf } from '../base/errors.ts';
+import { getOption, IP_TRANSPARENT, SO_MARK } from './sockopt.ts';
+import type { Sys } from './sys.ts';
+
+export interface Finding {
+  readonly name: string;
+  readonly ok: boolean;
+  /** What the agent cannot do without it. */
+  readonly purpose: string;
+  readonly cure: string;
+  /** What the kernel or the tool said, when not ok. */
+  readonly detail?: string;
+}
+
+interface Need {
+  readonly name: string;
+  readonly purpose: string;
+  readonly cure: string;
+}
+
+interface Capability extends Need {
+  readonly bit: bigint;
+}
+
+const GRANT = 'run as root, or grant it: securityContext.capabilities.add in the DaemonSet';
+
+const CAPABILITIES: readonly Capability[] = [
+  {
+    name: 'CAP_NET_ADMIN',
+    bit: 12n,
+    purpose: 'socket marks, redirection rules and policy routes in pods',
+    cure: GRANT,
+  },
+  { name: 'CAP_NET_RAW', bit: 13n, purpose: 'applications see the address of the client pod', cure: GRANT },
+  { name: 'CAP_SYS_ADMIN', bit: 21n, purpose: 'entering the network namespaces of pods', cure: GRANT },
+];
+
+const TOOLS: readonly (Need & { readonly argv: readonly string[] })[] = [
+  {
+    name: 'nft',
+    argv: ['nft', '--version'],
+    purpose: 'redirection rules in pods',
+    cure: 'install the package nftables',
+  },
+  { name: 'ip', argv: ['ip', '-V'], purpose: 'policy routes in pods', cure: 'install the package iproute2' },
+];
+
+const MARK = 0x539;
+
+/** Every need with its state, never just the first that fails: one restart should be enough. */
+export async function selfCheck(sys: Sys, processStatus = readStatus()): Promise<readonly Finding[]> {
+  const tools = await Promise.all(TOOLS.map(({ argv, ...need }) => checkTool(sys, need, argv)));
+  return [
+    ...checkCapabilities(processStatus),
+    ...tools,
+    ...KERNEL.map(({ probe, ...need }) => attempt(need, () => probe(sys))),
+  ];
+}
+
+/** `CapEff` of /proc/<pid>/status, against what the agent needs. */
+export function checkCapabilities(processStatus: string): Finding[] {
+  const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(processStatus)?.[1] ?? '0'}`);
+  return CAPABILITIES.map(({ bit, ...need }) => ({ ...need, ok: ((effective >> bit) & 1n) === 1n }));
+}
+
+const KERNEL: readonly (Need & { readonly probe: (sys: Sys) => void })[] = [
+  {
+    name: 'setns',
+    purpose: 'making sockets inside pods',
+    cure: 'needs CAP_SYS_ADMIN and a seccomp profile that allows setns',
+    probe: (sys) => {
+      using own = sys.openNetns('/proc/self/ns/net');
+      sys.hasIpv6(own, 'lo');
+    },
+  },
+  {
+    name: 'SO_MARK',
+    purpose: "telling the agent's packets from the application's, so that they are not captured again",
+    cure: 'needs CAP_NET_ADMIN',
+    probe: (sys) => probeListener(sys, { mark: MARK }, (fd) => getOption(fd, SO_MARK) === MARK),
+  },
+  {
+    name: 'IP_TRANSPARENT',
+    purpose: 'applications see the address of the client pod',
+    cure: 'needs CAP_NET_ADMIN or CAP_NET_RAW',
+    probe: (sys) => probeListener(sys, { isTransparent: true }, (fd) => getOption(fd, IP_TRANSPARENT) === 1),
+  },
+];
+
+function probeListener(
+  sys: Sys,
+  options: { readonly mark?: number; readonly isTransparent?: boolean },
+  holds: (fd: number) => boolean,
+): void {
+  const { fd } = sys.listenTcp(undefined, { address: '127.0.0.1', port: 0, ...options });
+  try {
+    if (!holds(fd)) throw new Error('the kernel ignored the option');
+  } finally {
+    sys.close(fd);
+  }
+}
+
+async function checkTool(sys: Sys, need: Need, argv: readonly string[]): Promise<Finding> {
+  try {
+    const { code, stderr } = await sys.runInNetns(undefined, argv);
+    return code === 0 ? { ...need, ok: true } : { ...need, ok: false, detail: `exit code ${code}: ${stderr.trim()}` };
+  } catch (error) {
+    return { ...need, ok: false, detail: messageOf(error) };
+  }
+}
+
+function attempt(need: Need, probe: () => void): Finding {
+  try {
+    probe();
+    return { ...need, ok: true };
+  } catch (error) {
+    return { ...need, ok: false, detail: messageOf(error) };
+  }
+}
+
+function readStatus(): string {
+  return readFileSync('/proc/self/status', 'utf8');
+}
