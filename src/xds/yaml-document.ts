@@ -1,0 +1,80 @@
+/** A YAML 1.2 (or JSON) text as plain values, and the way back from a path in them to line and column. */
+import { type Document, isAlias, isMap, isNode, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
+import { messageOf } from '../base/errors.ts';
+import type { Path } from './decode-value.ts';
+
+/**
+ * How much aliases may multiply a document: values they stand for, in total. Bounds "billion laughs" files, and leaves
+ * room for a list that repeats one anchor.
+ */
+const MAX_ALIAS_COUNT = 10_000;
+
+export interface Position {
+  /** From 1. */
+  readonly line: number;
+  /** From 1. */
+  readonly column: number;
+}
+
+export interface SyntaxProblem {
+  readonly position: Position;
+  readonly problem: string;
+}
+
+export type YamlResult =
+  | {
+      readonly kind: 'document';
+      readonly value: unknown;
+      readonly positionOf: (path: Path, isKey?: boolean) => Position;
+    }
+  | { readonly kind: 'broken'; readonly problems: readonly SyntaxProblem[] };
+
+/** Mappings become `Map`, so that no key can touch a prototype and `80` stays apart from `"80"`. Never throws. */
+export function readYaml(text: string): YamlResult {
+  const lines = new LineCounter();
+  try {
+    const document = parseDocument(text, { lineCounter: lines, version: '1.2', merge: false, prettyErrors: false });
+    if (document.errors.length > 0) {
+      const problems = document.errors.map(({ pos, message }) => ({ position: at(lines, pos[0]), problem: message }));
+      return { kind: 'broken', problems };
+    }
+    const value: unknown = document.toJS({ mapAsMap: true, maxAliasCount: MAX_ALIAS_COUNT });
+    const positionOf = (path: Path, isKey = false): Position => at(lines, offsetOf(document, path, isKey));
+    return { kind: 'document', value, positionOf };
+  } catch (error) {
+    // What the parser throws: too many aliases, an alias to nothing, or a nesting deeper than the stack.
+    return { kind: 'broken', problems: [{ position: { line: 1, column: 1 }, problem: messageOf(error) }] };
+  }
+}
+
+function at(lines: LineCounter, offset: number): Position {
+  const { line, col } = lines.linePos(offset);
+  return { line: Math.max(1, line), column: Math.max(1, col) };
+}
+
+/** Start of the value at `path`, or of its key; of the last part that exists when the rest does not. */
+function offsetOf(document: Document.Parsed, path: Path, isKey: boolean): number {
+  let node: unknown = document.contents;
+  let offset = startOf(node) ?? 0;
+  for (const [depth, key] of path.entries()) {
+    const step = child(document, node, key);
+    if (step === undefined) return offset;
+    const isLast = depth === path.length - 1;
+    const keyAt = startOf(step.key);
+    offset = (isLast && isKey ? keyAt : startOf(step.value)) ?? keyAt ?? offset;
+    node = step.value;
+  }
+  return offset;
+}
+
+function child(document: Document, parent: unknown, key: unknown): { key?: unknown; value: unknown } | undefined {
+  const node = isAlias(parent) ? parent.resolve(document) : parent;
+  if (isSeq(node) && typeof key === 'number') return { value: node.items[key] };
+  if (!isMap(node)) return undefined;
+  return node.items.find((pair) => (isScalar(pair.key) ? pair.key.value : pair.key) === key);
+}
+
+function startOf(node: unknown): number | undefined {
+  const range: Node['range'] = isNode(node) ? node.range : undefined;
+  return range?.[0];
+}
