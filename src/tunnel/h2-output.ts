@@ -1,0 +1,147 @@
+/** Outgoing octets of one session: frames of one turn of the event loop become one write on the socket. */
+import type { Duplex } from 'node:stream';
+import { setImmediate } from 'node:timers';
+
+/**
+ * One write at a time, one page each: TLS encrypts a single buffer in place of copying it again, and takes the next
+ * write only in the next turn. Four TLS records and room for the frame headers.
+ */
+const PAGE_BYTES = 64 * 1024 + 64;
+/** Pages kept for re-use by all sessions of the thread, 2 MiB. */
+const MAX_SPARE_PAGES = 32;
+
+interface Page {
+  readonly bytes: Uint8Array;
+  filled: number;
+}
+
+/** Idle sessions own no page, so the pool is shared; it holds nothing but empty buffers. */
+const sparePages: Page[] = [];
+
+function takePage(): Page {
+  return sparePages.pop() ?? { bytes: Buffer.allocUnsafeSlow(PAGE_BYTES), filled: 0 };
+}
+
+function givePage(page: Page): void {
+  page.filled = 0;
+  if (sparePages.length < MAX_SPARE_PAGES) sparePages.push(page);
+}
+
+export interface OutputSource {
+  /** Called before each write to the socket: add queued DATA while `room` allows. */
+  fill(): void;
+  /** Called after each write was handed to the socket. */
+  flushed(): void;
+}
+
+export class H2Output {
+  readonly #socket: Duplex;
+  readonly #source: OutputSource;
+  readonly #flushTurn = () => {
+    this.#isScheduled = false;
+    this.flush();
+  };
+  /** Pages to write, in order; the last one is being filled. More than one only when control frames pile up. */
+  #pages: Page[] = [];
+  #writing: Page[] = [];
+  #isScheduled = false;
+  #isClosed = false;
+  #onEmpty: (() => void) | undefined;
+
+  constructor(socket: Duplex, source: OutputSource) {
+    this.#socket = socket;
+    this.#source = source;
+  }
+
+  /** Octets framed and not yet given to the socket. */
+  get pendingBytes(): number {
+    let bytes = 0;
+    for (const page of this.#pages) bytes += page.filled;
+    return bytes;
+  }
+
+  /** Octets that DATA frames, headers included, may still add before the next write. */
+  get room(): number {
+    const page = this.#pages[0];
+    if (page === undefined) return this.#isClosed ? 0 : PAGE_BYTES;
+    return this.#pages.length > 1 ? 0 : PAGE_BYTES - page.filled;
+  }
+
+  /** The page that DATA goes to: write at `filled`, then call `added`. Only after `room` said it fits. */
+  dataPage(): Page {
+    let page = this.#pages[0];
+    if (page === undefined) {
+      page = takePage();
+      this.#pages.push(page);
+    }
+    return page;
+  }
+
+  /** Adds a control frame. Always accepted; the owner bounds `pendingBytes`. */
+  control(frame: Uint8Array): void {
+    if (this.#isClosed) return;
+    for (let from = 0; from < frame.length; ) {
+      let page = this.#pages.at(-1);
+      if (page === undefined || page.filled === PAGE_BYTES) {
+        page = takePage();
+        this.#pages.push(page);
+      }
+      const to = Math.min(frame.length, from + PAGE_BYTES - page.filled);
+      page.bytes.set(frame.subarray(from, to), page.filled);
+      page.filled += to - from;
+      from = to;
+    }
+    this.schedule();
+  }
+
+  /** Flushes at the end of this turn of the event loop. */
+  schedule(): void {
+    if (this.#isScheduled || this.#isClosed) return;
+    this.#isScheduled = true;
+    setImmediate(this.#flushTurn);
+  }
+
+  flush(): void {
+    if (this.#writing.length > 0 || this.#isClosed) return;
+    this.#source.fill();
+    if (this.#pages.length === 0) {
+      this.#onEmpty?.();
+      return;
+    }
+    this.#writing = this.#pages;
+    this.#pages = [];
+    this.#write(this.#writing);
+    this.#source.flushed();
+  }
+
+  /** Calls `then` when everything added so far was handed to the kernel. */
+  whenEmpty(then: () => void): void {
+    this.#onEmpty = then;
+    this.schedule();
+  }
+
+  /** Forgets what was not written. Pages in flight are left to the garbage collector: the socket may still read them. */
+  close(): void {
+    this.#isClosed = true;
+    for (const page of this.#pages) givePage(page);
+    this.#pages = [];
+    this.#onEmpty = undefined;
+  }
+
+  #write(pages: readonly Page[]): void {
+    if (pages.length > 1) this.#socket.cork();
+    for (const [i, { bytes, filled }] of pages.entries()) {
+      const chunk = bytes.subarray(0, filled);
+      if (i < pages.length - 1) this.#socket.write(chunk);
+      else this.#socket.write(chunk, this.#written);
+    }
+    if (pages.length > 1) this.#socket.uncork();
+  }
+
+  readonly #written = (error?: Error | null) => {
+    if (error !== undefined && error !== null) return;
+    for (const page of this.#writing) givePage(page);
+    this.#writing = [];
+    this.flush();
+  };
+}

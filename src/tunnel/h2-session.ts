@@ -1,0 +1,336 @@
+/** One HBONE session: HTTP/2 (RFC 9113) with CONNECT streams only, either role, on a connected socket. */
+import net from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Clock } from '../base/clock.ts';
+import { MeshError, messageOf, toMeshError } from '../base/errors.ts';
+import { H2FrameParser } from '../wire/h2-frame.ts';
+import type { RequestHead } from '../wire/h2-head.ts';
+import { connectionError, DEFAULT_WINDOW_BYTES, H2, h2CodeName, MAX_31_BITS, PREFACE } from '../wire/h2-protocol.ts';
+import { goawayFrame, pingFrame, settingsFrame, windowUpdateFrame } from '../wire/h2-write.ts';
+import { H2Core } from './h2-core.ts';
+import { H2Inbound } from './h2-inbound.ts';
+import { H2Keepalive } from './h2-keepalive.ts';
+import {
+  DEFAULT_LIMITS,
+  type H2Limits,
+  type H2Role,
+  type H2Settings,
+  type PeerSettings,
+  settingsToSend,
+} from './h2-settings.ts';
+import type { H2Stream, OutgoingHeaders } from './h2-stream.ts';
+
+export type { RequestHead } from '../wire/h2-head.ts';
+export type { H2Limits, H2Settings } from './h2-settings.ts';
+
+export interface H2SessionHandlers {
+  /** Server: a request, well-formed but of any method. Answer with `respond`, or `reset`. */
+  onStream?(stream: H2Stream, request: RequestHead): void;
+  /** The peer takes no new streams; those it accepted go on. */
+  onGoaway?(): void;
+  /** Exactly once: the session is over and every stream of it was told. No error: it ended in order. */
+  onClose(error?: MeshError): void;
+}
+
+export interface H2SessionOptions {
+  /** Connected, and handshaken when TLS; made with `allowHalfOpen`. The session owns it from now on. */
+  readonly socket: Duplex;
+  readonly role: H2Role;
+  readonly settings: H2Settings;
+  /** `DEFAULT_LIMITS` when absent. */
+  readonly limits?: H2Limits;
+  readonly clock: Clock;
+  readonly handlers: H2SessionHandlers;
+}
+
+export interface H2Request {
+  readonly authority: string;
+  readonly headers?: OutgoingHeaders;
+}
+
+/** Peers that announce no limit still get at most this many streams of ours (facts §1.6). */
+const MOST_STREAMS = 65_535;
+/** After the last frame the socket may take so long to close by itself. */
+const CLOSE_WITHIN_MS = 1_000;
+/** HEADERS may hold a little more than the list it encodes: literals we count without their length octets. */
+const BLOCK_SLACK_BYTES = 4096;
+
+export class H2Session {
+  readonly #socket: Duplex;
+  readonly #core: H2Core;
+  readonly #parser: H2FrameParser;
+  readonly #keepalive: H2Keepalive;
+  readonly #clock: Clock;
+  readonly #handlers: H2SessionHandlers;
+  readonly #queue: { readonly stream: H2Stream; readonly request: H2Request }[] = [];
+  #settingsTimer: Disposable | undefined;
+  #closeTimer: Disposable | undefined;
+  #hasPeerSettings = false;
+  #isAcknowledged = false;
+  #hasPeerGoaway = false;
+  /** GOAWAY of ours: none; sent as a warning, streams on their way are served; or final. */
+  #goaway: 'none' | 'warned' | 'final' = 'none';
+  #isClosed = false;
+
+  constructor(options: H2SessionOptions) {
+    const { socket, role, settings, limits = DEFAULT_LIMITS, clock } = options;
+    this.#socket = socket;
+    this.#clock = clock;
+    this.#handlers = options.handlers;
+    this.#core = new H2Core({
+      socket,
+      role,
+      settings,
+      limits,
+      clock,
+      onStreamGone: (stream) => this.#streamGone(stream),
+    });
+    this.#parser = new H2FrameParser(new H2Inbound(this.#core, this.#inboundDeps()), {
+      isServer: role === 'server',
+      maxFrameBytes: settings.maxFrameBytes,
+      maxHeaderBlockBytes: settings.maxHeaderListBytes + BLOCK_SLACK_BYTES,
+      maxHeaderFrames: limits.maxHeaderFrames,
+    });
+    this.#keepalive = new H2Keepalive({
+      clock,
+      sendPing: (payload) => this.#core.control(pingFrame(payload, false)),
+      onDead: () => this.#dead(),
+      onDrainAnswered: () => this.#finalGoaway(),
+    });
+    this.#start();
+  }
+
+  /** Streams open or waiting for a slot. */
+  get activeStreams(): number {
+    return this.#core.streams.size + this.#queue.length;
+  }
+
+  /** How many streams we may have open at once, as far as known. */
+  get peerMaxStreams(): number {
+    const unknown = this.#hasPeerSettings ? MOST_STREAMS : this.#core.limits.initialMaxStreams;
+    return Math.min(MOST_STREAMS, this.#core.peer.maxStreams ?? unknown);
+  }
+
+  /** New requests may be sent: open, no GOAWAY seen or sent, ids left. */
+  get isUsable(): boolean {
+    return !this.#isClosed && !this.#hasPeerGoaway && this.#goaway === 'none' && this.#core.streams.hasIdsLeft;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  get peerSettings(): Readonly<PeerSettings> {
+    return this.#core.peer;
+  }
+
+  /** Client: opens a CONNECT stream, or queues it until the peer has a slot. Throws when the session takes no more. */
+  request(request: H2Request): H2Stream {
+    if (!this.isUsable) throw new MeshError('CV-TUNNEL-CLOSED', 'the tunnel takes no new streams');
+    const stream = this.#core.newStream();
+    if (this.#core.streams.size < this.peerMaxStreams && this.#queue.length === 0) {
+      this.#core.sendRequest(stream, request.authority, request.headers ?? {});
+      return stream;
+    }
+    const limit = this.#core.limits.maxQueuedRequests;
+    if (this.#queue.length >= limit) {
+      throw new MeshError('CV-LIMIT', 'too many requests wait for a stream of this tunnel', { limit });
+    }
+    this.#queue.push({ stream, request });
+    return stream;
+  }
+
+  /** Graceful end (facts §1.11): no new streams, those in flight go on, then the socket closes. */
+  goaway(): void {
+    if (this.#isClosed || this.#goaway !== 'none') return;
+    if (this.#core.role === 'client') {
+      this.#finalGoaway();
+      return;
+    }
+    this.#goaway = 'warned';
+    this.#core.control(goawayFrame(MAX_31_BITS, H2.noError));
+    this.#keepalive.sendDrainPing();
+  }
+
+  /** Abrupt end: GOAWAY, every stream closed with `error`, socket closed. */
+  destroy(error?: MeshError): void {
+    this.#close(error, error === undefined ? H2.noError : h2CodeOf(error));
+  }
+
+  #start(): void {
+    const { role, settings, limits } = this.#core;
+    const socket = this.#socket;
+    socket.on('error', (error) => this.#lost(`socket error: ${messageOf(error)}`));
+    socket.on('end', () => this.#lost('the peer closed the connection'));
+    socket.on('close', () => this.#socketClosed());
+    if (socket instanceof net.Socket) socket.setNoDelay(true);
+    if (role === 'client') this.#core.control(PREFACE);
+    this.#core.control(settingsFrame(settingsToSend(role, settings)));
+    const extraBytes = settings.connectionWindowBytes - DEFAULT_WINDOW_BYTES;
+    if (extraBytes > 0) this.#core.control(windowUpdateFrame(0, extraBytes));
+    this.#settingsTimer = this.#clock.after(limits.settingsTimeoutMs, () => {
+      const error = new MeshError('CV-TUNNEL-HTTP2', 'HTTP/2: no SETTINGS of the peer in time', {
+        h2Code: H2.settingsTimeout,
+      });
+      this.#close(error, H2.settingsTimeout);
+    });
+    this.#keepalive.start();
+    socket.on('data', (chunk: Uint8Array) => this.#receive(chunk));
+    // Later, because the owner does not have this session yet.
+    if (socket.destroyed) queueMicrotask(() => this.#lost('the connection was closed before HTTP/2 began'));
+  }
+
+  /** The border: whatever a frame causes ends here. */
+  #receive(chunk: Uint8Array): void {
+    if (this.#isClosed) return;
+    try {
+      this.#parser.push(chunk);
+      if (this.#core.sender.output.pendingBytes > this.#core.limits.maxPendingBytes) {
+        throw connectionError(H2.enhanceYourCalm, 'the peer makes us answer and does not read');
+      }
+    } catch (caught) {
+      const error = toMeshError(caught);
+      this.#close(error, h2CodeOf(error));
+    }
+  }
+
+  #inboundDeps(): ConstructorParameters<typeof H2Inbound>[1] {
+    return {
+      acceptsStreams: () => this.#goaway !== 'final',
+      onStream: (stream, request) => this.#accept(stream, request),
+      onSettings: () => this.#peerReady(),
+      onSettingsAck: () => {
+        this.#isAcknowledged = true;
+        this.#stopSettingsTimer();
+      },
+      onPong: (payload) => this.#keepalive.answered(payload),
+      onGoaway: (lastStreamId, code) => this.#peerGoaway(lastStreamId, code),
+    };
+  }
+
+  #accept(stream: H2Stream, request: RequestHead): void {
+    try {
+      if (this.#handlers.onStream === undefined) stream.reset(H2.refusedStream);
+      else this.#handlers.onStream(stream, request);
+    } catch (caught) {
+      stream.destroy(toMeshError(caught));
+    }
+  }
+
+  #peerReady(): void {
+    this.#hasPeerSettings = true;
+    this.#stopSettingsTimer();
+    this.#sendQueued();
+  }
+
+  #stopSettingsTimer(): void {
+    if (!this.#hasPeerSettings || !this.#isAcknowledged) return;
+    this.#settingsTimer?.[Symbol.dispose]();
+    this.#settingsTimer = undefined;
+  }
+
+  #sendQueued(): void {
+    while (this.isUsable && this.#core.streams.size < this.peerMaxStreams) {
+      const next = this.#queue.shift();
+      if (next === undefined) return;
+      try {
+        this.#core.sendRequest(next.stream, next.request.authority, next.request.headers ?? {});
+      } catch (caught) {
+        next.stream.fail(toMeshError(caught));
+      }
+    }
+  }
+
+  #streamGone(stream: H2Stream): void {
+    if (this.#isClosed) return;
+    if (stream.id === 0) this.#unqueue(stream);
+    else this.#sendQueued();
+    this.#closeIfDrained();
+  }
+
+  #unqueue(stream: H2Stream): void {
+    const at = this.#queue.findIndex((queued) => queued.stream === stream);
+    if (at >= 0) this.#queue.splice(at, 1);
+  }
+
+  #finalGoaway(): void {
+    if (this.#goaway === 'final' || this.#isClosed) return;
+    this.#goaway = 'final';
+    this.#core.control(goawayFrame(this.#core.streams.highestPeerId, H2.noError));
+    this.#failQueued(new MeshError('CV-DRAIN', 'the tunnel is draining'));
+    this.#closeIfDrained();
+  }
+
+  #peerGoaway(lastStreamId: number, code: number): void {
+    this.#hasPeerGoaway = true;
+    const error = new MeshError('CV-TUNNEL-CLOSED', `peer sent GOAWAY (${h2CodeName(code)}) before this stream`, {
+      h2Code: code,
+    });
+    this.#failQueued(error);
+    if (this.#core.role === 'client') {
+      for (const stream of [...this.#core.streams.all()].filter(({ id }) => id > lastStreamId)) {
+        this.#core.streams.remove(stream.id);
+        stream.fail(error);
+      }
+    }
+    this.#handlers.onGoaway?.();
+    this.#closeIfDrained();
+  }
+
+  #failQueued(error: MeshError): void {
+    for (const { stream } of this.#queue.splice(0)) stream.fail(error);
+  }
+
+  #closeIfDrained(): void {
+    const isEnding = this.#hasPeerGoaway || this.#goaway === 'final';
+    if (isEnding && this.activeStreams === 0) this.#close(undefined, H2.noError);
+  }
+
+  #dead(): void {
+    this.#close(new MeshError('CV-TUNNEL-DEAD', 'the peer did not answer a PING'), H2.noError);
+  }
+
+  /** The socket went away under us. In order only between streams, after the peer had spoken. */
+  #lost(message: string): void {
+    const isInOrder = this.#hasPeerSettings && this.activeStreams === 0;
+    const code = this.#hasPeerSettings ? 'CV-TUNNEL-CLOSED' : 'CV-TUNNEL-HTTP2';
+    this.#close(isInOrder ? undefined : new MeshError(code, message), H2.noError);
+  }
+
+  #socketClosed(): void {
+    this.#lost('the connection was closed');
+    this.#closeTimer?.[Symbol.dispose]();
+    this.#core.sender.output.close();
+  }
+
+  #close(error: MeshError | undefined, code: number): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#parser.stop();
+    this.#keepalive.stop();
+    this.#settingsTimer?.[Symbol.dispose]();
+    const streamError = error ?? new MeshError('CV-TUNNEL-CLOSED', 'the tunnel was closed');
+    this.#failQueued(streamError);
+    for (const stream of this.#core.streams.takeAll()) stream.fail(streamError);
+    this.#closeSocket(error, code);
+    this.#handlers.onClose(error);
+  }
+
+  #closeSocket(error: MeshError | undefined, code: number): void {
+    const socket = this.#socket;
+    if (socket.destroyed || !socket.writable) {
+      socket.destroy();
+      return;
+    }
+    // Before the peer has spoken HTTP/2 a GOAWAY is still right: it knows the preface of a server (RFC 9113 §3.4).
+    this.#core.control(goawayFrame(this.#core.streams.highestPeerId, code, error?.message.slice(0, 128)));
+    this.#core.sender.output.whenEmpty(() => socket.end());
+    this.#closeTimer = this.#clock.after(CLOSE_WITHIN_MS, () => socket.destroy());
+  }
+}
+
+function h2CodeOf(error: MeshError): number {
+  const code = error.fields['h2Code'];
+  if (typeof code === 'number') return code;
+  return error.code === 'CV-BUG' ? H2.internalError : H2.noError;
+}

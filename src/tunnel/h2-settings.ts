@@ -1,0 +1,112 @@
+/** Sizes, limits and the SETTINGS frame of an HBONE session (datapath facts §1.6; RFC 9113 §6.5). */
+import { DEFAULT_MAX_FRAME_BYTES, DEFAULT_WINDOW_BYTES, SETTING } from '../wire/h2-protocol.ts';
+
+export type H2Role = 'client' | 'server';
+
+/** What we announce. */
+export interface H2Settings {
+  readonly streamWindowBytes: number;
+  readonly connectionWindowBytes: number;
+  readonly maxFrameBytes: number;
+  readonly maxHeaderListBytes: number;
+  /** Streams the peer may have open; not sent when absent. */
+  readonly maxStreams?: number;
+}
+
+/** As the reference client and server announce them. */
+export const CLIENT_SETTINGS: H2Settings = {
+  streamWindowBytes: 4 * 1024 * 1024,
+  connectionWindowBytes: 16 * 1024 * 1024,
+  maxFrameBytes: 1024 * 1024,
+  maxHeaderListBytes: 16_384,
+};
+export const SERVER_SETTINGS: H2Settings = { ...CLIENT_SETTINGS, maxHeaderListBytes: 65_536, maxStreams: 200 };
+
+/** A token bucket: `burst` at once, then `perSecond`. */
+export interface RateLimit {
+  readonly burst: number;
+  readonly perSecond: number;
+}
+
+/** Bounds that only abuse or a broken peer reaches. Passing a rate ends the session with CV-TUNNEL-ABUSE. */
+export interface H2Limits {
+  /** Streams opened before the peer's SETTINGS told a number. */
+  readonly initialMaxStreams: number;
+  /** Requests waiting for a stream slot of the peer. */
+  readonly maxQueuedRequests: number;
+  /** From the first octet we send to the peer's SETTINGS and its acknowledgement of ours. */
+  readonly settingsTimeoutMs: number;
+  /** HEADERS plus CONTINUATION frames of one header block. */
+  readonly maxHeaderFrames: number;
+  /** Frames made and not written: what we may owe a peer that makes us answer and does not read. */
+  readonly maxPendingBytes: number;
+  /** Received bytes of paused streams that do not hold back the connection window; beyond, they do. */
+  readonly maxParkedBytes: number;
+  /** Resets of streams we have not answered yet: opening and resetting at once (CVE-2023-44487). */
+  readonly freshResets: RateLimit;
+  /** Resets we send because of what the peer did (CVE-2025-8671), refused streams included. */
+  readonly ownResets: RateLimit;
+  readonly pings: RateLimit;
+  readonly settings: RateLimit;
+  /** PRIORITY, unknown types, acknowledgements nobody asked for, frames on closed streams. */
+  readonly uselessFrames: RateLimit;
+  /** DATA without a single octet of payload and without END_STREAM. */
+  readonly emptyFrames: RateLimit;
+  /** WINDOW_UPDATE beyond those that the data we sent explains. */
+  readonly windowUpdates: RateLimit;
+}
+
+export const DEFAULT_LIMITS: H2Limits = {
+  initialMaxStreams: 100,
+  maxQueuedRequests: 1024,
+  settingsTimeoutMs: 10_000,
+  maxHeaderFrames: 16,
+  maxPendingBytes: 256 * 1024,
+  maxParkedBytes: 32 * 1024 * 1024,
+  freshResets: { burst: 200, perSecond: 20 },
+  ownResets: { burst: 400, perSecond: 20 },
+  pings: { burst: 100, perSecond: 5 },
+  settings: { burst: 20, perSecond: 1 },
+  uselessFrames: { burst: 1000, perSecond: 100 },
+  emptyFrames: { burst: 100, perSecond: 10 },
+  windowUpdates: { burst: 2000, perSecond: 200 },
+};
+
+/** What the peer announced, with the RFC's defaults before it did. */
+export interface PeerSettings {
+  initialWindowBytes: number;
+  maxFrameBytes: number;
+  /** `undefined`: not announced, which means no limit. */
+  maxStreams: number | undefined;
+  maxHeaderListBytes: number | undefined;
+  headerTableBytes: number;
+}
+
+export function defaultPeerSettings(): PeerSettings {
+  return {
+    initialWindowBytes: DEFAULT_WINDOW_BYTES,
+    maxFrameBytes: DEFAULT_MAX_FRAME_BYTES,
+    maxStreams: undefined,
+    maxHeaderListBytes: undefined,
+    headerTableBytes: 4096,
+  };
+}
+
+/** Unknown settings have no effect (RFC 9113 §6.5.2). */
+export function applySetting(peer: PeerSettings, id: number, value: number): void {
+  if (id === SETTING.initialWindowSize) peer.initialWindowBytes = value;
+  else if (id === SETTING.maxFrameSize) peer.maxFrameBytes = value;
+  else if (id === SETTING.maxConcurrentStreams) peer.maxStreams = value;
+  else if (id === SETTING.maxHeaderListSize) peer.maxHeaderListBytes = value;
+  else if (id === SETTING.headerTableSize) peer.headerTableBytes = value;
+}
+
+export function settingsToSend(role: H2Role, settings: H2Settings): (readonly [number, number])[] {
+  return [
+    ...(role === 'client' ? [[SETTING.enablePush, 0] as const] : []),
+    [SETTING.initialWindowSize, settings.streamWindowBytes],
+    [SETTING.maxFrameSize, settings.maxFrameBytes],
+    [SETTING.maxHeaderListSize, settings.maxHeaderListBytes],
+    ...(settings.maxStreams === undefined ? [] : [[SETTING.maxConcurrentStreams, settings.maxStreams] as const]),
+  ];
+}

@@ -1,0 +1,364 @@
+/** One CONNECT stream of an HBONE session as a `ByteStream` (RFC 9113 §5.1, §8.5; datapath facts §1.9, §1.10). */
+import { MeshError, toMeshError } from '../base/errors.ts';
+import type { ResponseHead } from '../wire/h2-head.ts';
+import { H2, h2CodeName } from '../wire/h2-protocol.ts';
+import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
+import { ChunkQueue } from './h2-chunks.ts';
+import type { SendingStream } from './h2-sender.ts';
+
+export type OutgoingHeaders = Readonly<Record<string, string | readonly string[]>>;
+
+/** What a stream needs of its session. */
+export interface StreamHost {
+  /** Sends response HEADERS. */
+  sendResponse(stream: H2Stream, status: number, headers: OutgoingHeaders, isEnd: boolean): void;
+  /** Frames what may go out now; returns how many octets. */
+  sendNow(stream: H2Stream, chunk: Uint8Array): number;
+  /** `bytes` joined the outbox. False: the writer should wait. */
+  queued(stream: H2Stream, bytes: number): boolean;
+  dropped(bytes: number): void;
+  sendEnd(stream: H2Stream): void;
+  /** Sends RST_STREAM and forgets the stream; also takes back a request that was not sent yet. */
+  reset(stream: H2Stream, code: number): void;
+  /** Both halves are over on the wire. */
+  release(stream: H2Stream): void;
+  /** The receiver took `bytes`: they may be sent again. */
+  credit(stream: H2Stream, bytes: number, wasParked: boolean): void;
+  /** `bytes` wait in the inbox of a paused stream. */
+  parked(bytes: number): void;
+}
+
+export interface StreamOptions {
+  readonly isClient: boolean;
+  readonly sendWindow: number;
+  readonly receiveWindow: number;
+}
+
+/** How far the wire has come; the application may be behind. */
+type WireState = 'waiting' | 'open' | 'gone';
+
+export class H2Stream implements ByteStream, SendingStream {
+  /** 0 while a request waits for a slot. */
+  id = 0;
+  sendWindow: number;
+  /** What the peer may still send, and what we took and have not told it. */
+  receiveWindow: number;
+  unclaimedBytes = 0;
+  isReady = false;
+  isBlocked = false;
+  outbox: ChunkQueue | undefined;
+  /** Called when the stream ends before `open`: the owner should stop working on it. */
+  onAborted: (() => void) | undefined;
+
+  readonly #host: StreamHost;
+  readonly #isClient: boolean;
+  #handlers: ByteStreamHandlers | undefined;
+  #inbox: ChunkQueue | undefined;
+  #wire: WireState;
+  #isPaused = false;
+  #canSend = false;
+  #hasLocalEnd = false;
+  #isLocalEndSent = false;
+  #hasRemoteEnd = false;
+  #isRemoteEndTold = false;
+  /** After an orderly reset: what we write is lost, as on a TCP socket whose peer is gone (facts §1.9). */
+  #isBrokenPipe = false;
+  #isClosed = false;
+  #closeError: MeshError | undefined;
+  #responseHead: ResponseHead | undefined;
+  #response: PromiseWithResolvers<ResponseHead> | undefined;
+
+  constructor(host: StreamHost, options: StreamOptions) {
+    this.#host = host;
+    this.#isClient = options.isClient;
+    this.sendWindow = options.sendWindow;
+    this.receiveWindow = options.receiveWindow;
+    this.#wire = 'waiting';
+  }
+
+  /** Client: the answer to the request. Rejects when the stream or the session ends before it. */
+  get response(): Promise<ResponseHead> {
+    if (this.#response === undefined) {
+      this.#response = Promise.withResolvers();
+      // An owner that gave up may never look; that must not end the process.
+      this.#response.promise.catch(() => undefined);
+      if (this.#responseHead !== undefined) this.#response.resolve(this.#responseHead);
+      else if (this.#isClosed) this.#response.reject(this.#closeError ?? closedError());
+    }
+    return this.#response.promise;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Octets accepted by `write` and not framed yet. */
+  get bufferedBytes(): number {
+    return this.outbox?.bytes ?? 0;
+  }
+
+  get isEnding(): boolean {
+    return this.#hasLocalEnd;
+  }
+
+  /** The peer may still send on this stream. */
+  get isReceiving(): boolean {
+    return this.#wire === 'open' && !this.#hasRemoteEnd;
+  }
+
+  /** HEADERS of ours went out, so DATA may follow. */
+  get isSending(): boolean {
+    return this.#canSend && this.#wire === 'open';
+  }
+
+  /** The final answer was received (client) or sent (server). */
+  get isAnswered(): boolean {
+    return this.#isClient ? this.#responseHead !== undefined : this.#canSend;
+  }
+
+  /** Server: answers the request. With `endStream` the stream is over: the peer is told to stop sending too. */
+  respond(status: number, headers: OutgoingHeaders = {}, { endStream = false } = {}): void {
+    if (this.#wire !== 'open' || this.#canSend) return;
+    this.#host.sendResponse(this, status, headers, endStream);
+    this.#canSend = true;
+    if (!endStream) return this.#flushOutbox();
+    this.#hasLocalEnd = true;
+    this.#isLocalEndSent = true;
+    // RFC 9113 §8.1: a complete answer before the end of the request is followed by RST_STREAM(NO_ERROR).
+    if (!this.#hasRemoteEnd) this.#leave(H2.noError);
+    else this.#release();
+    this.#close(undefined);
+  }
+
+  /** Ends the stream now with this code; `onClose` follows without an error. */
+  reset(code: number): void {
+    this.#leave(code);
+    this.#close(undefined);
+  }
+
+  open(handlers: ByteStreamHandlers): void {
+    this.#handlers = handlers;
+    this.onAborted = undefined;
+    if (this.#isClosed) {
+      handlers.onClose(this.#closeError);
+      return;
+    }
+    this.#drainInbox();
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.#hasLocalEnd || this.#isClosed) return true;
+    if (this.#isBrokenPipe) {
+      this.#close(undefined);
+      return true;
+    }
+    let rest = chunk;
+    if (this.#canSend && this.bufferedBytes === 0) {
+      const sent = this.#host.sendNow(this, chunk);
+      if (sent === chunk.length) return true;
+      if (sent > 0) rest = chunk.subarray(sent);
+    }
+    if (rest.length === 0) return true;
+    this.outbox ??= new ChunkQueue();
+    this.outbox.push(rest);
+    return this.#host.queued(this, rest.length);
+  }
+
+  end(): void {
+    if (this.#hasLocalEnd || this.#isClosed) return;
+    this.#hasLocalEnd = true;
+    if (this.#isBrokenPipe) this.#close(undefined);
+    else if (this.#canSend && this.bufferedBytes === 0) this.#sendEnd();
+  }
+
+  pause(): void {
+    this.#isPaused = true;
+  }
+
+  resume(): void {
+    if (!this.#isPaused) return;
+    this.#isPaused = false;
+    this.#drainInbox();
+  }
+
+  destroy(error?: MeshError): void {
+    if (this.#isClosed) return;
+    this.#leave(resetCodeOf(error));
+    this.#close(error);
+  }
+
+  /** @internal Session: the stream is on the wire under `id`. */
+  started(id: number): void {
+    this.id = id;
+    this.#wire = 'open';
+  }
+
+  /** @internal Session: the request HEADERS went out. */
+  requested(): void {
+    this.#canSend = true;
+    this.#flushOutbox();
+  }
+
+  /** @internal Session: the final answer arrived. */
+  receiveResponse(head: ResponseHead): void {
+    this.#responseHead = head;
+    this.#response?.resolve(head);
+  }
+
+  /** @internal Session: payload, already counted against both windows. */
+  receive(chunk: Uint8Array): void {
+    if (this.#isClosed) {
+      this.#host.credit(this, chunk.length, false);
+    } else if (this.#handlers === undefined || this.#isPaused || this.#inbox !== undefined) {
+      this.#inbox ??= new ChunkQueue();
+      this.#inbox.push(chunk);
+      this.#host.parked(chunk.length);
+    } else {
+      this.#deliver(this.#handlers, chunk);
+      this.#host.credit(this, chunk.length, false);
+    }
+  }
+
+  /** @internal Session: END_STREAM. */
+  receiveEnd(): void {
+    this.#hasRemoteEnd = true;
+    if (this.#isLocalEndSent) this.#release();
+    this.#tellEnd();
+  }
+
+  /** @internal Session: RST_STREAM of the peer; the session has forgotten the stream already. */
+  receiveReset(code: number): void {
+    this.#wire = 'gone';
+    const isOrderly = code === H2.noError || code === H2.cancel;
+    if (!isOrderly || !this.isAnswered) {
+      this.#close(resetError(code, this.#isClient && !this.isAnswered));
+      return;
+    }
+    const hadUnsent = this.#dropOutbox() > 0;
+    this.#isBrokenPipe = true;
+    this.#hasRemoteEnd = true;
+    if (hadUnsent) this.#hasLocalEnd = true;
+    if (this.#hasLocalEnd) this.#isLocalEndSent = true;
+    this.#tellEnd();
+  }
+
+  /** @internal Session: it ended, or this stream did not reach the peer. */
+  fail(error: MeshError): void {
+    this.#wire = 'gone';
+    this.#close(error);
+  }
+
+  /** @internal Sender: below the low-water mark, or the last octet was framed. */
+  flushed(): void {
+    if (this.#isClosed) return;
+    if (this.#hasLocalEnd && this.bufferedBytes === 0) {
+      this.#localEndSent();
+    } else if (this.isBlocked) {
+      this.isBlocked = false;
+      this.#handlers?.onDrain();
+    }
+  }
+
+  #flushOutbox(): void {
+    if (this.bufferedBytes > 0) this.#host.queued(this, 0);
+    else if (this.#hasLocalEnd) this.#sendEnd();
+  }
+
+  #sendEnd(): void {
+    this.#host.sendEnd(this);
+    this.#localEndSent();
+  }
+
+  #localEndSent(): void {
+    if (this.#isLocalEndSent) return;
+    this.#isLocalEndSent = true;
+    if (this.#hasRemoteEnd) this.#release();
+    this.#closeIfDone();
+  }
+
+  #drainInbox(): void {
+    while (this.#inbox !== undefined && this.#handlers !== undefined && !this.#isPaused && !this.#isClosed) {
+      const chunk = this.#inbox.shift();
+      if (chunk === undefined) {
+        this.#inbox = undefined;
+      } else {
+        this.#deliver(this.#handlers, chunk);
+        this.#host.credit(this, chunk.length, true);
+      }
+    }
+    this.#tellEnd();
+  }
+
+  /** A receiver that throws is our bug: it ends this stream, not the session. */
+  #deliver(handlers: ByteStreamHandlers, chunk: Uint8Array): void {
+    try {
+      handlers.onData(chunk);
+    } catch (caught) {
+      this.destroy(toMeshError(caught));
+    }
+  }
+
+  #tellEnd(): void {
+    const isDue = this.#hasRemoteEnd && !this.#isRemoteEndTold && this.#inbox === undefined;
+    if (!isDue || this.#handlers === undefined || this.#isClosed) return;
+    this.#isRemoteEndTold = true;
+    this.#handlers.onEnd();
+    this.#closeIfDone();
+  }
+
+  #closeIfDone(): void {
+    if (this.#isLocalEndSent && this.#isRemoteEndTold) this.#close(undefined);
+  }
+
+  #release(): void {
+    if (this.#wire !== 'open') return;
+    this.#wire = 'gone';
+    this.#host.release(this);
+  }
+
+  #leave(code: number): void {
+    if (this.#wire === 'gone') return;
+    this.#wire = 'gone';
+    this.#host.reset(this, code);
+  }
+
+  #close(error: MeshError | undefined): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#closeError = error;
+    this.#dropOutbox();
+    const parked = this.#inbox?.bytes ?? 0;
+    this.#inbox = undefined;
+    if (parked > 0) this.#host.credit(this, parked, true);
+    if (this.#responseHead === undefined) this.#response?.reject(error ?? closedError());
+    const aborted = this.onAborted;
+    this.onAborted = undefined;
+    if (this.#handlers !== undefined) this.#handlers.onClose(error);
+    else aborted?.();
+  }
+
+  #dropOutbox(): number {
+    const bytes = this.bufferedBytes;
+    this.outbox = undefined;
+    if (bytes > 0) this.#host.dropped(bytes);
+    return bytes;
+  }
+}
+
+/** RFC 9113 §8.5: a broken TCP connection is CONNECT_ERROR. Everything else we decide ourselves, as the reference does. */
+function resetCodeOf(error: MeshError | undefined): number {
+  if (error?.code === 'CV-IO') return H2.connectError;
+  return error?.code === 'CV-BUG' ? H2.internalError : H2.cancel;
+}
+
+/** How TCP connections end every day: no error, unless a request of ours is still without an answer. */
+function resetError(code: number, isUnanswered: boolean): MeshError | undefined {
+  const isOrdinary = code === H2.noError || code === H2.cancel || code === H2.streamClosed || code === H2.connectError;
+  if (isOrdinary && !isUnanswered) return undefined;
+  const message = `peer reset the stream: ${h2CodeName(code)}`;
+  return new MeshError(isUnanswered ? 'CV-CONNECT-FAILED' : 'CV-TUNNEL-CLOSED', message, { h2Code: code });
+}
+
+function closedError(): MeshError {
+  return new MeshError('CV-TUNNEL-CLOSED', 'the stream ended before the answer');
+}
