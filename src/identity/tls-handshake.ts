@@ -74,9 +74,9 @@ export async function connectTls(
     });
     const onError = (error: Error): void => settle.failed(tlsFailure(error));
     const onClose = (): void => settle.failed(tlsFailure(new Error('the connection was closed')));
-    secured.once('error', onError).once('close', onClose);
+    secured.on('error', ignore).once('error', onError).once('close', onClose);
     secured.once('secureConnect', () => {
-      secured.on('error', ignore).off('error', onError).off('close', onClose);
+      secured.off('error', onError).off('close', onClose);
       settle.done(secured);
     });
   });

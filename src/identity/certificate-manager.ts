@@ -1,0 +1,271 @@
+/** Certificates of the identities on this node: requested once, renewed at half life, used to their last second. */
+import type { Clock } from '../base/clock.ts';
+import { MeshError, toMeshError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { Random } from '../base/random.ts';
+import { isUsable, renewalDueMs, retryDelayMs } from '../model/rotation.ts';
+import type { TlsMaterial } from '../model/verdict.ts';
+import { rfc3339Seconds } from '../wire/x509-time.ts';
+import type { CertificateProvider, IssuedCertificate } from './certificate-provider.ts';
+import { type IdentitySnapshot, snapshotOf } from './certificate-snapshot.ts';
+import { createCsr } from './csr.ts';
+import { IssueQueue, type Priority } from './issue-queue.ts';
+import { adoptIssued, type Held, withRoots } from './issued-certificate.ts';
+import { generateKeyPair } from './keys.ts';
+
+/** facts/datapath.md §1.5. */
+const DEFAULT_TTL_MS = 24 * 3_600_000;
+/** facts/operations.md §6.4. */
+const CONCURRENCY = 8;
+const ATTEMPT_TIMEOUT_MS = 10_000;
+/** Longest a handshake waits for its first certificate, queueing included. */
+const GET_TIMEOUT_MS = 15_000;
+/** A node runs a few hundred pods; more identities than this are a fault somewhere else. */
+const MAX_IDENTITIES = 10_000;
+/** Sleeps are cut to this, so that a wall clock that was set right, or a suspended machine, is noticed. */
+const MAX_SLEEP_MS = 600_000;
+
+export interface CertificateManagerDeps {
+  readonly provider: CertificateProvider;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly observer?: CertificateObserver;
+}
+
+/** For metrics. Called once for each attempt. */
+export interface CertificateObserver {
+  issued(identity: string, durationMs: number): void;
+  failed(identity: string, error: MeshError): void;
+}
+
+interface Entry {
+  readonly identity: string;
+  /** queued → issuing → resting → queued … */
+  phase: 'queued' | 'issuing' | 'resting';
+  held?: Held;
+  /** Why the last attempt failed; absent after a success. */
+  error?: MeshError | undefined;
+  failures: number;
+  /** Resolves, never rejects, when the attempt that is queued or running has ended. */
+  attempt: PromiseWithResolvers<void>;
+  timer?: Disposable;
+  abort?: AbortController;
+  isForgotten: boolean;
+}
+
+export class CertificateManager {
+  readonly #deps: CertificateManagerDeps;
+  readonly #ttlMs: number;
+  readonly #entries = new Map<string, Entry>();
+  readonly #queue = new IssueQueue(CONCURRENCY);
+  readonly #listeners = new Set<(identity: string) => void>();
+  readonly #roots: Disposable | undefined;
+  #latestRoots: readonly string[] | undefined;
+
+  constructor(deps: CertificateManagerDeps, ttlMs = DEFAULT_TTL_MS) {
+    this.#deps = deps;
+    this.#ttlMs = ttlMs;
+    this.#roots = deps.provider.subscribeRoots?.((rootsPem) => this.#rootsChanged(rootsPem));
+  }
+
+  /** Valid material now, or after the attempt under way; rejects with `CV-CERT-UNAVAILABLE` while the CA does not deliver. */
+  async get(identity: string): Promise<TlsMaterial> {
+    const entry = this.#entries.get(identity) ?? this.#add(identity, 'RealTime');
+    if (this.#usable(entry) === undefined && entry.phase !== 'resting') {
+      this.#queue.promote(identity);
+      await this.#ended(entry);
+    }
+    const material = this.#usable(entry);
+    if (material === undefined) throw unavailable(entry);
+    return material;
+  }
+
+  /** Asks for a certificate before the first handshake needs it. Silently dropped when there are too many identities. */
+  prefetch(identity: string): void {
+    if (!this.#entries.has(identity) && this.#entries.size < MAX_IDENTITIES) this.#add(identity, 'Warmup');
+  }
+
+  /** Ends renewal and drops the key: no pod of this node uses the identity any more. Open tunnels are not touched. */
+  forget(identity: string): void {
+    const entry = this.#entries.get(identity);
+    if (entry === undefined) return;
+    this.#entries.delete(identity);
+    this.#stop(entry);
+    this.#announce(identity);
+  }
+
+  /** Sorted by identity. */
+  snapshot(): IdentitySnapshot[] {
+    const entries = [...this.#entries.values()].sort((a, b) => (a.identity < b.identity ? -1 : 1));
+    return entries.map((entry) => snapshotOf(entry.identity, this.#stateText(entry), entry.held?.material));
+  }
+
+  /** Wall time at which the first certificate in use expires: the horizon after which a silent CA becomes an outage. */
+  earliestExpiryMs(): number | undefined {
+    const ends = [...this.#entries.values()].flatMap((entry) => entry.held?.validity.notAfterMs ?? []);
+    return ends.length === 0 ? undefined : ends.reduce((first, end) => Math.min(first, end));
+  }
+
+  /** Calls back whenever the material of an identity changed or was dropped. */
+  subscribe(listener: (identity: string) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => this.#listeners.delete(listener) };
+  }
+
+  [Symbol.dispose](): void {
+    this.#roots?.[Symbol.dispose]();
+    this.#listeners.clear();
+    for (const entry of this.#entries.values()) this.#stop(entry);
+    this.#entries.clear();
+  }
+
+  #add(identity: string, priority: Priority): Entry {
+    if (this.#entries.size >= MAX_IDENTITIES) {
+      throw new MeshError('CV-LIMIT', 'too many identities on this node', { limit: MAX_IDENTITIES });
+    }
+    const attempt = Promise.withResolvers<void>();
+    const entry: Entry = { identity, phase: 'resting', failures: 0, attempt, isForgotten: false };
+    this.#entries.set(identity, entry);
+    this.#request(entry, priority);
+    return entry;
+  }
+
+  /** Queues the next attempt; nothing while one is queued or under way: one flight per identity. */
+  #request(entry: Entry, priority: Priority): void {
+    if (entry.phase !== 'resting' || entry.isForgotten) return;
+    entry.timer?.[Symbol.dispose]();
+    entry.phase = 'queued';
+    entry.attempt = Promise.withResolvers<void>();
+    this.#queue.add(entry.identity, priority, () => this.#attempt(entry));
+  }
+
+  async #attempt(entry: Entry): Promise<void> {
+    if (entry.isForgotten) return;
+    entry.phase = 'issuing';
+    const startedMs = this.#deps.clock.monotonicMs();
+    try {
+      const held = await this.#issue(entry);
+      if (entry.isForgotten) return;
+      this.#succeeded(entry, held);
+      this.#deps.observer?.issued(entry.identity, this.#deps.clock.monotonicMs() - startedMs);
+    } catch (error) {
+      if (!entry.isForgotten) this.#failed(entry, toMeshError(error, 'CV-CA'));
+    } finally {
+      entry.attempt.resolve();
+    }
+  }
+
+  async #issue(entry: Entry): Promise<Held> {
+    const keys = await generateKeyPair();
+    const issued = await this.#askProvider(entry, createCsr(entry.identity, keys));
+    const held = adoptIssued(entry.identity, issued, keys, this.#deps.clock.wallMs());
+    // The roots may have changed while the answer was on its way.
+    return this.#latestRoots === undefined ? held : (withRoots(held, this.#latestRoots) ?? held);
+  }
+
+  /** The answer, or an error after `ATTEMPT_TIMEOUT_MS` even when the provider ignores its signal. */
+  async #askProvider(entry: Entry, csrPem: string): Promise<IssuedCertificate> {
+    const abort = new AbortController();
+    entry.abort = abort;
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    aborted.catch(() => undefined);
+    abort.signal.addEventListener('abort', () => reject(abort.signal.reason));
+    using _deadline = this.#deps.clock.after(ATTEMPT_TIMEOUT_MS, () => {
+      abort.abort(new MeshError('CV-CA', `the CA did not answer in ${ATTEMPT_TIMEOUT_MS} ms`));
+    });
+    const answer = this.#deps.provider.issue(entry.identity, csrPem, this.#ttlMs, abort.signal);
+    return Promise.race([answer, aborted]);
+  }
+
+  #succeeded(entry: Entry, held: Held): void {
+    entry.held = held;
+    entry.error = undefined;
+    entry.failures = 0;
+    this.#rest(entry, renewalDueMs(held.validity, this.#deps.random));
+    this.#announce(entry.identity);
+  }
+
+  #failed(entry: Entry, error: MeshError): void {
+    const isNews = entry.error?.message !== error.message;
+    const nowMs = this.#deps.clock.wallMs();
+    const leftMs = (entry.held?.validity.notAfterMs ?? 0) - nowMs;
+    const retryMs = nowMs + retryDelayMs(entry.failures, leftMs, this.#deps.random);
+    entry.error = error;
+    entry.failures += 1;
+    this.#rest(entry, retryMs);
+    this.#deps.observer?.failed(entry.identity, error);
+    const write = isNews ? this.#deps.log.warn : this.#deps.log.debug;
+    write?.(failureText(entry, nowMs, retryMs), { identity: entry.identity, failures: entry.failures });
+  }
+
+  /** Waits until wall time `dueMs`, then requests. Looks at the wall clock again at least every `MAX_SLEEP_MS`. */
+  #rest(entry: Entry, dueMs: number): void {
+    entry.phase = 'resting';
+    const leftMs = dueMs - this.#deps.clock.wallMs();
+    entry.timer = this.#deps.clock.after(Math.min(Math.max(leftMs, 0), MAX_SLEEP_MS), () => {
+      if (entry.isForgotten || entry.phase !== 'resting') return;
+      if (this.#deps.clock.wallMs() < dueMs) this.#rest(entry, dueMs);
+      else this.#request(entry, this.#usable(entry) === undefined ? 'RealTime' : 'Warmup');
+    });
+  }
+
+  /** Certificates that lead to the new roots take them over; the others are replaced at once and serve until then. */
+  #rootsChanged(rootsPem: readonly string[]): void {
+    this.#latestRoots = rootsPem;
+    for (const entry of this.#entries.values()) {
+      if (entry.held === undefined) continue;
+      const held = withRoots(entry.held, rootsPem);
+      if (held === undefined) this.#request(entry, 'RealTime');
+      if (held === undefined || held === entry.held) continue;
+      entry.held = held;
+      this.#announce(entry.identity);
+    }
+  }
+
+  #usable(entry: Entry): TlsMaterial | undefined {
+    const { held } = entry;
+    return held !== undefined && isUsable(held.validity, this.#deps.clock.wallMs()) ? held.material : undefined;
+  }
+
+  async #ended(entry: Entry): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    using _deadline = this.#deps.clock.after(GET_TIMEOUT_MS, resolve);
+    await Promise.race([entry.attempt.promise, promise]);
+  }
+
+  #stateText(entry: Entry): string {
+    if (this.#usable(entry) !== undefined) return 'Available';
+    if (entry.held === undefined && entry.error === undefined) return 'Initializing';
+    return `Unavailable: ${unavailable(entry).message}`;
+  }
+
+  #stop(entry: Entry): void {
+    entry.isForgotten = true;
+    entry.error = new MeshError('CV-CERT-UNAVAILABLE', 'no pod of this node uses the identity any more');
+    entry.timer?.[Symbol.dispose]();
+    this.#queue.remove(entry.identity);
+    entry.abort?.abort(entry.error);
+    entry.attempt.resolve();
+  }
+
+  #announce(identity: string): void {
+    for (const listener of this.#listeners) listener(identity);
+  }
+}
+
+/** `identity error: …`, as facts/operations.md §3.5 has it. */
+function unavailable({ identity, error, held }: Entry): MeshError {
+  const why = error?.message ?? (held === undefined ? 'the CA has not answered yet' : 'the certificate has expired');
+  return new MeshError('CV-CERT-UNAVAILABLE', `identity error: ${why}`, { identity }, { cause: error });
+}
+
+/** The second text is the reference's (facts/operations.md §3.6): operators search for it. */
+function failureText({ error, held }: Entry, nowMs: number, retryMs: number): string {
+  const retry = `next retry at ${rfc3339Seconds(retryMs)}`;
+  if (held === undefined || !isUsable(held.validity, nowMs)) {
+    return `certificate request failed (${error?.message}); no valid certificate; ${retry}`;
+  }
+  const end = rfc3339Seconds(held.validity.notAfterMs);
+  return `certificate renewal failed (${error?.message}); retaining existing valid certificate until ${end}; ${retry}`;
+}
