@@ -1,0 +1,176 @@
+/** Every connection of this agent: counted and logged exactly once, listed while open, remembered for a while after. */
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { type ReasonCode, reasonOf } from '../base/reasons.ts';
+import type { Refusal } from '../model/verdict.ts';
+import { type ConnectionOutcome, logComplete, logFailed, logOpened } from './access-log.ts';
+import { type ConnectionView, earlyView, viewOf } from './connection-view.ts';
+import type { AgentMetrics } from './metrics.ts';
+import { rfc3339 } from './timestamp.ts';
+import type { ConnectionRecord, ConnectionStart, EarlyRefusal, TrafficTelemetry } from './traffic.ts';
+import type { TrafficSeries } from './traffic-series.ts';
+
+/** Ended connections remembered for `culvert explain`. About 1 KiB each. */
+const MAX_ENDED = 1_024;
+
+export interface TrafficDeps {
+  readonly metrics: AgentMetrics;
+  /** The `access` scope. */
+  readonly accessLog: Logger;
+  readonly clock: Clock;
+}
+
+/** Totals since the start of the agent. */
+export interface TrafficTotals {
+  readonly live: number;
+  readonly opened: number;
+  /** Refused or cut, by reason; only reasons that occurred. */
+  readonly refused: Readonly<Partial<Record<ReasonCode, number>>>;
+}
+
+export class ConnectionRecords implements TrafficTelemetry {
+  readonly #deps: TrafficDeps;
+  readonly #live = new Map<string, LiveRecord>();
+  /** Oldest first. Views are made when somebody asks, not at every end. */
+  readonly #ended = new Map<string, Viewable>();
+  readonly #refused = new Map<ReasonCode, number>();
+  #opened = 0;
+  #early = 0;
+
+  constructor(deps: TrafficDeps) {
+    this.#deps = deps;
+  }
+
+  open(start: ConnectionStart): ConnectionRecord {
+    this.#opened += 1;
+    const series = this.#deps.metrics.traffic.open(start.labels);
+    const record = new LiveRecord(start, series, this.#deps.clock, (refusal) => this.#end(record, refusal));
+    this.#live.set(start.id, record);
+    logOpened(this.#deps.accessLog, start);
+    return record;
+  }
+
+  refused(early: EarlyRefusal): void {
+    const id = `early-${++this.#early}`;
+    this.#countRefusal(early.refusal.code, early.direction);
+    logFailed(this.#deps.accessLog, early, id);
+    const wallMs = this.#deps.clock.wallMs();
+    this.#remember(id, { view: () => earlyView(id, early, rfc3339(wallMs)) });
+  }
+
+  socketOpened(reporter: 'source' | 'destination'): void {
+    this.#deps.metrics.socketOpened(reporter);
+  }
+
+  socketClosed(reporter: 'source' | 'destination'): void {
+    this.#deps.metrics.socketClosed(reporter);
+  }
+
+  /** Open connections, oldest first. */
+  live(): readonly ConnectionView[] {
+    return [...this.#live.values()].map((record) => record.view());
+  }
+
+  /** An open connection or one of the last 1,024 that ended. */
+  find(id: string): ConnectionView | undefined {
+    return (this.#live.get(id) ?? this.#ended.get(id))?.view();
+  }
+
+  /** Refused and cut connections still remembered, newest first. */
+  recentRefusals(): readonly ConnectionView[] {
+    const views = [...this.#ended.values()].map((ended) => ended.view());
+    return views.filter((view) => view.reason !== undefined).reverse();
+  }
+
+  totals(): TrafficTotals {
+    return { live: this.#live.size, opened: this.#opened, refused: Object.fromEntries(this.#refused) };
+  }
+
+  #end(record: LiveRecord, refusal: Refusal | undefined): void {
+    const { start } = record;
+    if (this.#live.get(start.id) === record) this.#live.delete(start.id);
+    if (refusal !== undefined) this.#countRefusal(refusal.code, start.direction);
+    logComplete(this.#deps.accessLog, start, record.outcome());
+    this.#remember(start.id, record);
+  }
+
+  #countRefusal(code: ReasonCode, direction: 'inbound' | 'outbound'): void {
+    this.#refused.set(code, (this.#refused.get(code) ?? 0) + 1);
+    this.#deps.metrics.own.refused(code, direction);
+  }
+
+  #remember(id: string, ended: Viewable): void {
+    this.#ended.set(id, ended);
+    if (this.#ended.size <= MAX_ENDED) return;
+    for (const oldest of this.#ended.keys()) {
+      this.#ended.delete(oldest);
+      return;
+    }
+  }
+}
+
+interface Viewable {
+  view(): ConnectionView;
+}
+
+/** One connection, open or ended. Adding bytes touches numbers only. */
+class LiveRecord implements ConnectionRecord, Viewable {
+  readonly start: ConnectionStart;
+  readonly #series: TrafficSeries;
+  readonly #clock: Clock;
+  readonly #openedMs: number;
+  readonly #openedWallMs: number;
+  #onEnd: ((refusal: Refusal | undefined) => void) | undefined;
+  #endedMs: number | undefined;
+  #refusal: Refusal | undefined;
+  #clientBytes = 0;
+  #serverBytes = 0;
+
+  constructor(
+    start: ConnectionStart,
+    series: TrafficSeries,
+    clock: Clock,
+    onEnd: (refusal: Refusal | undefined) => void,
+  ) {
+    this.start = start;
+    this.#series = series;
+    this.#clock = clock;
+    this.#openedMs = clock.monotonicMs();
+    this.#openedWallMs = clock.wallMs();
+    this.#onEnd = onEnd;
+  }
+
+  addClientBytes(bytes: number): void {
+    this.#clientBytes += bytes;
+    this.#series.receivedBytes += bytes;
+  }
+
+  addServerBytes(bytes: number): void {
+    this.#serverBytes += bytes;
+    this.#series.sentBytes += bytes;
+  }
+
+  close(refusal?: Refusal): void {
+    const onEnd = this.#onEnd;
+    if (onEnd === undefined) return;
+    this.#onEnd = undefined;
+    this.#endedMs = this.#clock.monotonicMs();
+    this.#refusal = refusal;
+    this.#series.close(refusal === undefined ? '-' : reasonOf(refusal.code).flag);
+    onEnd(refusal);
+  }
+
+  outcome(): ConnectionOutcome {
+    const durationMs = Math.trunc((this.#endedMs ?? this.#clock.monotonicMs()) - this.#openedMs);
+    return { clientBytes: this.#clientBytes, serverBytes: this.#serverBytes, durationMs, refusal: this.#refusal };
+  }
+
+  view(): ConnectionView {
+    return viewOf(this.start, this.#state(), { openedAt: rfc3339(this.#openedWallMs), ...this.outcome() });
+  }
+
+  #state(): ConnectionView['state'] {
+    if (this.#endedMs === undefined) return 'open';
+    return this.#refusal === undefined ? 'complete' : 'refused';
+  }
+}

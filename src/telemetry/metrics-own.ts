@@ -1,0 +1,90 @@
+/** Metrics that ztunnel does not have, prefixed `culvert_`. Label values come from closed sets or from the mesh state. */
+import { Counter, Gauge, type Registry } from 'prom-client';
+import { type ReasonCode, reasonOf } from '../base/reasons.ts';
+import type { TrafficSeriesTable } from './traffic-series.ts';
+
+export type Direction = 'inbound' | 'outbound';
+export type Outcome = 'ok' | 'failed';
+
+/** One certificate the agent holds; `notAfterMs` is Unix time. */
+export interface CertificateExpiry {
+  readonly identity: string;
+  readonly notAfterMs: number;
+}
+
+export interface OwnMetrics {
+  /** A connection was refused, or ended, for `code`. */
+  refused(code: ReasonCode, direction: Direction): void;
+  /** A TLS handshake did not produce a connection. */
+  handshakeFailed(code: ReasonCode, direction: Direction): void;
+  certificateRenewed(outcome: Outcome): void;
+  /** Called at every scrape. */
+  watchCertificates(list: () => readonly CertificateExpiry[]): void;
+  /** Redirection rules were missing or altered in a pod and were written again. */
+  redirectRepaired(): void;
+  meshFileLoaded(outcome: Outcome): void;
+  policiesRejected(count: number): void;
+  /** A defect that did not belong to one connection. */
+  bugSeen(): void;
+}
+
+export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): OwnMetrics {
+  const refusals = counter(registers, 'refusals_total', REFUSALS_HELP, ['reason', 'layer', 'direction']);
+  const handshakes = counter(registers, 'tls_handshake_failures_total', HANDSHAKES_HELP, ['reason', 'direction']);
+  const renewals = counter(registers, 'certificate_renewals_total', 'Certificate requests by outcome', ['result']);
+  const loads = counter(registers, 'mesh_file_loads_total', 'Loads of the mesh file by outcome', ['result']);
+  const repairs = counter(registers, 'redirect_repairs_total', REPAIRS_HELP, []);
+  const bugs = counter(registers, 'bugs_total', 'Defects of the agent that were caught', []);
+  const rejected = gauge(registers, 'policies_rejected', 'Policies that could not be represented; they fail closed');
+  labelSetMetrics(registers, traffic);
+  const watch = certificateExpiry(registers);
+  return {
+    refused: (code, direction) => refusals.inc({ reason: code, layer: reasonOf(code).layer, direction }),
+    handshakeFailed: (code, direction) => handshakes.inc({ reason: code, direction }),
+    certificateRenewed: (result) => renewals.inc({ result }),
+    watchCertificates: watch,
+    redirectRepaired: () => repairs.inc(),
+    meshFileLoaded: (result) => loads.inc({ result }),
+    policiesRejected: (count) => rejected.set(count),
+    bugSeen: () => bugs.inc(),
+  };
+}
+
+const REFUSALS_HELP = 'Connections refused or ended early, by reason code and deciding layer';
+const HANDSHAKES_HELP = 'TLS handshakes that failed, by reason code';
+const REPAIRS_HELP = 'Pods whose redirection rules were found altered and written again';
+const EXPIRY_HELP = 'Unix time at which the certificate of an identity expires (unstable).';
+
+function counter(registers: Registry[], name: string, help: string, labelNames: readonly string[]): Counter {
+  return new Counter({ name: `culvert_${name}`, help: `${help} (unstable).`, labelNames, registers });
+}
+
+function gauge(registers: Registry[], name: string, help: string, read?: () => number): Gauge {
+  const collect = read === undefined ? {} : { collect: (): void => made.set(read()) };
+  const made = new Gauge({ name: `culvert_${name}`, help: `${help} (unstable).`, registers, ...collect });
+  return made;
+}
+
+function labelSetMetrics(registers: Registry[], traffic: TrafficSeriesTable): void {
+  gauge(registers, 'label_sets', 'Label sets of the traffic metrics held now', () => traffic.size);
+  gauge(registers, 'label_sets_evicted', 'Label sets given up because of the bound', () => traffic.evicted);
+}
+
+/** The gauge is rebuilt at each scrape, so an identity that left leaves no series behind. */
+function certificateExpiry(registers: Registry[]): OwnMetrics['watchCertificates'] {
+  let list: () => readonly CertificateExpiry[] = () => [];
+  const expiry = new Gauge({
+    name: 'culvert_certificate_expiry_seconds',
+    help: EXPIRY_HELP,
+    labelNames: ['identity'],
+    registers,
+    collect() {
+      this.reset();
+      for (const { identity, notAfterMs } of list()) this.set({ identity }, notAfterMs / 1000);
+    },
+  });
+  expiry.reset();
+  return (replacement) => {
+    list = replacement;
+  };
+}

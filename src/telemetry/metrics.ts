@@ -1,0 +1,101 @@
+/** All metrics of the agent, assembled: one prom-client registry, one text for the scraper (facts/operations.md §2). */
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { type OwnMetrics, ownMetrics } from './metrics-own.ts';
+import { type Family, renderOpenMetrics, type Sample } from './openmetrics.ts';
+import { TrafficSeriesTable } from './traffic-series.ts';
+
+export interface MetricsOptions {
+  /** `tag` of `istio_build`: the version dashboards show. */
+  readonly buildTag: string;
+  /** Process and Node metrics; off in unit tests, which compare whole texts. */
+  readonly hasProcessMetrics: boolean;
+  readonly maxLabelSets?: number;
+}
+
+/** Per-pod proxies, as the capture layer runs them (`workload_manager_*`). */
+export interface ProxyMetrics {
+  readonly active: Gauge;
+  readonly pending: Gauge;
+  readonly started: Counter;
+  readonly stopped: Counter;
+}
+
+/** prom-client scans every handle of the process for these, and their names break OpenMetrics (`_total` gauges). */
+const LEFT_OUT = [
+  'nodejs_active_handles',
+  'nodejs_active_handles_total',
+  'nodejs_active_requests',
+  'nodejs_active_requests_total',
+  'nodejs_active_resources',
+  'nodejs_active_resources_total',
+];
+/** How often the event-loop delay is sampled, ms; each sample wakes the thread. */
+const LOOP_PRECISION_MS = 50;
+
+export class AgentMetrics {
+  readonly traffic: TrafficSeriesTable;
+  readonly proxies: ProxyMetrics;
+  readonly own: OwnMetrics;
+  readonly #registry = new Registry();
+  readonly #sockets: Gauge<'reporter'>;
+
+  constructor(options: MetricsOptions) {
+    const registers = [this.#registry];
+    this.traffic = new TrafficSeriesTable(options.maxLabelSets);
+    this.#sockets = new Gauge({
+      name: 'istio_tcp_sockets_open',
+      help: 'The number of accepted downstream sockets currently held (unstable).',
+      labelNames: ['reporter'],
+      registers,
+    });
+    buildInfo(registers, options.buildTag);
+    this.proxies = proxyMetrics(registers);
+    this.own = ownMetrics(registers, this.traffic);
+    if (options.hasProcessMetrics) addProcessMetrics(this.#registry);
+  }
+
+  socketOpened(reporter: 'source' | 'destination'): void {
+    this.#sockets.inc({ reporter });
+  }
+
+  socketClosed(reporter: 'source' | 'destination'): void {
+    this.#sockets.dec({ reporter });
+  }
+
+  /** The whole exposition; numbers are as of this call. */
+  async render(): Promise<string> {
+    return renderOpenMetrics([...this.traffic.families(), ...(await this.#registered())]);
+  }
+
+  async #registered(): Promise<readonly Family[]> {
+    const metrics = await this.#registry.getMetricsAsJSON();
+    return metrics.map(({ name, help, type, values }) => {
+      // The published type of prom-client knows only `gauge` here; the runtime value is the text of the exposition.
+      return { name, help, type: String(type) as Family['type'], samples: values as readonly Sample[] };
+    });
+  }
+}
+
+function buildInfo(registers: Registry[], tag: string): void {
+  const help = 'Istio component build info.';
+  new Gauge({ name: 'istio_build', help, labelNames: ['component', 'tag'], registers }).set(
+    { component: 'ztunnel', tag },
+    1,
+  );
+}
+
+function proxyMetrics(registers: Registry[]): ProxyMetrics {
+  const gauge = (name: string, help: string) => new Gauge({ name: `workload_manager_${name}`, help, registers });
+  const counter = (name: string, help: string) => new Counter({ name: `workload_manager_${name}`, help, registers });
+  return {
+    active: gauge('active_proxy_count', 'The total number of running per-pod proxies (unstable).'),
+    pending: gauge('pending_proxy_count', 'The total number of per-pod proxies that are being retried (unstable).'),
+    started: counter('proxies_started_total', 'The total number of per-pod proxies that were started (unstable).'),
+    stopped: counter('proxies_stopped_total', 'The total number of per-pod proxies that were stopped (unstable).'),
+  };
+}
+
+function addProcessMetrics(registry: Registry): void {
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: LOOP_PRECISION_MS });
+  for (const name of LEFT_OUT) registry.removeSingleMetric(name);
+}

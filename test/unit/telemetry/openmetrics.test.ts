@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
+import { renderOpenMetrics } from '../../../src/telemetry/openmetrics.ts';
+
+test('counters are declared without _total, samples carry it, and the text ends with EOF', () => {
+  const text = renderOpenMetrics([
+    { name: 'a_total', help: 'All a.', type: 'counter', samples: [{ labels: { x: '1' }, value: 2 }] },
+    { name: 'g', help: 'A gauge', type: 'gauge', samples: [{ labels: {}, value: 0.5 }] },
+  ]);
+  assert.equal(
+    text,
+    '# HELP a All a.\n# TYPE a counter\na_total{x="1"} 2\n# HELP g A gauge\n# TYPE g gauge\ng 0.5\n# EOF\n',
+  );
+});
+
+test('a family without a sample is left out', () => {
+  assert.equal(renderOpenMetrics([{ name: 'a_total', help: 'h', type: 'counter', samples: [] }]), '# EOF\n');
+});
+
+test('label values are escaped, so a value cannot end its quotes or its line', () => {
+  const samples = [{ labels: { x: 'a"b\\c\nd' }, value: Infinity }];
+  assert.equal(
+    renderOpenMetrics([{ name: 'g', help: 'h', type: 'gauge', samples }]),
+    '# HELP g h\n# TYPE g gauge\ng{x="a\\"b\\\\c\\nd"} +Inf\n# EOF\n',
+  );
+});
+
+test('an agent without traffic exposes its build and the unlabelled metrics, and nothing else', async () => {
+  const text = await new AgentMetrics({ buildTag: '1.2.3', hasProcessMetrics: false }).render();
+  const samples = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  assert.deepEqual(samples, [
+    'istio_build{component="ztunnel",tag="1.2.3"} 1',
+    'workload_manager_active_proxy_count 0',
+    'workload_manager_pending_proxy_count 0',
+    'workload_manager_proxies_started_total 0',
+    'workload_manager_proxies_stopped_total 0',
+    'culvert_redirect_repairs_total 0',
+    'culvert_bugs_total 0',
+    'culvert_policies_rejected 0',
+    'culvert_label_sets 0',
+    'culvert_label_sets_evicted 0',
+  ]);
+  assert.match(text, /^# HELP istio_build Istio component build info\.\n# TYPE istio_build gauge$/m);
+});
