@@ -92,8 +92,10 @@ export class VerdictAuthority implements VerdictPort {
     this.#changed();
   }
 
-  removePod(uid: string): void {
-    this.#pods.delete(uid);
+  /** Does nothing when another pod took the UID meanwhile (same UID, new netns). */
+  removePod(pod: EnrolledPod): void {
+    if (this.#pods.get(pod.uid) !== pod) return;
+    this.#pods.delete(pod.uid);
     this.#changed();
   }
 

@@ -1,0 +1,160 @@
+/** The composition root: makes every service once, starts them in order, stops them in the opposite order. */
+import type { Clock } from '../base/clock.ts';
+import { MeshError } from '../base/errors.ts';
+import type { Random } from '../base/random.ts';
+import type { ProxySet } from '../capture/capture-contract.ts';
+import type { CapturedPod } from '../capture/pod-source.ts';
+import { PodManager } from '../capture/pods.ts';
+import { createRedirection } from '../capture/redirect.ts';
+import { staticSource } from '../capture/static-source.ts';
+import { CertificateManager } from '../identity/certificate-manager.ts';
+import { EmbeddedCa } from '../identity/embedded-ca.ts';
+import { TlsContexts } from '../identity/tls-context.ts';
+import { takeRunLock } from '../sys/run-lock.ts';
+import { selfCheck } from '../sys/self-check.ts';
+import type { Netns, Sys } from '../sys/sys.ts';
+import { ConnectionRecords } from '../telemetry/connection-records.ts';
+import type { RootLogger } from '../telemetry/logger.ts';
+import { AgentMetrics } from '../telemetry/metrics.ts';
+import { MeshFile } from '../xds/mesh-file.ts';
+import type { AgentConfig } from './config.ts';
+import { DataPlane } from './data-plane.ts';
+import { authoritySettings, proxySettings } from './proxy-settings.ts';
+import { VerdictAuthority } from './verdict-authority.ts';
+
+export interface AgentDeps {
+  readonly sys: Sys;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logs: RootLogger;
+  readonly version: string;
+  /** Asks the owner of the process to stop the agent (`/quitquitquit`). */
+  readonly requestQuit: () => void;
+}
+
+/** Everything admin views look at. Made by `startAgent`. */
+export interface AgentParts {
+  readonly config: AgentConfig;
+  readonly metrics: AgentMetrics;
+  readonly records: ConnectionRecords;
+  readonly certificates: CertificateManager;
+  readonly authority: VerdictAuthority;
+  readonly mesh: MeshFile;
+  readonly dataPlane: DataPlane;
+  readonly pods: PodManager;
+}
+
+export interface Agent extends AgentParts {
+  /** Lets connections finish for the drain grace, then ends everything. The rules stay in the pods: they fail closed. */
+  stop(): Promise<void>;
+}
+
+/** Rejects with a `MeshError` that names what is wrong; nothing is left running then. */
+export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<Agent> {
+  await using undo = new AsyncDisposableStack();
+  await requireAbilities(deps.sys);
+  undo.use(takeRunLock(config.runDir));
+  const parts = await makeParts(config, deps, undo);
+  parts.mesh.start();
+  parts.pods.start();
+  const cleanup = undo.move();
+  return { ...parts, stop: () => cleanup.disposeAsync() };
+}
+
+async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDisposableStack): Promise<AgentParts> {
+  const { clock, random, logs, sys } = deps;
+  const metrics = new AgentMetrics({ buildTag: deps.version, hasProcessMetrics: true });
+  const records = new ConnectionRecords({ metrics, accessLog: logs.scope('access'), clock });
+  const ca = undo.use(await EmbeddedCa.open(config.caDir, { clock, log: logs.scope('identity') }));
+  const certificates = undo.use(makeCertificates(config, deps, ca, metrics));
+  const authority = new VerdictAuthority(authoritySettings(config), {
+    clock,
+    random,
+    certificates,
+    log: logs.scope('state'),
+  });
+  undo.use(certificates.subscribe((identity) => authority.certificateChanged(identity)));
+  const mesh = undo.use(
+    new MeshFile(config.meshFile, { clock, log: logs.scope('state'), onMesh: (state) => authority.update(state) }),
+  );
+  const contexts = new TlsContexts();
+  const log = logs.scope('proxy');
+  const dataPlane = undo.use(
+    new DataPlane({
+      settings: proxySettings(config),
+      deps: { sys, clock, random, verdicts: authority, contexts, telemetry: records, log },
+      drainGraceMs: config.drainGraceMs,
+    }),
+  );
+  const pods = makePods(config, deps, { metrics, authority, dataPlane });
+  undo.defer(() => pods.stop('graceful'));
+  return { config, metrics, records, certificates, authority, mesh, dataPlane, pods };
+}
+
+function makeCertificates(
+  config: AgentConfig,
+  { clock, random, logs }: AgentDeps,
+  provider: EmbeddedCa,
+  { own }: AgentMetrics,
+): CertificateManager {
+  const observer = { issued: () => own.certificateRenewed('ok'), failed: () => own.certificateRenewed('failed') };
+  const log = logs.scope('identity');
+  return new CertificateManager({ provider, clock, random, log, observer }, config.certificateTtlMs);
+}
+
+function makePods(
+  config: AgentConfig,
+  { sys, clock, logs }: AgentDeps,
+  { metrics, authority, dataPlane }: Pick<AgentParts, 'metrics' | 'authority' | 'dataPlane'>,
+): PodManager {
+  const { proxies, own } = metrics;
+  const pods: PodManager = new PodManager({
+    sys,
+    clock,
+    log: logs.scope('capture'),
+    source: staticSource({ path: config.podsPath, clock }),
+    redirection: createRedirection(sys),
+    settings: { ipv6: config.isIpv6Enabled, verifyMs: config.verifyPeriodMs },
+    startProxy: async (pod, netns) => startPod(pod, netns, { authority, dataPlane }),
+    onEvent: (event) => {
+      if (event === 'started') proxies.started.inc();
+      else if (event === 'stopped') proxies.stopped.inc();
+      else own.redirectRepaired();
+    },
+    onChange: () => {
+      const states = pods.statuses().map(({ state }) => state);
+      proxies.active.set(states.filter((state) => state === 'Up').length);
+      proxies.pending.set(states.filter((state) => state === 'Pending').length);
+    },
+  });
+  return pods;
+}
+
+/** The authority knows a pod exactly as long as its listeners are open. */
+function startPod(
+  pod: CapturedPod,
+  netns: Netns,
+  { authority, dataPlane }: Pick<AgentParts, 'authority' | 'dataPlane'>,
+): ProxySet {
+  authority.addPod(pod);
+  try {
+    const proxy = dataPlane.start(pod, netns);
+    return {
+      stop: async (mode) => {
+        await proxy.stop(mode);
+        authority.removePod(pod);
+      },
+    };
+  } catch (error) {
+    authority.removePod(pod);
+    throw error;
+  }
+}
+
+/** Every missing ability at once: one restart should be enough to fix them. */
+async function requireAbilities(sys: Sys): Promise<void> {
+  const missing = (await selfCheck(sys)).filter(({ ok }) => !ok);
+  if (missing.length === 0) return;
+  const lines = missing.map(({ name, purpose, cure }) => `${name} is missing (needed for: ${purpose}): ${cure}`);
+  throw new MeshError('CV-SYS', lines.join('\n'));
+}

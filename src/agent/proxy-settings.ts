@@ -1,0 +1,71 @@
+/** From the resolved configuration to the slices that the data plane and the verdict authority take. */
+import type { ProxySettings } from '../proxy/settings.ts';
+import type { AgentConfig } from './config.ts';
+import type { AuthoritySettings } from './verdict-authority.ts';
+
+export const PORTS = { hbone: 15_008, plaintext: 15_006, outbound: 15_001 } as const;
+
+/** Ports no connection may be relayed to: it would come back to us (datapath facts §2.1). */
+export const ILLEGAL_PORTS: ReadonlySet<number> = new Set(Object.values(PORTS));
+
+/** Datapath facts §0: TCP connect. The handshake and the answer to CONNECT have no bound in the reference. */
+const CONNECT_TIMEOUT_MS = 10_000;
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** The other side may wait 5 s for its state and 10 s for its application. */
+const RESPONSE_TIMEOUT_MS = 20_000;
+/** A handshake holds about 40 KiB; so many silent ones cost a pod's clients 20 MiB at most. */
+const MAX_HANDSHAKES = 512;
+/** Tunnels of one pod in one direction: 100 streams each. */
+const MAX_TUNNELS = 4_096;
+
+export function proxySettings(config: AgentConfig): ProxySettings {
+  const { http2, keepalive } = config;
+  const windows = {
+    streamWindowBytes: http2.streamWindowBytes,
+    connectionWindowBytes: http2.connectionWindowBytes,
+    maxFrameBytes: http2.frameBytes,
+  };
+  return {
+    ports: PORTS,
+    isIpv6Enabled: config.isIpv6Enabled,
+    mark: config.packetMark,
+    isReusePort: config.isReusePort,
+    ...(keepalive === undefined ? {} : { keepalive: keepaliveOptions(keepalive, config.isUserTimeoutEnabled) }),
+    connectTimeoutMs: CONNECT_TIMEOUT_MS,
+    handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+    responseTimeoutMs: RESPONSE_TIMEOUT_MS,
+    idleTimeoutMs: config.idleTimeoutMs,
+    halfClosedTimeoutMs: config.halfClosedTimeoutMs,
+    maxHandshakes: MAX_HANDSHAKES,
+    maxTunnels: MAX_TUNNELS,
+    maxConnections: config.maxConnectionsPerPod,
+    pool: { maxStreams: config.poolMaxStreams, idleReleaseMs: config.poolIdleReleaseMs },
+    // Header lists: what we are ready to read, 16 KiB as client and 64 KiB as server (datapath facts §1.6).
+    http2Client: { ...windows, maxHeaderListBytes: 16_384 },
+    http2Server: { ...windows, maxHeaderListBytes: 65_536, maxStreams: 200 },
+  };
+}
+
+export function authoritySettings(config: AgentConfig): AuthoritySettings {
+  return {
+    nodeName: config.nodeName,
+    network: config.network,
+    illegalPorts: ILLEGAL_PORTS,
+    isResponseBaggageEnabled: config.isResponseBaggageEnabled,
+    isOrigSrcEnabled: config.isOrigSrcEnabled ?? true,
+    isLocalhostAppTunnelEnabled: config.isLocalhostAppTunnelEnabled,
+    isPolicyLogAtInfo: config.isPolicyLogAtInfo,
+  };
+}
+
+type Keepalive = NonNullable<AgentConfig['keepalive']>;
+
+function keepaliveOptions({ idleMs, intervalMs, probes }: Keepalive, isUserTimeoutEnabled: boolean) {
+  return {
+    // The kernel counts whole seconds and takes no zero.
+    idleSeconds: Math.max(1, Math.round(idleMs / 1_000)),
+    intervalSeconds: Math.max(1, Math.round(intervalMs / 1_000)),
+    probes,
+    ...(isUserTimeoutEnabled ? { userTimeoutMs: idleMs + intervalMs * probes } : {}),
+  };
+}

@@ -1,0 +1,154 @@
+/** `culvert agent`: resolves settings, starts the node agent, and stops it in order on SIGTERM or SIGINT. */
+import { Command } from 'commander';
+import { type Agent, startAgent } from '../agent/agent.ts';
+import { type AgentConfig, resolveConfig } from '../agent/config.ts';
+import { MeshError, messageOf } from '../base/errors.ts';
+import { reasonOf } from '../base/reasons.ts';
+import { linuxSys } from '../sys/linux.ts';
+import { selfCheck } from '../sys/self-check.ts';
+import { systemClock } from '../sys/system-clock.ts';
+import { systemRandom } from '../sys/system-random.ts';
+import { FdSink } from '../telemetry/log-sink.ts';
+import { type RootLogger, rootLogger } from '../telemetry/logger.ts';
+import { VERSION } from './version.ts';
+
+/** `EX_CONFIG` of sysexits.h: restarting will not help. */
+const EXIT_CONFIG = 78;
+const STDOUT_FD = 1;
+
+const EXAMPLES = `
+Examples:
+  $ culvert agent --check
+  $ culvert agent --node node-1 --mesh-file mesh.yaml --pods pods.yaml --ca-dir /var/lib/culvert/ca
+
+The mesh file is ztunnel's local configuration (workloads, services, policies); the pods file lists what to enrol:
+  pods:
+  - {uid: pod-1, name: web-0, namespace: shop, serviceAccount: web, netns: /var/run/netns/web-0}
+
+Both are watched. A bad version is refused whole and the last good one stays. Every flag has a variable; see README.md.`;
+
+export function agentCommand(): Command {
+  return new Command('agent')
+    .description('capture the pods of this node and carry their traffic')
+    .option('--node <name>', 'Kubernetes node this agent serves (NODE_NAME)')
+    .option('--mesh-file <path>', 'workloads, services and policies, YAML or JSON (LOCAL_XDS_PATH)')
+    .option('--pods <path>', 'file or directory that lists the pods to enrol (CULVERT_PODS)')
+    .option('--ca-dir <path>', 'directory of the embedded CA (CULVERT_CA_DIR; default /var/lib/culvert/ca)')
+    .option('--run-dir <path>', 'lock of this agent, one per node (CULVERT_RUN_DIR; default /var/run/culvert)')
+    .option('--network <id>', 'network of this node (NETWORK)')
+    .option('--cluster <id>', 'cluster of this node (CLUSTER_ID; default Kubernetes)')
+    .option('--admin-port <port>', 'admin, loopback only (default 15000)')
+    .option('--stats-port <port>', 'metrics (default 15020)')
+    .option('--readiness-port <port>', 'readiness (default 15021)')
+    .option(
+      '--drain <duration>',
+      'how long connections may finish at stop (CONNECTION_TERMINATION_DEADLINE; default 5s)',
+    )
+    .option('--verify-period <duration>', 'how often rules in pods are compared (CULVERT_VERIFY_PERIOD; default 5s)')
+    .option('--log-level <filter>', 'for example info or access=debug,info (RUST_LOG)')
+    .option('--log-format <format>', 'text or json (LOG_FORMAT)')
+    .option('--check', 'say what this machine lacks, and exit')
+    .addHelpText('after', EXAMPLES)
+    .action(run);
+}
+
+type Options = Readonly<Record<string, string | boolean | undefined>>;
+
+async function run(options: Options): Promise<void> {
+  if (options['check'] === true) return await check();
+  const result = resolveConfig(process.env, flagsOf(options));
+  if (!result.ok) {
+    for (const { setting, problem } of result.issues) process.stderr.write(`culvert agent: ${setting} ${problem}\n`);
+    process.stderr.write('culvert agent: see culvert agent --help\n');
+    process.exitCode = EXIT_CONFIG;
+    return;
+  }
+  await serve(result.config);
+}
+
+async function serve(config: AgentConfig): Promise<void> {
+  const sink = new FdSink(STDOUT_FD, systemClock);
+  try {
+    const logs = rootLogger({ sink, clock: systemClock, format: config.logFormat, filter: config.logFilter });
+    logs.scope('agent').info?.('culvert agent starting', { version: VERSION, node: config.nodeName, pid: process.pid });
+    catchDefects(logs, sink);
+    const quit = Promise.withResolvers<void>();
+    const agent = await startAgent(config, {
+      sys: linuxSys,
+      clock: systemClock,
+      random: systemRandom,
+      logs,
+      version: VERSION,
+      requestQuit: () => quit.resolve(),
+    });
+    await stopWhenTold(agent, logs, quit.promise);
+  } catch (error) {
+    sink.flushSync();
+    explainFailure(error);
+  }
+  sink.flushSync();
+  // Sockets of a forced drain may linger; everything that must be said has been said.
+  process.exit();
+}
+
+async function stopWhenTold(agent: Agent, logs: RootLogger, quit: Promise<void>): Promise<void> {
+  const reason = await Promise.race([signalled(), quit.then(() => 'quitquitquit')]);
+  logs.scope('agent').info?.('draining', { reason, graceMs: agent.config.drainGraceMs });
+  await agent.stop();
+  logs.scope('agent').info?.('stopped');
+}
+
+/** The first SIGTERM or SIGINT drains; a second SIGINT exits at once (datapath facts §5.1). */
+function signalled(): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let isDraining = false;
+  process.on('SIGINT', () => {
+    if (isDraining) process.exit(0);
+    isDraining = true;
+    resolve('SIGINT');
+  });
+  process.on('SIGTERM', () => {
+    isDraining = true;
+    resolve('SIGTERM');
+  });
+  return promise;
+}
+
+/** A defect outside any connection: say it, flush it, end. The rules stay, so pods fail closed until the restart. */
+function catchDefects(logs: RootLogger, sink: FdSink): void {
+  const die = (error: unknown): void => {
+    const stack = error instanceof Error ? String(error.stack) : String(error);
+    logs.scope('agent').error?.('defect, the agent ends', { reason: 'CV-BUG', stack });
+    sink.flushSync();
+    process.exit(1);
+  };
+  process.on('uncaughtException', die);
+  process.on('unhandledRejection', die);
+}
+
+function explainFailure(error: unknown): void {
+  const isKnown = error instanceof MeshError && error.code !== 'CV-BUG';
+  if (!isKnown) throw error;
+  process.stderr.write(`culvert agent: ${error.code}: ${messageOf(error)}\n`);
+  process.stderr.write(`culvert agent: ${reasonOf(error.code).next}\n`);
+  process.exitCode = error.code === 'CV-CONFIG' || error.code === 'CV-MESH-FILE' ? EXIT_CONFIG : 1;
+}
+
+async function check(): Promise<void> {
+  const findings = await selfCheck(linuxSys);
+  for (const { name, ok, purpose, cure, detail } of findings) {
+    const state = ok ? 'ok     ' : 'missing';
+    process.stdout.write(
+      `${state}  ${name}  (${purpose})${ok ? '' : `: ${cure}`}${detail === undefined ? '' : ` [${detail}]`}\n`,
+    );
+  }
+  if (findings.some(({ ok }) => !ok)) process.exitCode = 1;
+}
+
+/** Commander gives camel case; settings know flags as they are typed. */
+function flagsOf(options: Options): Record<string, string> {
+  const entries = Object.entries(options).flatMap(([name, value]) =>
+    typeof value === 'string' ? [[name.replace(/[A-Z]/g, (upper) => `-${upper.toLowerCase()}`), value] as const] : [],
+  );
+  return Object.fromEntries(entries);
+}

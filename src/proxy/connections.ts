@@ -1,0 +1,140 @@
+/** Open connections of one pod: each ends exactly once, whoever ends it, with one record closed. */
+import { type ErrorFields, MeshError } from '../base/errors.ts';
+import type { Refusal } from '../model/verdict.ts';
+import type { ConnectionRecord } from '../telemetry/traffic.ts';
+import type { ByteStream } from '../tunnel/byte-stream.ts';
+import { Relay } from '../tunnel/relay.ts';
+
+export interface ConnectionParts {
+  readonly id: string;
+  readonly downstream: ByteStream;
+  readonly record: ConnectionRecord;
+  /** Called once, after the record was closed. */
+  onEnd(): void;
+}
+
+/** One application connection, from its verdict to its end. */
+export class Connection {
+  readonly id: string;
+  readonly #registry: Connections;
+  readonly #parts: ConnectionParts;
+  #relay: Relay | undefined;
+  #isOver = false;
+
+  /** @internal `Connections.open` makes them. */
+  constructor(registry: Connections, parts: ConnectionParts) {
+    this.id = parts.id;
+    this.#registry = registry;
+    this.#parts = parts;
+  }
+
+  /** The relay, once there is an upstream: the handle for quiescing and idle checks. */
+  get relay(): Relay | undefined {
+    return this.#relay;
+  }
+
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  /** Starts relaying. When the connection was closed while its upstream was dialled, the upstream is closed too. */
+  join(upstream: ByteStream): void {
+    if (this.#isOver) {
+      upstream.destroy();
+      return;
+    }
+    this.#relay = new Relay(this.#parts.downstream, upstream, this.#parts.record, (error) => this.#finish(error));
+    this.#relay.start();
+  }
+
+  /** Ends the connection now, for `error`. Idempotent. */
+  close(error: MeshError): void {
+    if (this.#isOver) return;
+    if (this.#relay !== undefined) {
+      this.#relay.close(error);
+      return;
+    }
+    this.#finish(error);
+    this.#parts.downstream.destroy();
+  }
+
+  #finish(error: MeshError | undefined): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#registry.forget(this);
+    this.#parts.record.close(error === undefined ? undefined : refusalOf(error));
+    this.#parts.onEnd();
+  }
+}
+
+export class Connections {
+  readonly #open = new Map<string, Connection>();
+  #idle: PromiseWithResolvers<void> | undefined;
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  open(parts: ConnectionParts): Connection {
+    const connection = new Connection(this, parts);
+    this.#open.set(connection.id, connection);
+    return connection;
+  }
+
+  get(id: string): Connection | undefined {
+    return this.#open.get(id);
+  }
+
+  closeAll(error: MeshError): void {
+    for (const connection of [...this.#open.values()]) connection.close(error);
+  }
+
+  /** Resolves when none is open. */
+  async empty(): Promise<void> {
+    if (this.#open.size === 0) return;
+    this.#idle ??= Promise.withResolvers();
+    await this.#idle.promise;
+  }
+
+  /** Closes connections on which nothing moved since the previous sweep of their kind. Call once per idle period. */
+  closeIdle(kind: 'any' | 'half-closed', idleMs: number): void {
+    for (const { relay, id } of [...this.#open.values()]) {
+      if (relay === undefined || (kind === 'half-closed' && !relay.isHalfClosed)) continue;
+      if (relay.takeIdle()) this.#open.get(id)?.close(idleError(kind, idleMs));
+    }
+  }
+
+  /** @internal Connection only. */
+  forget(connection: Connection): void {
+    this.#open.delete(connection.id);
+    if (this.#open.size > 0) return;
+    this.#idle?.resolve();
+    this.#idle = undefined;
+  }
+}
+
+/** What log and metrics say of `error`: its code, and the operator text of facts/operations.md §3.5. */
+export function refusalOf(error: MeshError): Refusal {
+  return { code: error.code, text: operatorText(error) };
+}
+
+function operatorText({ code, message, fields }: MeshError): string {
+  if (code === 'CV-TUNNEL-TIMEOUT') {
+    return 'connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: deadline has elapsed';
+  }
+  if (code === 'CV-APP-TIMEOUT') return `connection failed: deadline has elapsed${at(fields)}`;
+  if (code === 'CV-APP-REFUSED' || code === 'CV-TUNNEL-REFUSED') {
+    return `connection failed: ${String(fields['errno'] ?? message)}${at(fields)}`;
+  }
+  return message;
+}
+
+function at(fields: ErrorFields): string {
+  return fields['address'] === undefined ? '' : ` (${String(fields['address'])})`;
+}
+
+function idleError(kind: 'any' | 'half-closed', idleMs: number): MeshError {
+  const seconds = Math.round(idleMs / 1_000);
+  const what = kind === 'any' ? 'connection idle' : 'half-closed connection idle';
+  return new MeshError('CV-IDLE', `${what} for ${seconds} s`, { idleMs });
+}

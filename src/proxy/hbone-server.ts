@@ -1,0 +1,199 @@
+/** Inbound HBONE, port 15008: tunnels of other nodes, and the CONNECT streams in them (datapath facts §4.5). */
+import type net from 'node:net';
+import { MeshError, toMeshError } from '../base/errors.ts';
+import type { HostPort } from '../base/ip.ts';
+import { reasonOf } from '../base/reasons.ts';
+import { acceptTls } from '../identity/tls-handshake.ts';
+import type { InboundVerdict } from '../model/verdict.ts';
+import { H2Session } from '../tunnel/h2-session.ts';
+import type { H2Stream } from '../tunnel/h2-stream.ts';
+import { SocketStream } from '../tunnel/socket-stream.ts';
+import type { RequestHead } from '../wire/h2-head.ts';
+import { encodeProxyV2 } from '../wire/proxy-v2.ts';
+import { refusalOf } from './connections.ts';
+import { endpointsOf, type PodContext } from './pod-context.ts';
+
+type Accept = Extract<InboundVerdict, { kind: 'accept' }>;
+
+/** One accepted tunnel: who is at the other end, proved by its certificate. */
+interface TunnelPeer {
+  readonly peer: HostPort;
+  readonly local: HostPort;
+  readonly identity?: string | undefined;
+}
+
+export class HboneServer {
+  readonly #context: PodContext;
+  readonly #sessions = new Set<H2Session>();
+  /** Sockets whose handshake is not done, oldest first. */
+  readonly #handshakes = new Set<net.Socket>();
+  #isStopping = false;
+
+  constructor(context: PodContext) {
+    this.#context = context;
+  }
+
+  get tunnelCount(): number {
+    return this.#sessions.size;
+  }
+
+  /** Takes over one accepted socket. */
+  accept(socket: net.Socket): void {
+    const ends = endpointsOf(socket);
+    if (ends === undefined || this.#isStopping) {
+      socket.destroy();
+      return;
+    }
+    this.#handshake(socket, ends).catch((error: unknown) => this.#refused(ends, error));
+  }
+
+  /** Streams in progress go on; new ones are refused from now on. */
+  goaway(): void {
+    this.#isStopping = true;
+    for (const socket of this.#handshakes) socket.destroy();
+    for (const session of this.#sessions) session.goaway();
+  }
+
+  close(error: MeshError): void {
+    for (const session of [...this.#sessions]) session.destroy(error);
+  }
+
+  async #handshake(socket: net.Socket, ends: { peer: HostPort; local: HostPort }): Promise<void> {
+    const { settings, deps, pod } = this.#context;
+    this.#makeRoom();
+    this.#handshakes.add(socket);
+    try {
+      // Asked for each handshake, so that a renewed certificate serves the very next one.
+      const material = await deps.verdicts.certificate(await deps.verdicts.identityOf(pod.uid));
+      const { contexts, clock } = deps;
+      const secured = await acceptTls(socket, material, { contexts, clock, timeoutMs: settings.handshakeTimeoutMs });
+      this.#serve(secured.socket, { ...ends, identity: secured.peerIdentity });
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    } finally {
+      this.#handshakes.delete(socket);
+    }
+  }
+
+  /** A handshake takes milliseconds; when very many are open the oldest is the least likely to be honest. */
+  #makeRoom(): void {
+    const { maxHandshakes, maxTunnels } = this.#context.settings;
+    if (this.#sessions.size >= maxTunnels) {
+      throw new MeshError('CV-LIMIT', `this pod already serves ${maxTunnels} tunnels`);
+    }
+    const [oldest] = this.#handshakes;
+    if (this.#handshakes.size < maxHandshakes || oldest === undefined) return;
+    this.#handshakes.delete(oldest);
+    oldest.destroy();
+  }
+
+  #serve(secured: net.Socket, peer: TunnelPeer): void {
+    const { settings, deps } = this.#context;
+    const session: H2Session = new H2Session({
+      socket: secured,
+      role: 'server',
+      settings: settings.http2Server,
+      clock: deps.clock,
+      handlers: {
+        onStream: (stream, request) => void this.#connect(stream, request, peer),
+        onClose: (error) => {
+          this.#sessions.delete(session);
+          if (error !== undefined) this.#sessionFailed(peer, error);
+        },
+      },
+    });
+    this.#sessions.add(session);
+    if (this.#isStopping) session.goaway();
+  }
+
+  /** Serves one stream. Never rejects. */
+  async #connect(stream: H2Stream, request: RequestHead, tunnel: TunnelPeer): Promise<void> {
+    const authority = request.authority ?? '';
+    if (request.method !== 'CONNECT') {
+      this.#deny(stream, tunnel, new MeshError('CV-METHOD', `expected method CONNECT, got ${request.method}`));
+      return;
+    }
+    const { deps } = this.#context;
+    const id = this.#context.nextId();
+    const verdict = await this.#context.judge({
+      connectionId: id,
+      peer: tunnel.peer,
+      local: tunnel.local,
+      hbone: hboneQuestion(request, authority, tunnel),
+    });
+    const start = this.#start(id, authority, request, tunnel);
+    if (verdict.kind === 'refuse') {
+      deps.verdicts.release(id);
+      this.#context.refuse({ start, ...verdict });
+      stream.respond(reasonOf(verdict.refusal.code).status, {}, { endStream: true });
+      return;
+    }
+    const connection = this.#context.open({ ...start, labels: verdict.labels }, stream, () =>
+      deps.verdicts.release(id),
+    );
+    try {
+      const app = await this.#context.dial(verdict.address, { sourceIp: verdict.sourceIp });
+      if (!connection.isOver) stream.respond(200, responseHeaders(verdict), { endStream: false });
+      if (verdict.proxyHeader !== undefined) app.write(encodeProxyV2(verdict.proxyHeader));
+      connection.join(new SocketStream(app));
+    } catch (error) {
+      const failure = toMeshError(error);
+      this.#context.refusalFor(failure);
+      if (!connection.isOver) stream.respond(reasonOf(failure.code).status, {}, { endStream: true });
+      connection.close(failure);
+    }
+  }
+
+  #start(id: string, authority: string, request: RequestHead, { peer, local }: TunnelPeer) {
+    const forwarded = request.headers.get('forwarded')?.[0];
+    return {
+      id,
+      direction: 'inbound' as const,
+      protocol: 'HBONE' as const,
+      src: peer,
+      dst: local,
+      hboneAuthority: authority,
+      ...(forwarded === undefined ? {} : { originalDst: forwarded }),
+    };
+  }
+
+  #deny(stream: H2Stream, { peer, local }: TunnelPeer, error: MeshError): void {
+    this.#context.refuse({
+      start: { id: this.#context.nextId(), direction: 'inbound', protocol: 'HBONE', src: peer, dst: local },
+      refusal: refusalOf(error),
+    });
+    stream.respond(reasonOf(error.code).status, {}, { endStream: true });
+  }
+
+  #refused(ends: { peer: HostPort; local: HostPort }, caught: unknown): void {
+    this.#context.refuse({
+      start: { id: '', direction: 'inbound', protocol: 'HBONE', src: ends.peer, dst: ends.local },
+      refusal: this.#context.refusalFor(caught),
+    });
+  }
+
+  /** Streams in it have lines of their own; abuse gets one more, so that somebody can find the peer. */
+  #sessionFailed({ peer, identity }: TunnelPeer, error: MeshError): void {
+    const fields = { peer: peer.ip, identity, code: error.code, error: error.message };
+    if (error.code === 'CV-TUNNEL-ABUSE') this.#context.deps.log.warn?.('tunnel closed for abuse', fields);
+    else this.#context.deps.log.debug?.('tunnel closed', fields);
+  }
+}
+
+function hboneQuestion(request: RequestHead, authority: string, { identity }: TunnelPeer) {
+  const forwarded = request.headers.get('forwarded')?.[0];
+  const baggage = request.headers.get('baggage');
+  const forwardedNetwork = request.headers.get('x-forwarded-network')?.[0];
+  return {
+    authority,
+    ...(identity === undefined ? {} : { peerIdentity: identity }),
+    ...(forwarded === undefined ? {} : { forwarded }),
+    ...(baggage === undefined ? {} : { baggage }),
+    ...(forwardedNetwork === undefined ? {} : { forwardedNetwork }),
+  };
+}
+
+function responseHeaders({ responseBaggage }: Accept): Readonly<Record<string, string>> {
+  return responseBaggage === undefined ? {} : { baggage: responseBaggage };
+}

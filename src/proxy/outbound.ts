@@ -1,0 +1,123 @@
+/** Outbound, port 15001: what the pod dials, sent on in clear or through a tunnel as the verdict says (datapath facts §4.2). */
+import type net from 'node:net';
+import { withDeadline } from '../base/clock.ts';
+import { MeshError, toMeshError } from '../base/errors.ts';
+import { formatHostPort, type HostPort } from '../base/ip.ts';
+import type { ReasonCode } from '../base/reasons.ts';
+import type { OutboundVerdict } from '../model/verdict.ts';
+import { socketFd } from '../sys/tcp.ts';
+import type { ByteStream } from '../tunnel/byte-stream.ts';
+import type { ClientPool } from '../tunnel/client-pool.ts';
+import type { H2Stream } from '../tunnel/h2-stream.ts';
+import { SocketStream } from '../tunnel/socket-stream.ts';
+import { formatTraceParent, newTraceParent } from '../wire/traceparent.ts';
+import { endpointsOf, type PodContext, tooMany } from './pod-context.ts';
+import type { ConnectRequest } from './tunnels.ts';
+
+export type TunnelPool = ClientPool<ConnectRequest, H2Stream>;
+type HboneVerdict = Extract<OutboundVerdict, { kind: 'hbone' }>;
+type Carried = Exclude<OutboundVerdict, { kind: 'refuse' }>;
+
+/** Carries or refuses one accepted socket. Never rejects. Nothing is read from it before the way is open. */
+export async function serveOutbound(context: PodContext, pool: TunnelPool, socket: net.Socket): Promise<void> {
+  const ends = endpointsOf(socket);
+  if (ends === undefined) {
+    socket.destroy();
+    return;
+  }
+  const fd = socketFd(socket);
+  const target = (fd === undefined ? undefined : context.deps.sys.originalDestination(fd)) ?? ends.local;
+  const id = context.nextId();
+
+  const verdict = await judge(context, ends.peer, target);
+  if (verdict.kind === 'refuse') {
+    const start = { id, direction: 'outbound', protocol: 'TCP', src: ends.peer, dst: target } as const;
+    context.refuse({ start, ...verdict });
+    socket.destroy();
+    return;
+  }
+  const connection = context.open(startOf(id, ends.peer, target, verdict), new SocketStream(socket));
+  try {
+    connection.join(await upstreamOf(context, pool, verdict));
+  } catch (error) {
+    const failure = toMeshError(error);
+    context.refusalFor(failure);
+    connection.close(failure);
+  }
+}
+
+async function judge(context: PodContext, client: HostPort, target: HostPort): Promise<OutboundVerdict> {
+  const { maxConnections } = context.settings;
+  if (context.connections.size >= maxConnections) return tooMany(maxConnections);
+  try {
+    return await context.deps.verdicts.outbound({ podUid: context.pod.uid, client, target });
+  } catch (error) {
+    return { kind: 'refuse', refusal: context.refusalFor(error) };
+  }
+}
+
+function startOf(id: string, src: HostPort, target: HostPort, verdict: Carried) {
+  return {
+    id,
+    direction: 'outbound' as const,
+    protocol: verdict.kind === 'hbone' ? ('HBONE' as const) : ('TCP' as const),
+    src,
+    dst: verdict.address,
+    originalDst: formatHostPort(target),
+    ...(verdict.kind === 'hbone' ? { hboneAuthority: verdict.authority } : {}),
+    labels: verdict.labels,
+  };
+}
+
+async function upstreamOf(context: PodContext, pool: TunnelPool, verdict: Carried): Promise<ByteStream> {
+  switch (verdict.kind) {
+    case 'plaintext':
+      return new SocketStream(await context.dial(verdict.address));
+    case 'hbone':
+      return await openTunnel(context, pool, verdict);
+  }
+}
+
+/** A stream whose CONNECT was answered with 200. Any other answer is final: no retry, no other endpoint. */
+async function openTunnel(context: PodContext, pool: TunnelPool, verdict: HboneVerdict): Promise<H2Stream> {
+  const { clock, random } = context.deps;
+  const { responseTimeoutMs } = context.settings;
+  const stream = await pool.request(verdict, {
+    authority: verdict.authority,
+    headers: {
+      baggage: verdict.baggage,
+      forwarded: verdict.forwarded,
+      traceparent: formatTraceParent(newTraceParent(random)),
+    },
+  });
+  try {
+    const late = (): MeshError => new MeshError('CV-CONNECT-TIMEOUT', 'no answer to CONNECT: deadline has elapsed');
+    const response = await withDeadline(stream.response, clock, responseTimeoutMs, late);
+    if (response.status !== 200) throw statusError(response.status);
+    return stream;
+  } catch (error) {
+    stream.destroy();
+    throw error;
+  }
+}
+
+const STATUS_TEXT: Readonly<Record<number, string>> = {
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'Not Found',
+  500: 'Internal Server Error',
+  502: 'Bad Gateway',
+  503: 'Service Unavailable',
+  504: 'Gateway Timeout',
+};
+
+function statusError(status: number): MeshError {
+  const text = STATUS_TEXT[status];
+  return new MeshError(codeOfStatus(status), `http status: ${status}${text === undefined ? '' : ` ${text}`}`);
+}
+
+function codeOfStatus(status: number): ReasonCode {
+  if (status === 401 || status === 403) return 'CV-CONNECT-DENIED';
+  return status === 400 ? 'CV-CONNECT-REJECTED' : 'CV-CONNECT-FAILED';
+}

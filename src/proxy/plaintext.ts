@@ -1,0 +1,35 @@
+/** Inbound plaintext, port 15006: clients outside the mesh, judged without an identity (datapath facts §4.6). */
+import type net from 'node:net';
+import { toMeshError } from '../base/errors.ts';
+import { socketFd } from '../sys/tcp.ts';
+import { SocketStream } from '../tunnel/socket-stream.ts';
+import { endpointsOf, type PodContext } from './pod-context.ts';
+
+/** Carries or refuses one accepted socket. Never rejects. */
+export async function servePlaintext(context: PodContext, socket: net.Socket): Promise<void> {
+  const ends = endpointsOf(socket);
+  if (ends === undefined) {
+    socket.destroy();
+    return;
+  }
+  const { deps } = context;
+  const fd = socketFd(socket);
+  const dst = (fd === undefined ? undefined : deps.sys.originalDestination(fd)) ?? ends.local;
+  const start = { id: context.nextId(), direction: 'inbound', protocol: 'TCP', src: ends.peer, dst } as const;
+
+  const verdict = await context.judge({ connectionId: start.id, peer: ends.peer, local: dst });
+  if (verdict.kind === 'refuse') {
+    deps.verdicts.release(start.id);
+    context.refuse({ start, ...verdict });
+    socket.destroy();
+    return;
+  }
+  const connection = context.open({ ...start, labels: verdict.labels }, new SocketStream(socket), () =>
+    deps.verdicts.release(start.id),
+  );
+  try {
+    connection.join(new SocketStream(await context.dial(verdict.address, { sourceIp: verdict.sourceIp })));
+  } catch (error) {
+    connection.close(toMeshError(error));
+  }
+}

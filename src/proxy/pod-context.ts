@@ -1,0 +1,122 @@
+/** What the three listeners of one pod share: its namespace, its open connections, how to dial, how to refuse. */
+import type net from 'node:net';
+import { MeshError, toMeshError } from '../base/errors.ts';
+import { canonicalIp, type HostPort, ipFamily } from '../base/ip.ts';
+import type { ConnectionLabels, InboundQuestion, InboundVerdict, Refusal } from '../model/verdict.ts';
+import type { Netns } from '../sys/sys.ts';
+import { type DialCodes, dialTcp } from '../sys/tcp.ts';
+import type { ConnectionStart } from '../telemetry/traffic.ts';
+import type { ByteStream } from '../tunnel/byte-stream.ts';
+import { type Connection, Connections, refusalOf } from './connections.ts';
+import type { ProxyDeps, ProxySettings } from './settings.ts';
+
+export interface ProxyPod {
+  readonly uid: string;
+  readonly netns: Netns;
+}
+
+export type Direction = 'inbound' | 'outbound';
+
+/** A connection that is not carried. With `labels` it is counted and logged in full, without as `connection failed`. */
+export interface Refused {
+  readonly start: Omit<ConnectionStart, 'labels' | 'podUid'>;
+  readonly refusal: Refusal;
+  readonly labels?: ConnectionLabels | undefined;
+}
+
+export class PodContext {
+  readonly pod: ProxyPod;
+  readonly settings: ProxySettings;
+  readonly deps: ProxyDeps;
+  readonly connections = new Connections();
+  readonly #idPrefix: string;
+  #lastId = 0;
+
+  constructor(pod: ProxyPod, settings: ProxySettings, deps: ProxyDeps) {
+    this.pod = pod;
+    this.settings = settings;
+    this.deps = deps;
+    this.#idPrefix = deps.random.hex(4);
+  }
+
+  /** Unique in this process; unguessable enough not to collide with another agent's in one log. */
+  nextId(): string {
+    this.#lastId += 1;
+    return `${this.#idPrefix}-${this.#lastId.toString(36)}`;
+  }
+
+  /** Counts the socket as held until it closes. */
+  hold(socket: net.Socket, direction: Direction): void {
+    const { telemetry } = this.deps;
+    const reporter = direction === 'outbound' ? 'source' : 'destination';
+    telemetry.socketOpened(reporter);
+    socket.once('close', () => telemetry.socketClosed(reporter));
+  }
+
+  dial(address: HostPort, options: { sourceIp?: string | undefined; codes?: DialCodes } = {}): Promise<net.Socket> {
+    const { sys, clock } = this.deps;
+    const { mark, keepalive, connectTimeoutMs } = this.settings;
+    const { sourceIp, codes } = options;
+    return dialTcp(
+      sys,
+      this.pod.netns,
+      address,
+      {
+        family: ipFamily(sourceIp ?? address.ip),
+        ...(mark === undefined ? {} : { mark }),
+        ...(keepalive === undefined ? {} : { keepalive }),
+        ...(sourceIp === undefined ? {} : { transparentSourceIp: sourceIp }),
+      },
+      { timeoutMs: connectTimeoutMs, clock, ...(codes === undefined ? {} : { codes }) },
+    );
+  }
+
+  open(start: Omit<ConnectionStart, 'podUid'>, downstream: ByteStream, onEnd: () => void = nothing): Connection {
+    const record = this.deps.telemetry.open({ ...start, podUid: this.pod.uid });
+    return this.connections.open({ id: start.id, downstream, record, onEnd });
+  }
+
+  refuse({ start, refusal, labels }: Refused): void {
+    const { telemetry } = this.deps;
+    const { direction, src, dst } = start;
+    if (labels === undefined) telemetry.refused({ direction, podUid: this.pod.uid, src, dst, refusal });
+    else telemetry.open({ ...start, labels, podUid: this.pod.uid }).close(refusal);
+  }
+
+  /** The verdict on an inbound connection; a failure to judge is a refusal. */
+  async judge(question: Omit<InboundQuestion, 'podUid'>): Promise<InboundVerdict> {
+    if (this.connections.size >= this.settings.maxConnections) return tooMany(this.settings.maxConnections);
+    try {
+      return await this.deps.verdicts.inbound({ ...question, podUid: this.pod.uid });
+    } catch (error) {
+      return { kind: 'refuse', refusal: this.refusalFor(error) };
+    }
+  }
+
+  /** Turns what was caught into a refusal; defects are logged with their stack, once each. */
+  refusalFor(caught: unknown): Refusal {
+    const error = toMeshError(caught);
+    if (error.fault === 'bug') this.deps.log.error?.('defect in a connection', { stack: String(error.stack) });
+    return refusalOf(error);
+  }
+}
+
+export function tooMany(limit: number): { kind: 'refuse'; refusal: Refusal } {
+  return { kind: 'refuse', refusal: refusalOf(new MeshError('CV-LIMIT', `this pod already has ${limit} connections`)) };
+}
+
+/** Both ends of an accepted socket, canonical; `undefined` when it is already gone. */
+export function endpointsOf(socket: net.Socket): { peer: HostPort; local: HostPort } | undefined {
+  const { remoteAddress, remotePort, localAddress, localPort } = socket;
+  const peer = hostPort(remoteAddress, remotePort);
+  const local = hostPort(localAddress, localPort);
+  return peer === undefined || local === undefined ? undefined : { peer, local };
+}
+
+function hostPort(address: string | undefined, port: number | undefined): HostPort | undefined {
+  // A link-local address carries a zone; it is no part of the address that policies and state know.
+  const ip = address === undefined ? undefined : canonicalIp(address.split('%')[0] ?? '');
+  return ip === undefined || port === undefined ? undefined : { ip, port };
+}
+
+function nothing(): void {}

@@ -1,0 +1,129 @@
+/** The data plane of one pod: three listeners in its netns, its tunnels in and out, and their orderly end. */
+import type net from 'node:net';
+import { type Clock, withDeadline } from '../base/clock.ts';
+import { MeshError } from '../base/errors.ts';
+import { listenOn } from '../sys/tcp.ts';
+import { ClientPool } from '../tunnel/client-pool.ts';
+import type { H2Stream } from '../tunnel/h2-stream.ts';
+import { HboneServer } from './hbone-server.ts';
+import { serveOutbound, type TunnelPool } from './outbound.ts';
+import { servePlaintext } from './plaintext.ts';
+import { type Direction, PodContext, type ProxyPod } from './pod-context.ts';
+import type { ProxyDeps, ProxySettings } from './settings.ts';
+import { type ConnectRequest, dialTunnel } from './tunnels.ts';
+
+/** Reference value (datapath facts §1.15). */
+const BACKLOG = 128;
+
+export class PodProxy {
+  readonly #context: PodContext;
+  readonly #pool: TunnelPool;
+  readonly #hbone: HboneServer;
+  readonly #servers: net.Server[] = [];
+  #sweeps: Disposable[] = [];
+  #stopping: Promise<void> | undefined;
+
+  private constructor(context: PodContext) {
+    const { settings, deps } = context;
+    this.#context = context;
+    this.#pool = new ClientPool<ConnectRequest, H2Stream>(
+      { ...settings.pool, maxTunnels: settings.maxTunnels },
+      { clock: deps.clock, dial: (key, onClosed) => dialTunnel(context, key, onClosed) },
+    );
+    this.#hbone = new HboneServer(context);
+  }
+
+  /** Binds all listeners or none: throws `CV-BIND` or `CV-NETNS` with nothing left open. Serves from then on. */
+  static start(pod: ProxyPod, settings: ProxySettings, deps: ProxyDeps): PodProxy {
+    const proxy = new PodProxy(new PodContext(pod, settings, deps));
+    try {
+      proxy.#listen();
+    } catch (error) {
+      for (const server of proxy.#servers) server.close();
+      throw error;
+    }
+    proxy.#sweeps = [
+      every(deps.clock, settings.idleTimeoutMs, (ms) => proxy.#context.connections.closeIdle('any', ms)),
+      every(deps.clock, settings.halfClosedTimeoutMs, (ms) => proxy.#context.connections.closeIdle('half-closed', ms)),
+    ];
+    return proxy;
+  }
+
+  /** Ends the live connections named, for `error`: a policy no longer allows them. */
+  revoke(connectionIds: readonly string[], error: MeshError): void {
+    for (const id of connectionIds) this.#context.connections.get(id)?.close(error);
+  }
+
+  get counts(): { readonly connections: number; readonly tunnelsIn: number; readonly tunnelsOut: number } {
+    return {
+      connections: this.#context.connections.size,
+      tunnelsIn: this.#hbone.tunnelCount,
+      tunnelsOut: this.#pool.tunnelCount,
+    };
+  }
+
+  /**
+   * Stops accepting at once, says GOAWAY to tunnels, lets connections end for up to `graceMs`, then ends them
+   * (datapath facts §5.1). 0 = now: the pod is gone. Idempotent.
+   */
+  stop(graceMs: number): Promise<void> {
+    this.#stopping ??= this.#stop(graceMs);
+    return this.#stopping;
+  }
+
+  async #stop(graceMs: number): Promise<void> {
+    const { connections, deps } = this.#context;
+    for (const sweep of this.#sweeps) sweep[Symbol.dispose]();
+    for (const server of this.#servers) server.close();
+    this.#hbone.goaway();
+    if (graceMs > 0) {
+      const late = (): MeshError => new MeshError('CV-DRAIN', 'grace is over');
+      await withDeadline(connections.empty(), deps.clock, graceMs, late).catch(() => undefined);
+    }
+    const error = new MeshError('CV-DRAIN', 'connection closed due to connection drain');
+    connections.closeAll(error);
+    this.#pool.close(error);
+    this.#hbone.close(error);
+  }
+
+  #listen(): void {
+    const { ports } = this.#context.settings;
+    this.#bind(ports.hbone, 'inbound', (socket) => this.#hbone.accept(socket));
+    this.#bind(ports.plaintext, 'inbound', (socket) => void servePlaintext(this.#context, socket));
+    this.#bind(ports.outbound, 'outbound', (socket) => void serveOutbound(this.#context, this.#pool, socket));
+  }
+
+  #bind(port: number, direction: Direction, serve: (socket: net.Socket) => void): void {
+    const { pod, settings, deps } = this.#context;
+    const isDualStack = settings.isIpv6Enabled && deps.sys.hasIpv6(pod.netns, 'lo');
+    const { fd } = deps.sys.listenTcp(pod.netns, {
+      address: isDualStack ? '::' : '0.0.0.0',
+      port,
+      backlog: BACKLOG,
+      isTransparent: true,
+      isReusePort: settings.isReusePort,
+      ...(settings.mark === undefined ? {} : { mark: settings.mark }),
+      // Sockets accepted on 15008 have no keepalive in the reference: HTTP/2 PINGs do that work (§1.15).
+      ...(settings.keepalive === undefined || port === settings.ports.hbone ? {} : { keepalive: settings.keepalive }),
+    });
+    const server = listenOn(fd, {
+      onConnection: (socket) => {
+        this.#context.hold(socket, direction);
+        serve(socket);
+      },
+      onError: (error) => deps.log.error?.('listener failed', { port, error: error.message }),
+    });
+    this.#servers.push(server);
+    deps.log.debug?.('listener established', { port, pod: pod.uid });
+  }
+}
+
+/** Calls `run` once per period until disposed. */
+function every(clock: Clock, periodMs: number, run: (periodMs: number) => void): Disposable {
+  let timer = clock.after(periodMs, tick);
+  function tick(): void {
+    run(periodMs);
+    timer = clock.after(periodMs, tick);
+  }
+  return { [Symbol.dispose]: () => timer[Symbol.dispose]() };
+}

@@ -1,0 +1,48 @@
+/** What the data plane of one pod needs to be told, and what it works with. Built once by `agent/`. */
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import type { Random } from '../base/random.ts';
+import type { TlsContexts } from '../identity/tls-context.ts';
+import type { VerdictPort } from '../model/verdict.ts';
+import type { KeepaliveOptions, Sys } from '../sys/sys.ts';
+import type { TrafficTelemetry } from '../telemetry/traffic.ts';
+import type { H2Settings } from '../tunnel/h2-settings.ts';
+
+export interface ProxySettings {
+  /** 15008, 15006, 15001 unless a test says otherwise. */
+  readonly ports: { readonly hbone: number; readonly plaintext: number; readonly outbound: number };
+  readonly isIpv6Enabled: boolean;
+  /** SO_MARK of every socket, 0x539 (datapath facts §2.2); absent = unmarked. */
+  readonly mark?: number;
+  readonly isReusePort: boolean;
+  readonly keepalive?: KeepaliveOptions;
+  /** TCP connect to a tunnel or an application. */
+  readonly connectTimeoutMs: number;
+  /** From accept or connect to the end of the TLS handshake; unbounded in the reference. */
+  readonly handshakeTimeoutMs: number;
+  /** From CONNECT to its answer; unbounded in the reference. */
+  readonly responseTimeoutMs: number;
+  /** A connection on which no byte moved for this long is closed. */
+  readonly idleTimeoutMs: number;
+  /** The same for a connection of which one half has ended. */
+  readonly halfClosedTimeoutMs: number;
+  /** Handshakes in progress per pod; over it the oldest is dropped. */
+  readonly maxHandshakes: number;
+  /** Tunnels per pod and direction. */
+  readonly maxTunnels: number;
+  /** Application connections per pod and listener. */
+  readonly maxConnections: number;
+  readonly pool: { readonly maxStreams: number; readonly idleReleaseMs: number };
+  readonly http2Client: H2Settings;
+  readonly http2Server: H2Settings;
+}
+
+export interface ProxyDeps {
+  readonly sys: Sys;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly verdicts: VerdictPort;
+  readonly contexts: TlsContexts;
+  readonly telemetry: TrafficTelemetry;
+  readonly log: Logger;
+}

@@ -1,0 +1,38 @@
+/** Dialling one HBONE tunnel: TCP from the pod's netns, mutual TLS, HTTP/2 (datapath facts §1.1-1.6). */
+import { connectTls } from '../identity/tls-handshake.ts';
+import type { TunnelKey } from '../tunnel/client-pool.ts';
+import { H2Session } from '../tunnel/h2-session.ts';
+import type { PodContext } from './pod-context.ts';
+
+export interface ConnectRequest {
+  readonly authority: string;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+const TUNNEL_CODES = { timeout: 'CV-TUNNEL-TIMEOUT', refused: 'CV-TUNNEL-REFUSED' } as const;
+
+/** Rejects with a `MeshError` and leaves nothing open. `onClosed` is called once when the returned session is gone. */
+export async function dialTunnel(context: PodContext, key: TunnelKey, onClosed: () => void): Promise<H2Session> {
+  const { settings, deps } = context;
+  const material = await deps.verdicts.certificate(key.identity);
+  const socket = await context.dial(key.address, { codes: TUNNEL_CODES });
+  const secured = await connectTls(socket, material, key.expectedIdentities, {
+    contexts: deps.contexts,
+    clock: deps.clock,
+    timeoutMs: settings.handshakeTimeoutMs,
+  });
+  return new H2Session({
+    socket: secured,
+    role: 'client',
+    settings: settings.http2Client,
+    clock: deps.clock,
+    handlers: {
+      onClose: (error) => {
+        if (error !== undefined) {
+          deps.log.debug?.('tunnel closed', { peer: key.address.ip, code: error.code, error: error.message });
+        }
+        onClosed();
+      },
+    },
+  });
+}
