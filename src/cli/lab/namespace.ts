@@ -1,9 +1,16 @@
 /** A named network namespace of a lab: programs run inside it as children of this process, without a wrapper. */
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
+import type net from 'node:net';
+import { type HostPort, ipFamily } from '../../base/ip.ts';
+import { linuxSys } from '../../sys/linux.ts';
 import { inNetns, openNetns } from '../../sys/netns.ts';
 import type { Netns, ToolResult } from '../../sys/sys.ts';
+import { systemClock } from '../../sys/system-clock.ts';
+import { dialTcp } from '../../sys/tcp.ts';
 import { runTool } from '../../sys/tool.ts';
+
+const DIAL_MS = 2_000;
 
 /** Where `ip netns` keeps its names. */
 export const NETNS_FOLDER = '/var/run/netns';
@@ -34,6 +41,11 @@ export class LabNetns implements Disposable {
   spawn(argv: readonly string[], options: SpawnOptions): ChildProcess {
     const [file = '', ...args] = argv;
     return this.run(() => spawn(file, args, options));
+  }
+
+  /** A TCP connection from inside; the caller owns the socket. */
+  dial(to: HostPort): Promise<net.Socket> {
+    return dialTcp(linuxSys, this.#handle, to, { family: ipFamily(to.ip) }, { timeoutMs: DIAL_MS, clock: systemClock });
   }
 
   /** Runs `inside` synchronously on this thread, inside the namespace. */

@@ -2,10 +2,11 @@
 import { formatHostPort, type HostPort } from '../../base/ip.ts';
 import type { TcpSegment } from './packet.ts';
 
-/** One direction of one connection, in sequence order. */
+/** One direction of one connection. */
 export interface WireStream {
   readonly from: HostPort;
   readonly to: HostPort;
+  /** In sequence order, from the first byte seen; empty when only handshakes and resets passed. */
   readonly bytes: Buffer;
 }
 
@@ -20,6 +21,8 @@ interface Direction {
   readonly firstSequence: number;
   /** Offset in the stream → payload; a repeated segment replaces its like. */
   readonly parts: Map<number, Uint8Array>;
+  /** `Wiretap.position` after the last segment. */
+  lastAt: number;
 }
 
 const TLS_HEADER_BYTES = 5;
@@ -35,11 +38,19 @@ export class Wiretap {
   readonly #current = new Map<string, Direction>();
   readonly #all: Direction[] = [];
   #keptBytes = 0;
+  #position = 0;
+
+  /** Grows with every segment: what came `since` a position can be asked for. */
+  get position(): number {
+    return this.#position;
+  }
 
   add(segment: TcpSegment): void {
     const key = `${formatHostPort(segment.from)} ${formatHostPort(segment.to)}`;
     const known = segment.isSyn ? undefined : this.#current.get(key);
     const direction = known ?? this.#begin(key, segment);
+    this.#position += 1;
+    direction.lastAt = this.#position;
     if (segment.payload.length === 0) return;
     this.#keptBytes += segment.payload.length;
     if (this.#keptBytes > MAX_KEPT_BYTES) throw new RangeError('a wiretap is full; this traffic is no demonstration');
@@ -48,16 +59,16 @@ export class Wiretap {
 
   #begin(key: string, { from, to, sequence, isSyn }: TcpSegment): Direction {
     const firstSequence = (sequence + (isSyn ? 1 : 0)) >>> 0;
-    const direction: Direction = { from, to, firstSequence, parts: new Map() };
+    const direction: Direction = { from, to, firstSequence, parts: new Map(), lastAt: 0 };
     this.#current.set(key, direction);
     this.#all.push(direction);
     return direction;
   }
 
-  /** Streams that carried data, in the order they began. */
-  streams(): readonly WireStream[] {
-    const withData = this.#all.filter((direction) => direction.parts.size > 0);
-    return withData.map(({ from, to, parts }) => {
+  /** Streams with any segment after `since`, whole, in the order they began. */
+  streams(since = 0): readonly WireStream[] {
+    const active = this.#all.filter((direction) => direction.lastAt > since);
+    return active.map(({ from, to, parts }) => {
       const inOrder = [...parts].sort(([a], [b]) => a - b).map(([, part]) => part);
       return { from, to, bytes: Buffer.concat(inOrder) };
     });
