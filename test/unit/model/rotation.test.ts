@@ -34,7 +34,7 @@ test('failed renewals back off from 1 s, doubling, to 150 s', () => {
   assert.deepEqual(delays, [1, 2, 4, 8, 16, 32, 64, 128, 150, 150]);
 });
 
-test('no retry comes later than 150 s, earlier than 0.8 s, or in the second half of what is left', () => {
+test('no retry of a renewal comes later than 150 s, earlier than 1 s, or in the second half of what is left', () => {
   const left = fc.integer({ min: 2_000, max: DAY_MS });
   fc.assert(
     fc.property(fc.nat({ max: 100 }), left, anyRandom, (attempt, leftMs, random) => {
