@@ -20,6 +20,8 @@ import { MeshFile } from '../xds/mesh-file.ts';
 import type { AgentConfig } from './config.ts';
 import { DataPlane } from './data-plane.ts';
 import { authoritySettings, proxySettings } from './proxy-settings.ts';
+import { Readiness } from './readiness.ts';
+import { startServers } from './servers.ts';
 import { VerdictAuthority } from './verdict-authority.ts';
 
 export interface AgentDeps {
@@ -42,6 +44,8 @@ export interface AgentParts {
   readonly mesh: MeshFile;
   readonly dataPlane: DataPlane;
   readonly pods: PodManager;
+  readonly readiness: Readiness;
+  readonly startedMs: number;
 }
 
 export interface Agent extends AgentParts {
@@ -55,14 +59,19 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   await requireAbilities(deps.sys);
   undo.use(takeRunLock(config.runDir));
   const parts = await makeParts(config, deps, undo);
+  await startServers(parts, deps, undo);
   parts.mesh.start();
+  parts.readiness.complete('state manager');
   parts.pods.start();
+  parts.readiness.complete('proxy');
   const cleanup = undo.move();
   return { ...parts, stop: () => cleanup.disposeAsync() };
 }
 
 async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDisposableStack): Promise<AgentParts> {
   const { clock, random, logs, sys } = deps;
+  const readiness = new Readiness({ clock, log: logs.scope('readiness') });
+  for (const task of ['state manager', 'proxy', 'workload proxy manager'] as const) readiness.begin(task);
   const metrics = new AgentMetrics({ buildTag: deps.version, hasProcessMetrics: true });
   const records = new ConnectionRecords({ metrics, accessLog: logs.scope('access'), clock });
   const ca = undo.use(await EmbeddedCa.open(config.caDir, { clock, log: logs.scope('identity') }));
@@ -86,9 +95,10 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
       drainGraceMs: config.drainGraceMs,
     }),
   );
-  const pods = makePods(config, deps, { metrics, authority, dataPlane });
+  const pods = makePods(config, deps, { metrics, authority, dataPlane, readiness });
   undo.defer(() => pods.stop('graceful'));
-  return { config, metrics, records, certificates, authority, mesh, dataPlane, pods };
+  const startedMs = clock.wallMs();
+  return { config, metrics, records, certificates, authority, mesh, dataPlane, pods, readiness, startedMs };
 }
 
 function makeCertificates(
@@ -105,9 +115,9 @@ function makeCertificates(
 function makePods(
   config: AgentConfig,
   { sys, clock, logs }: AgentDeps,
-  { metrics, authority, dataPlane }: Pick<AgentParts, 'metrics' | 'authority' | 'dataPlane'>,
+  parts: Pick<AgentParts, 'metrics' | 'authority' | 'dataPlane' | 'readiness'>,
 ): PodManager {
-  const { proxies, own } = metrics;
+  const { proxies, own } = parts.metrics;
   const pods: PodManager = new PodManager({
     sys,
     clock,
@@ -115,7 +125,7 @@ function makePods(
     source: staticSource({ path: config.podsPath, clock }),
     redirection: createRedirection(sys),
     settings: { ipv6: config.isIpv6Enabled, verifyMs: config.verifyPeriodMs },
-    startProxy: async (pod, netns) => startPod(pod, netns, { authority, dataPlane }),
+    startProxy: async (pod, netns) => startPod(pod, netns, parts),
     onEvent: (event) => {
       if (event === 'started') proxies.started.inc();
       else if (event === 'stopped') proxies.stopped.inc();
@@ -125,6 +135,8 @@ function makePods(
       const states = pods.statuses().map(({ state }) => state);
       proxies.active.set(states.filter((state) => state === 'Up').length);
       proxies.pending.set(states.filter((state) => state === 'Pending').length);
+      if (pods.readiness().isReady) parts.readiness.complete('workload proxy manager');
+      else parts.readiness.begin('workload proxy manager');
     },
   });
   return pods;
