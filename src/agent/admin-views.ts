@@ -1,0 +1,69 @@
+/** What the agent tells an operator beyond `/config_dump`: the JSON of `/status`, `/connections` and `/explain`. */
+import type { Reason, ReasonCode } from '../base/reasons.ts';
+import type { TrafficTotals } from '../telemetry/connection-records.ts';
+import type { ConnectionView } from '../telemetry/connection-view.ts';
+
+export interface PodView {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+  readonly state: 'Up' | 'Pending';
+  readonly lastError?: { readonly code: string; readonly message: string };
+  /** How often the redirection had to be put back. */
+  readonly repairs: number;
+}
+
+export interface MeshView {
+  /** Where the mesh state comes from, for example the path of the mesh file. */
+  readonly source: string;
+  /** RFC 3339. */
+  readonly lastLoadAt?: string;
+  /** The newest version was refused for this; the last good one is in force. */
+  readonly lastError?: string;
+  readonly workloads: number;
+  readonly services: number;
+  readonly policies: number;
+  readonly rejectedPolicies: number;
+}
+
+export interface CertificatesView {
+  readonly total: number;
+  readonly unavailable: number;
+  /** RFC 3339. */
+  readonly soonestExpiry?: string;
+}
+
+export interface WorkerView {
+  readonly name: string;
+  readonly state: string;
+  readonly connections: number;
+}
+
+/** `GET /status`. */
+export interface StatusView {
+  readonly node: string;
+  readonly version: string;
+  readonly startedAt: string;
+  readonly uptimeSeconds: number;
+  readonly isReady: boolean;
+  readonly pending: readonly string[];
+  readonly listeners: readonly { readonly component: string; readonly address: string }[];
+  readonly pods: readonly PodView[];
+  readonly mesh: MeshView;
+  readonly certificates: CertificatesView;
+  readonly connections: TrafficTotals;
+  readonly workers: readonly WorkerView[];
+}
+
+/** `GET /connections`: open ones, oldest first, and the refused and cut ones still remembered, newest first. */
+export interface ConnectionsView {
+  readonly open: readonly ConnectionView[];
+  readonly refused: readonly ConnectionView[];
+}
+
+/** `GET /explain?id=…`. */
+export interface ExplainView {
+  readonly connection: ConnectionView;
+  readonly reason?: Reason & { readonly code: ReasonCode };
+}

@@ -1,0 +1,108 @@
+/** The admin server: loopback only, paths and answers of facts/operations.md §5.2, and three of our own for the command line. */
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { reasonOf } from '../base/reasons.ts';
+import type { ConnectionView } from '../telemetry/connection-view.ts';
+import type { LogControl } from '../telemetry/logger.ts';
+import { DASHBOARD } from './admin-dashboard.ts';
+import { refusalOf } from './admin-guard.ts';
+import { answerLogging } from './admin-logging.ts';
+import type { ConnectionsView, ExplainView, StatusView } from './admin-views.ts';
+import { sortKeys } from './config-dump.ts';
+import { type HttpAnswer, type HttpHandler, type HttpRequest, HttpServer } from './http-server.ts';
+import { PprofEndpoints } from './pprof-endpoints.ts';
+
+/** What the admin port shows and does; the composition root connects it. */
+export interface AdminProviders {
+  /** Plain JSON data; keys are sorted here. */
+  configDump(): unknown;
+  status(): StatusView;
+  connections(): ConnectionsView;
+  /** An open or remembered connection. */
+  findConnection(id: string): ConnectionView | undefined;
+  /** Starts the graceful shutdown; resolves when it is over or its deadline has passed. */
+  quit(): Promise<void>;
+  readonly logging: LogControl;
+}
+
+export interface AdminOptions {
+  readonly port: number;
+  readonly isIpv6Enabled: boolean;
+  readonly providers: AdminProviders;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+interface Route {
+  /** Needs a loopback host and no foreign origin. */
+  readonly isStateChanging: boolean;
+  readonly answer: HttpHandler;
+}
+
+export interface AdminServer extends AsyncDisposable {
+  readonly port: number;
+}
+
+/** Listens on 127.0.0.1 and, if enabled, on ::1 with the same port; never on anything else. */
+export async function startAdminServer(options: AdminOptions): Promise<AdminServer> {
+  await using undo = new AsyncDisposableStack();
+  const pprof = undo.use(new PprofEndpoints(options.clock));
+  const handler = adminHandler(routesOf(options.providers, pprof));
+  const shared = { component: 'admin', handler, log: options.log };
+  const v4 = undo.use(await HttpServer.listen({ ...shared, host: '127.0.0.1', port: options.port }));
+  if (options.isIpv6Enabled) undo.use(await HttpServer.listen({ ...shared, host: '::1', port: v4.port }));
+  const held = undo.move();
+  return { port: v4.port, [Symbol.asyncDispose]: () => held.disposeAsync() };
+}
+
+function adminHandler(routes: ReadonlyMap<string, Route>): HttpHandler {
+  return async (request) => {
+    const route = routes.get(request.path);
+    const refusal = refusalOf(request, route?.isStateChanging ?? false);
+    if (refusal !== undefined) return { status: 403, type: 'text/plain', body: `${refusal}\n` };
+    return route === undefined ? { status: 404 } : await route.answer(request);
+  };
+}
+
+function routesOf(providers: AdminProviders, pprof: PprofEndpoints): ReadonlyMap<string, Route> {
+  const reading = (answer: HttpHandler): Route => ({ isStateChanging: false, answer });
+  const changing = (answer: HttpHandler): Route => ({ isStateChanging: true, answer });
+  return new Map<string, Route>([
+    ['/', reading(() => ({ status: 200, type: 'text/html; charset=utf-8', body: DASHBOARD }))],
+    ['/config_dump', reading(() => json(sortKeys(providers.configDump())))],
+    ['/logging', changing((request) => answerLogging(request, providers.logging))],
+    ['/quitquitquit', changing((request) => quit(request, providers))],
+    ['/debug/pprof/profile', changing((request) => pprof.cpu(request))],
+    ['/debug/pprof/heap', reading(() => pprof.heap())],
+    ['/debug/pprof/heap/profiling', changing((request) => pprof.heapProfiling(request))],
+    ['/status', reading((request) => onlyGet(request, () => json(providers.status())))],
+    ['/connections', reading((request) => onlyGet(request, () => json(providers.connections())))],
+    ['/explain', reading((request) => onlyGet(request, () => explain(request, providers)))],
+  ]);
+}
+
+async function quit({ method }: HttpRequest, providers: AdminProviders): Promise<HttpAnswer> {
+  if (method !== 'POST') return { status: 405 };
+  await providers.quit();
+  return { status: 200, type: 'text/plain', body: 'shutdown now\n' };
+}
+
+function explain({ query }: HttpRequest, providers: AdminProviders): HttpAnswer {
+  const id = query.get('id') ?? '';
+  if (id === '') return json({ error: 'name a connection: /explain?id=<connection id>' }, 400);
+  const connection = providers.findConnection(id);
+  if (connection === undefined)
+    return json({ error: 'no connection with this id is open or among the last 1024' }, 404);
+  const { reason: code } = connection;
+  const view: ExplainView = code === undefined ? { connection } : { connection, reason: { code, ...reasonOf(code) } };
+  return json(view);
+}
+
+function onlyGet(request: HttpRequest, answer: () => HttpAnswer): HttpAnswer {
+  return request.method === 'GET' || request.method === 'HEAD' ? answer() : { status: 405 };
+}
+
+/** Pretty-printed with two spaces, as ztunnel prints its dump. */
+function json(value: unknown, status = 200): HttpAnswer {
+  return { status, type: 'application/json', body: JSON.stringify(value, undefined, 2) };
+}

@@ -1,0 +1,122 @@
+/** The `config` section of `/config_dump`: every key that ztunnel prints, with what it means here (facts/operations.md §5.5, §5.6). */
+
+/** What differs between agents; the rest is fixed in this version. Durations in ms. */
+export interface DumpedSettings {
+  readonly nodeName: string;
+  readonly network: string;
+  readonly clusterId: string;
+  readonly adminPort: number;
+  readonly statsPort: number;
+  readonly readinessPort: number;
+  readonly isIpv6Enabled: boolean;
+  readonly packetMark: number;
+  readonly isReusePort: boolean;
+  readonly isOrigSrcEnabled: boolean | undefined;
+  readonly keepalive: { readonly idleMs: number; readonly intervalMs: number; readonly probes: number } | undefined;
+  readonly isUserTimeoutEnabled: boolean;
+  readonly poolMaxStreams: number;
+  readonly poolIdleReleaseMs: number;
+  readonly http2: {
+    readonly streamWindowBytes: number;
+    readonly connectionWindowBytes: number;
+    readonly frameBytes: number;
+  };
+  readonly isResponseBaggageEnabled: boolean;
+  readonly isLocalhostAppTunnelEnabled: boolean;
+  readonly certificateTtlMs: number;
+  readonly drainGraceMs: number;
+}
+
+/** Shapes matter more than values: Kiali and istioctl decode this strictly. `null` is what they expect for "none". */
+export function configSection(settings: DumpedSettings): object {
+  return {
+    ...addresses(settings),
+    ...tunnels(settings),
+    ...sockets(settings),
+    ...controlPlane(settings),
+    network: settings.network,
+    localNode: settings.nodeName,
+    clusterId: settings.clusterId,
+    clusterDomain: 'cluster.local',
+    proxy: true,
+    dnsProxy: false,
+    proxyMode: 'Shared',
+    proxyWorkloadInformation: null,
+    proxyMetadata: {},
+    proxyArgs: 'agent',
+    numWorkerThreads: 1,
+    inpodUds: '',
+    preferedServiceNamespace: null,
+    selfTerminationDeadline: duration(settings.drainGraceMs),
+    dnsResolverCfg: { domain: null, search: [], name_servers: [] },
+    dnsResolverOpts: { timeout: duration(5_000), use_hosts_file: true },
+    ztunnelIdentity: null,
+    ztunnelWorkload: null,
+    crlPath: null,
+  };
+}
+
+function addresses(settings: DumpedSettings) {
+  const any = settings.isIpv6Enabled ? '[::]' : '0.0.0.0';
+  return {
+    adminAddr: { Localhost: [settings.isIpv6Enabled, settings.adminPort] },
+    statsAddr: { SocketAddr: `${any}:${settings.statsPort}` },
+    readinessAddr: { SocketAddr: `${any}:${settings.readinessPort}` },
+    inboundAddr: `${any}:15008`,
+    inboundPlaintextAddr: `${any}:15006`,
+    outboundAddr: `${any}:15001`,
+    dnsProxyAddr: { Localhost: [settings.isIpv6Enabled, 15_053] },
+    socks5Addr: null,
+    illegalPorts: [15_001, 15_006, 15_008],
+    ipv6Enabled: settings.isIpv6Enabled,
+  };
+}
+
+function tunnels(settings: DumpedSettings) {
+  return {
+    windowSize: settings.http2.streamWindowBytes,
+    connectionWindowSize: settings.http2.connectionWindowBytes,
+    frameSize: settings.http2.frameBytes,
+    poolMaxStreamsPerConn: settings.poolMaxStreams,
+    poolUnusedReleaseTimeout: duration(settings.poolIdleReleaseMs),
+    enableEnhancedBaggage: settings.isResponseBaggageEnabled,
+    localhostAppTunnel: settings.isLocalhostAppTunnelEnabled,
+  };
+}
+
+function sockets({ keepalive, ...settings }: DumpedSettings) {
+  return {
+    packetMark: settings.packetMark,
+    inpodPortReuse: settings.isReusePort,
+    requireOriginalSource: settings.isOrigSrcEnabled ?? null,
+    socketConfig: {
+      keepaliveTime: duration(keepalive?.idleMs ?? 180_000),
+      keepaliveInterval: duration(keepalive?.intervalMs ?? 180_000),
+      keepaliveRetries: keepalive?.probes ?? 9,
+      keepaliveEnabled: keepalive !== undefined,
+      userTimeoutEnabled: settings.isUserTimeoutEnabled,
+    },
+  };
+}
+
+function controlPlane(settings: DumpedSettings) {
+  return {
+    caAddress: null,
+    caRootCert: { File: './var/run/secrets/istio/root-cert.pem' },
+    altCaHostname: null,
+    caHeaders: [],
+    xdsAddress: null,
+    xdsRootCert: { File: './var/run/secrets/istio/root-cert.pem' },
+    altXdsHostname: null,
+    xdsHeaders: [],
+    xdsOnDemand: false,
+    fakeCa: false,
+    fakeSelfInbound: false,
+    secretTtl: duration(settings.certificateTtlMs),
+  };
+}
+
+function duration(ms: number): { secs: number; nanos: number } {
+  const secs = Math.floor(ms / 1_000);
+  return { secs, nanos: (ms - secs * 1_000) * 1_000_000 };
+}

@@ -1,0 +1,144 @@
+/** The small HTTP/1.1 servers of the agent (admin, stats, readiness): every bound of facts/operations.md §5.1 in one place. */
+import { once } from 'node:events';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { MeshError, messageOf } from '../base/errors.ts';
+import { formatHostPort } from '../base/ip.ts';
+import type { Logger } from '../base/log.ts';
+
+export interface HttpRequest {
+  readonly method: string;
+  readonly path: string;
+  readonly query: URLSearchParams;
+  /** Every value of a header, in order; names in lower case. */
+  headers(name: string): readonly string[];
+  /** Aborted when the client goes away before the answer. */
+  readonly signal: AbortSignal;
+}
+
+export interface HttpAnswer {
+  readonly status: number;
+  readonly type?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string | Uint8Array;
+}
+
+export type HttpHandler = (request: HttpRequest) => HttpAnswer | Promise<HttpAnswer>;
+
+export interface HttpServerOptions {
+  readonly host: string;
+  readonly port: number;
+  /** For log lines and errors: `admin`, `stats`, `readiness`. */
+  readonly component: string;
+  readonly handler: HttpHandler;
+  readonly log: Logger;
+}
+
+/** From the first byte of a request, or the start of the connection, to the end of its head. */
+const HEAD_TIMEOUT_MS = 2_000;
+/** Node looks for late heads this often. */
+const HEAD_CHECK_MS = 250;
+const MAX_HEAD_BYTES = 8_192;
+/** Nobody needs more, and anyone on the network may dial the stats port. */
+const MAX_CONNECTIONS = 256;
+/** A body is never read; this is how long one may dribble in before the connection is closed. */
+const REQUEST_TIMEOUT_MS = 10_000;
+
+export class HttpServer implements AsyncDisposable {
+  readonly #server: http.Server;
+  readonly #options: HttpServerOptions;
+
+  private constructor(server: http.Server, options: HttpServerOptions) {
+    this.#server = server;
+    this.#options = options;
+  }
+
+  /** Rejects with `CV-BIND` when the port is taken. */
+  static async listen(options: HttpServerOptions): Promise<HttpServer> {
+    const server = http.createServer({
+      headersTimeout: HEAD_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: HEAD_CHECK_MS,
+      maxHeaderSize: MAX_HEAD_BYTES,
+      noDelay: true,
+    });
+    server.maxConnections = MAX_CONNECTIONS;
+    server.on('request', (request, response) => void respond(options, request, response));
+    await bind(server, options);
+    const opened = new HttpServer(server, options);
+    options.log.info?.('listener established', { address: opened.address, component: options.component });
+    return opened;
+  }
+
+  get port(): number {
+    return this.#bound.port;
+  }
+
+  get address(): string {
+    return formatHostPort({ ip: this.#bound.address, port: this.#bound.port });
+  }
+
+  /** Stops listening, closes idle connections and waits for answers under way. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#server.listening) return;
+    const closed = once(this.#server, 'close');
+    this.#server.close();
+    this.#server.closeIdleConnections();
+    await closed;
+    this.#options.log.info?.('listener drained', { component: this.#options.component });
+  }
+
+  get #bound(): AddressInfo {
+    const bound = this.#server.address();
+    if (bound === null || typeof bound === 'string') throw new MeshError('CV-BUG', 'the server is not bound to a port');
+    return bound;
+  }
+}
+
+async function bind(server: http.Server, { host, port, component }: HttpServerOptions): Promise<void> {
+  server.listen({ host, port });
+  try {
+    await once(server, 'listening');
+  } catch (error) {
+    const address = formatHostPort({ ip: host, port });
+    const text = `failed to bind to address ${address}: ${messageOf(error)} (${component})`;
+    throw new MeshError('CV-BIND', text, { address, component }, { cause: error });
+  }
+}
+
+async function respond(
+  { handler, log, component }: HttpServerOptions,
+  request: http.IncomingMessage,
+  response: http.ServerResponse,
+): Promise<void> {
+  const gone = new AbortController();
+  response.once('close', () => gone.abort());
+  try {
+    send(response, await handler(requestOf(request, gone.signal)));
+  } catch (error) {
+    log.warn?.('request failed', { component, path: request.url, error: messageOf(error) });
+    send(response, { status: 500, type: 'text/plain', body: `${messageOf(error)}\n` });
+  }
+}
+
+function requestOf(request: http.IncomingMessage, signal: AbortSignal): HttpRequest {
+  const [path = '/', query = ''] = (request.url ?? '/').split(/\?(.*)/s);
+  return {
+    method: request.method ?? '',
+    path,
+    query: new URLSearchParams(query),
+    headers: (name) => request.headersDistinct[name] ?? [],
+    signal,
+  };
+}
+
+function send(response: http.ServerResponse, { status, type, headers, body }: HttpAnswer): void {
+  if (response.headersSent || response.destroyed) return;
+  const bytes = typeof body === 'string' ? Buffer.from(body) : (body ?? new Uint8Array());
+  response.writeHead(status, {
+    ...(type === undefined ? {} : { 'content-type': type }),
+    'content-length': bytes.length,
+    ...headers,
+  });
+  response.end(bytes);
+}
