@@ -101,6 +101,13 @@ export class CertificateManager {
     return entries.map((entry) => snapshotOf(entry.identity, this.#stateText(entry), entry.held?.material));
   }
 
+  /** End of each certificate in use, for the expiry metric. */
+  expiries(): { readonly identity: string; readonly notAfterMs: number }[] {
+    return [...this.#entries.values()].flatMap(({ identity, held }) =>
+      held === undefined ? [] : [{ identity, notAfterMs: held.validity.notAfterMs }],
+    );
+  }
+
   /** Wall time at which the first certificate in use expires: the horizon after which a silent CA becomes an outage. */
   earliestExpiryMs(): number | undefined {
     const ends = [...this.#entries.values()].flatMap((entry) => entry.held?.validity.notAfterMs ?? []);
@@ -175,7 +182,8 @@ export class CertificateManager {
       abort.abort(new MeshError('CV-CA', `the CA did not answer in ${ATTEMPT_TIMEOUT_MS} ms`));
     });
     const answer = this.#deps.provider.issue(entry.identity, csrPem, this.#ttlMs, abort.signal);
-    return Promise.race([answer, aborted]);
+    // `await` keeps the deadline armed until the answer is there.
+    return await Promise.race([answer, aborted]);
   }
 
   #succeeded(entry: Entry, held: Held): void {
