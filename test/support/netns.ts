@@ -28,6 +28,8 @@ const alive = new Set<string>();
 process.once('exit', () => {
   for (const name of alive) spawnSync('ip', ['netns', 'del', name]);
 });
+// The test runner ends a file that hangs with SIGTERM; only a real exit runs the clean-up above.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 
 /** A namespace with a random name, gone on dispose, also when the process ends early. */
 export class TestNetns implements AsyncDisposable {

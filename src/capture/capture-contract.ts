@@ -1,0 +1,52 @@
+/** What capturing one pod needs from others, and what it shows of itself. */
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import type { Netns, Sys } from '../sys/sys.ts';
+import type { Limiter } from './limiter.ts';
+import type { NetnsClaims } from './netns-claims.ts';
+import type { CapturedPod } from './pod-source.ts';
+import type { Redirection } from './redirect.ts';
+
+export type StopMode = 'graceful' | 'immediate';
+
+/** Listeners and connections of one pod. */
+export interface ProxySet {
+  /** Resolves when all listeners are closed and no connection is left. */
+  stop(mode: StopMode): Promise<void>;
+}
+
+/** Resolves once all listeners are bound in `netns`, which stays open until the set has stopped. */
+export type StartProxy = (pod: CapturedPod, netns: Netns) => Promise<ProxySet>;
+
+export interface CaptureSettings {
+  readonly ipv4: boolean;
+  readonly ipv6: boolean;
+  readonly dnsCapture: boolean;
+  /** Pause before a failed pod is tried again. */
+  readonly retryMs: number;
+}
+
+export type CaptureEvent = 'started' | 'stopped' | 'repaired';
+
+export interface CaptureDeps {
+  readonly sys: Sys;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly redirection: Redirection;
+  readonly startProxy: StartProxy;
+  readonly settings: CaptureSettings;
+  readonly claims: NetnsClaims;
+  readonly limiter: Limiter;
+  /** Something an observer could see has changed. */
+  readonly onChange: () => void;
+  readonly onEvent: (event: CaptureEvent) => void;
+}
+
+export interface PodStatus {
+  readonly pod: CapturedPod;
+  /** `Up`: proxied and redirected. `Pending`: tried again until it works or the pod leaves. */
+  readonly state: 'Pending' | 'Up';
+  readonly lastError?: { readonly code: string; readonly message: string };
+  /** How often the redirection had to be put back. */
+  readonly repairs: number;
+}

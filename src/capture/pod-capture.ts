@@ -1,0 +1,260 @@
+/**
+ * One pod from the moment it is wanted until it is gone: namespace, proxy set, redirection, in this order, so that a pod
+ * is never redirected to ports nobody listens on. One loop per pod compares what is wanted with what is, and acts.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import { MeshError, toMeshError } from '../base/errors.ts';
+import type { Netns } from '../sys/sys.ts';
+import type { CaptureDeps, PodStatus, ProxySet, StopMode } from './capture-contract.ts';
+import type { CapturedPod } from './pod-source.ts';
+import type { RedirectOptions } from './redirect-rules.ts';
+
+interface Active {
+  readonly pod: CapturedPod;
+  readonly netns: Netns;
+  readonly proxy: ProxySet;
+}
+
+export class PodCapture {
+  readonly #deps: CaptureDeps;
+  #described: CapturedPod;
+  #isWanted = true;
+  #isStopping = false;
+  #active: Active | undefined;
+  /** Redirection as last put or found. */
+  #applied: RedirectOptions | undefined;
+  /** From the discovery that the redirection is not as wanted until it is again. */
+  #isOpen = true;
+  #lastError: MeshError | undefined;
+  #repairs = 0;
+  #loop: Promise<void> | undefined;
+  #isDue = false;
+  #retry: Disposable | undefined;
+
+  constructor(pod: CapturedPod, deps: CaptureDeps) {
+    this.#described = pod;
+    this.#deps = deps;
+  }
+
+  /** The pod is to be captured as described here; also wakes a pod that waits for its next try. */
+  want(pod: CapturedPod): void {
+    this.#described = pod;
+    this.#isWanted = true;
+    this.check();
+  }
+
+  /** The pod left: redirection away, proxy stopped. `isDone` turns true when that is complete. */
+  unwant(): void {
+    this.#isWanted = false;
+    this.check();
+  }
+
+  get isWanted(): boolean {
+    return this.#isWanted;
+  }
+
+  get isUp(): boolean {
+    return this.#active !== undefined && !this.#isOpen;
+  }
+
+  get isDone(): boolean {
+    return !this.#isWanted && this.#active === undefined && this.#loop === undefined && this.#lastError === undefined;
+  }
+
+  get netnsPath(): string {
+    return this.#described.netnsPath;
+  }
+
+  status(): PodStatus {
+    const error = this.#lastError;
+    return {
+      pod: this.#described,
+      state: this.isUp ? 'Up' : 'Pending',
+      ...(error === undefined ? {} : { lastError: { code: error.code, message: error.message } }),
+      repairs: this.#repairs,
+    };
+  }
+
+  /** Compares and acts soon; at once when nothing is under way. */
+  check(): void {
+    this.#isDue = true;
+    if (this.#isStopping) return;
+    this.#loop ??= this.#run().finally(() => {
+      this.#loop = undefined;
+      // News may have come after the last look and before this turn.
+      if (this.#isDue) this.check();
+      this.#deps.onChange();
+    });
+  }
+
+  /** The agent ends: redirection stays, so that until the next agent is there connections are refused, never plaintext. */
+  async stop(mode: StopMode): Promise<void> {
+    this.#isStopping = true;
+    this.#retry?.[Symbol.dispose]();
+    await this.#loop;
+    await this.#dropProxy(mode);
+  }
+
+  async #run(): Promise<void> {
+    // The turn lets everything that came with the same news arrive first.
+    await Promise.resolve();
+    while (this.#isDue && !this.#isStopping) {
+      this.#isDue = false;
+      await this.#deps.limiter.run(() => this.#attempt());
+    }
+  }
+
+  async #attempt(): Promise<void> {
+    this.#retry?.[Symbol.dispose]();
+    try {
+      await (this.#isWanted ? this.#capture() : this.#release());
+      this.#lastError = undefined;
+    } catch (error) {
+      this.#failed(toMeshError(error));
+    }
+    this.#deps.onChange();
+  }
+
+  #failed(error: MeshError): void {
+    const { log, clock, settings } = this.#deps;
+    // Said once, not every five seconds; the state shows it all the time.
+    if (error.message !== this.#lastError?.message) {
+      const task = this.#isWanted ? 'capture' : 'release';
+      log.warn?.('pod not done, trying again', { ...this.#names(), task, code: error.code, reason: error.message });
+    }
+    this.#lastError = error;
+    this.#retry = clock.after(settings.retryMs, () => this.check());
+  }
+
+  async #capture(): Promise<void> {
+    const pod = this.#described;
+    await this.#leaveOldSandbox(pod);
+    const active = this.#active ?? (await this.#start(pod));
+    await this.#redirect(active.netns, pod);
+  }
+
+  /** Same uid in another namespace, or as someone else: what served the old one ends now. Its rules stay: fail closed. */
+  async #leaveOldSandbox(pod: CapturedPod): Promise<void> {
+    const active = this.#active;
+    if (active === undefined) return;
+    const sandbox = this.#sandboxNow(pod, active);
+    if (sandbox === 'same' && isSameProxy(active.pod, pod)) return;
+    this.#deps.log.info?.('pod changed, its proxy starts anew', { ...this.#names(), sandbox });
+    await this.#dropProxy('immediate');
+  }
+
+  #sandboxNow(pod: CapturedPod, { netns }: Active): 'same' | 'other' | 'gone' {
+    try {
+      using now = this.#deps.sys.openNetns(pod.netnsPath);
+      return now.id.device === netns.id.device && now.id.inode === netns.id.inode ? 'same' : 'other';
+    } catch (error) {
+      // Out of descriptors and the like say nothing about the pod.
+      if (isGone(toMeshError(error))) return 'gone';
+      throw error;
+    }
+  }
+
+  async #start(pod: CapturedPod): Promise<Active> {
+    const { sys, claims, startProxy, onEvent } = this.#deps;
+    const netns = sys.openNetns(pod.netnsPath);
+    try {
+      claims.claim(netns, pod.uid);
+      const active = { pod, netns, proxy: await startProxy(pod, netns) };
+      this.#active = active;
+      onEvent('started');
+      return active;
+    } catch (error) {
+      claims.release(netns, pod.uid);
+      netns[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  async #redirect(netns: Netns, pod: CapturedPod): Promise<void> {
+    const { redirection, log } = this.#deps;
+    const wanted = this.#redirectOptions(pod);
+    const isRepair = isDeepStrictEqual(wanted, this.#applied);
+    const differences = await redirection.verify(netns, wanted);
+    if (differences.length > 0) {
+      this.#isOpen = true;
+      await redirection.apply(netns, wanted);
+      if (isRepair) this.#repaired(differences);
+    }
+    this.#isOpen = false;
+    if (this.#applied === undefined)
+      log.info?.('pod captured', { ...this.#names(), adopted: differences.length === 0 });
+    this.#applied = wanted;
+  }
+
+  #repaired(differences: readonly string[]): void {
+    this.#repairs += 1;
+    this.#deps.onEvent('repaired');
+    this.#deps.log.warn?.('redirection repaired', { ...this.#names(), differences: differences.join(', ') });
+  }
+
+  #redirectOptions({ options }: CapturedPod): RedirectOptions {
+    const { ipv4, ipv6, dnsCapture } = this.#deps.settings;
+    return { ipv4, ipv6, ...options, dnsCapture: options.dnsCapture ?? dnsCapture };
+  }
+
+  /** Rules first: the other way round the application would be refused in between. */
+  async #release(): Promise<void> {
+    const netns = this.#active?.netns ?? this.#openQuietly();
+    if (netns === undefined) return;
+    try {
+      if (!this.#deps.claims.isWantedByAnother(netns, this.#described)) await this.#deps.redirection.remove(netns);
+    } finally {
+      if (this.#active === undefined) netns[Symbol.dispose]();
+    }
+    await this.#dropProxy('immediate');
+    this.#deps.log.info?.('pod released', this.#names());
+  }
+
+  /** Rules of an earlier agent may be in a pod that this one never got to work. */
+  #openQuietly(): Netns | undefined {
+    const { sys, claims } = this.#deps;
+    try {
+      const netns = sys.openNetns(this.#described.netnsPath);
+      if (claims.isFree(netns)) return netns;
+      netns[Symbol.dispose]();
+    } catch {
+      // Gone: nothing is left to clean.
+    }
+    return undefined;
+  }
+
+  async #dropProxy(mode: StopMode): Promise<void> {
+    const active = this.#active;
+    if (active === undefined) return;
+    this.#active = undefined;
+    this.#applied = undefined;
+    this.#isOpen = true;
+    try {
+      await active.proxy.stop(mode);
+    } finally {
+      this.#deps.claims.release(active.netns, active.pod.uid);
+      active.netns[Symbol.dispose]();
+      this.#deps.onEvent('stopped');
+    }
+  }
+
+  #names(): { uid: string; pod: string } {
+    const { uid, namespace, name } = this.#described;
+    return { uid, pod: `${namespace}/${name}` };
+  }
+}
+
+/** Only redirection options may change under a running proxy. */
+function isSameProxy(a: CapturedPod, b: CapturedPod): boolean {
+  return (
+    a.name === b.name &&
+    a.namespace === b.namespace &&
+    a.serviceAccount === b.serviceAccount &&
+    a.options.dnsCapture === b.options.dnsCapture
+  );
+}
+
+function isGone({ code, fields }: MeshError): boolean {
+  const errno = fields['errno'];
+  return code === 'CV-NETNS' && (errno === undefined || errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'ESRCH');
+}
