@@ -82,9 +82,19 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
     certificates,
     log: logs.scope('state'),
   });
+  metrics.own.watchCertificates(() => certificates.expiries());
   undo.use(certificates.subscribe((identity) => authority.certificateChanged(identity)));
   const mesh = undo.use(
-    new MeshFile(config.meshFile, { clock, log: logs.scope('state'), onMesh: (state) => authority.update(state) }),
+    new MeshFile(config.meshFile, {
+      clock,
+      log: logs.scope('state'),
+      onMesh: (state) => {
+        authority.update(state);
+        metrics.own.meshFileLoaded('ok');
+        metrics.own.policiesRejected(state.rejectedPolicies.length);
+      },
+      onRefused: () => metrics.own.meshFileLoaded('failed'),
+    }),
   );
   const contexts = new TlsContexts();
   const log = logs.scope('proxy');

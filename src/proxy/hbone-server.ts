@@ -8,6 +8,7 @@ import type { InboundVerdict } from '../model/verdict.ts';
 import { H2Session } from '../tunnel/h2-session.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
+import { parseForwardedHost } from '../wire/forwarded.ts';
 import type { RequestHead } from '../wire/h2-head.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
 import { refusalOf } from './connections.ts';
@@ -146,7 +147,7 @@ export class HboneServer {
   }
 
   #start(id: string, authority: string, request: RequestHead, { peer, local }: TunnelPeer) {
-    const forwarded = request.headers.get('forwarded')?.[0];
+    const forwardedHost = parseForwardedHost(request.headers.get('forwarded')?.[0] ?? '');
     return {
       id,
       direction: 'inbound' as const,
@@ -154,7 +155,7 @@ export class HboneServer {
       src: peer,
       dst: local,
       hboneAuthority: authority,
-      ...(forwarded === undefined ? {} : { originalDst: forwarded }),
+      ...(forwardedHost === undefined ? {} : { originalDst: forwardedHost }),
     };
   }
 

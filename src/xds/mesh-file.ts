@@ -25,6 +25,8 @@ export interface MeshFileDeps {
   readonly log: Logger;
   /** Called with each good version, the first included; never with a bad one. */
   readonly onMesh: (state: MeshState) => void;
+  /** Called when a version was refused; the last good one stays. */
+  readonly onRefused?: () => void;
 }
 
 export class MeshFile implements Disposable {
@@ -100,6 +102,7 @@ export class MeshFile implements Disposable {
 
   #refused(lastError: string, issues: readonly MeshFileIssue[]): string {
     this.#state = { ...this.#state, lastError, issues };
+    this.#deps.onRefused?.();
     return lastError;
   }
 }

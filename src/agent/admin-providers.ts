@@ -1,0 +1,113 @@
+/** What the admin port shows, read from the running parts at the moment somebody asks. */
+import { readFileSync } from 'node:fs';
+import { formatHostPort } from '../base/ip.ts';
+import { dumpMesh } from '../model/dump.ts';
+import { MeshIndex } from '../model/mesh-index.ts';
+import { rfc3339 } from '../telemetry/timestamp.ts';
+import { parseMeshFile } from '../xds/local-file.ts';
+import type { AdminProviders } from './admin.ts';
+import type { CertificatesView, MeshView, PodView, StatusView } from './admin-views.ts';
+import type { AgentDeps, AgentParts } from './agent.ts';
+import { configDump, workloadState } from './config-dump.ts';
+import { configSection } from './config-dump-settings.ts';
+
+export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProviders {
+  return {
+    configDump: () => dump(parts, deps),
+    status: () => status(parts, deps),
+    connections: () => ({ open: parts.records.live(), refused: parts.records.recentRefusals() }),
+    findConnection: (id) => parts.records.find(id),
+    quit: async () => deps.requestQuit(),
+    logging: deps.logs,
+  };
+}
+
+function dump(parts: AgentParts, deps: AgentDeps): object {
+  const mesh = dumpMesh(parts.authority.index);
+  return configDump({
+    ...mesh,
+    certificates: parts.certificates.snapshot(),
+    config: configSection(parts.config),
+    staticConfig: staticConfig(parts),
+    version: {
+      version: deps.version,
+      gitRevision: 'unknown',
+      rustVersion: `node ${process.version}`,
+      buildProfile: 'release',
+      buildStatus: 'Clean',
+      istioVersion: 'unknown',
+      cryptoProvider: `openssl ${process.versions.openssl}`,
+    },
+    workloadState: workloadState(podViews(parts), parts.records.live()),
+  });
+}
+
+/** The mesh file as it is on disk now, which may be newer or worse than what is in force. */
+function staticConfig({ config }: AgentParts): object {
+  try {
+    const parsed = parseMeshFile(readFileSync(config.meshFile, 'utf8'));
+    if (parsed.kind === 'refused') return {};
+    const { workloads, services, policies } = dumpMesh(new MeshIndex(parsed.state));
+    return { workloads, services, policies };
+  } catch {
+    return {};
+  }
+}
+
+function status(parts: AgentParts, deps: AgentDeps): StatusView {
+  const { config, readiness, records } = parts;
+  const totals = records.totals();
+  return {
+    node: config.nodeName,
+    version: deps.version,
+    startedAt: rfc3339(parts.startedMs),
+    uptimeSeconds: Math.round((deps.clock.wallMs() - parts.startedMs) / 1_000),
+    isReady: readiness.isReady,
+    pending: readiness.pending,
+    listeners: listeners(parts),
+    pods: podViews(parts),
+    mesh: meshView(parts),
+    certificates: certificatesView(parts),
+    connections: totals,
+    workers: [{ name: 'main', state: 'running', connections: totals.live }],
+  };
+}
+
+function podViews({ pods }: AgentParts): PodView[] {
+  return pods.statuses().map(({ pod: { uid, name, namespace, serviceAccount }, ...rest }) => {
+    return { uid, name, namespace, serviceAccount, ...rest };
+  });
+}
+
+function listeners({ config }: AgentParts): StatusView['listeners'] {
+  const any = config.isIpv6Enabled ? '::' : '0.0.0.0';
+  return [
+    { component: 'admin', address: formatHostPort({ ip: '127.0.0.1', port: config.adminPort }) },
+    { component: 'stats', address: formatHostPort({ ip: any, port: config.statsPort }) },
+    { component: 'readiness', address: formatHostPort({ ip: any, port: config.readinessPort }) },
+  ];
+}
+
+function meshView({ mesh, authority }: AgentParts): MeshView {
+  const { path, lastLoadedMs, lastError } = mesh.state;
+  const { state } = authority.index;
+  return {
+    source: path,
+    ...(lastLoadedMs === undefined ? {} : { lastLoadAt: rfc3339(lastLoadedMs) }),
+    ...(lastError === undefined ? {} : { lastError }),
+    workloads: state.workloads.length,
+    services: state.services.length,
+    policies: state.policies.length,
+    rejectedPolicies: state.rejectedPolicies.length,
+  };
+}
+
+function certificatesView({ certificates }: AgentParts): CertificatesView {
+  const all = certificates.snapshot();
+  const soonestMs = certificates.earliestExpiryMs();
+  return {
+    total: all.length,
+    unavailable: all.filter(({ state }) => state !== 'Available').length,
+    ...(soonestMs === undefined ? {} : { soonestExpiry: rfc3339(soonestMs) }),
+  };
+}
