@@ -115,10 +115,10 @@ export function portMap(minTarget: 0 | 1): Decoder<ReadonlyMap<number, number>> 
     if (mapping === undefined) return undefined;
     const ports = new Map<number, number>();
     for (const [key, item] of mapping) {
-      const servicePort = portKey(key, place.at(key));
+      const servicePort = portKey(key, place.atKey(key));
       const targetPort = target(item, place.at(key));
       if (servicePort === undefined || targetPort === undefined) continue;
-      if (ports.has(servicePort)) place.at(key).refuseKey(`port ${servicePort} is listed twice`, 'keep one of them');
+      if (ports.has(servicePort)) place.atKey(key).refuse(`port ${servicePort} is listed twice`, 'keep one of them');
       ports.set(servicePort, targetPort);
     }
     return ports;
@@ -128,7 +128,7 @@ export function portMap(minTarget: 0 | 1): Decoder<ReadonlyMap<number, number>> 
 function portKey(key: unknown, place: Place): number | undefined {
   const number = typeof key === 'string' && /^[1-9]\d{0,4}$/.test(key) ? Number(key) : key;
   if (typeof number === 'number' && Number.isInteger(number) && number >= 1 && number <= 65_535) return number;
-  return place.refuseKey(`${quote(String(key))} is not a port`, 'use 1..65535');
+  return place.refuse(`${quote(String(key))} is not a port`, 'use 1..65535');
 }
 
 function splitAtSlash(

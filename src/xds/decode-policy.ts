@@ -71,7 +71,7 @@ const stringMatch: Decoder<StringMatch> = (value, place) => {
       'write {Exact: "…"}, {Prefix: "…"}, {Suffix: "…"} or {Presence: []}',
     );
   }
-  const name = oneOf('Exact', 'Prefix', 'Suffix', 'Presence')(kind, place);
+  const name = oneOf('Exact', 'Prefix', 'Suffix', 'Presence')(kind, place.atKey(kind));
   if (name === undefined) return undefined;
   if (name === 'Presence') return presence(operand, place.at(kind));
   const matched = text(operand, place.at(kind));

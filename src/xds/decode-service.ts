@@ -98,7 +98,7 @@ const listedEndpoints: Decoder<readonly Unkeyed[]> = (value, place) => {
   const mapping = mappingOf(value, place);
   if (mapping === undefined) return undefined;
   return [...mapping].flatMap(([key, item]) => {
-    const uid = text(key, place.at(key));
+    const uid = text(key, place.atKey(key));
     const endpoint = uid === undefined ? undefined : listedEndpoint(uid)(item, place.at(key));
     return endpoint === undefined ? [] : [endpoint];
   });

@@ -43,23 +43,26 @@ export class Issues {
 export class Place {
   readonly issues: Issues;
   readonly path: Path;
+  readonly #isKey: boolean;
 
-  constructor(issues: Issues, path: Path = []) {
+  constructor(issues: Issues, path: Path = [], isKey = false) {
     this.issues = issues;
     this.path = path;
+    this.#isKey = isKey;
   }
 
   at(key: unknown): Place {
     return new Place(this.issues, [...this.path, key]);
   }
 
-  /** Notes that the value is wrong; returns `undefined` so that decoders can end with it. */
-  refuse(problem: string, cure: string): undefined {
-    this.issues.add({ path: this.path, isKey: false, problem, cure });
+  /** For complaints about the key itself. */
+  atKey(key: unknown): Place {
+    return new Place(this.issues, [...this.path, key], true);
   }
 
-  refuseKey(problem: string, cure: string): undefined {
-    this.issues.add({ path: this.path, isKey: true, problem, cure });
+  /** Notes that the value is wrong; returns `undefined` so that decoders can end with it. */
+  refuse(problem: string, cure: string): undefined {
+    this.issues.add({ path: this.path, isKey: this.#isKey, problem, cure });
   }
 }
 
@@ -100,7 +103,7 @@ export class Fields {
     for (const key of this.#values.keys()) {
       if (typeof key === 'string' && this.#known.includes(key)) continue;
       const name = typeof key === 'string' || typeof key === 'number' ? quote(String(key)) : 'that is no name';
-      this.#place.at(key).refuseKey(`unknown field ${name}`, `use one of: ${this.#known.join(', ')}`);
+      this.#place.atKey(key).refuse(`unknown field ${name}`, `use one of: ${this.#known.join(', ')}`);
     }
   }
 }

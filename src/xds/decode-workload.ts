@@ -135,7 +135,7 @@ const memberships: Decoder<Workload['services']> = (value, place) => {
   const services = new Map<string, ReadonlyMap<number, number>>();
   const endpointPorts = portMap(1);
   for (const [key, item] of mapping) {
-    const service = serviceReference(key, place.at(key));
+    const service = serviceReference(key, place.atKey(key));
     const ports = endpointPorts(item, place.at(key));
     if (service !== undefined && ports !== undefined) services.set(service, ports);
   }

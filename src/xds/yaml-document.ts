@@ -1,5 +1,16 @@
 /** A YAML 1.2 (or JSON) text as plain values, and the way back from a path in them to line and column. */
-import { type Document, isAlias, isMap, isNode, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
+import {
+  type Document,
+  isAlias,
+  isMap,
+  isNode,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  parseDocument,
+  visit,
+} from 'yaml';
 import { messageOf } from '../base/errors.ts';
 import type { Path } from './decode-value.ts';
 
@@ -32,19 +43,40 @@ export type YamlResult =
 /** Mappings become `Map`, so that no key can touch a prototype and `80` stays apart from `"80"`. Never throws. */
 export function readYaml(text: string): YamlResult {
   const lines = new LineCounter();
+  let document: Document.Parsed | undefined;
   try {
-    const document = parseDocument(text, { lineCounter: lines, version: '1.2', merge: false, prettyErrors: false });
+    document = parseDocument(text, { lineCounter: lines, version: '1.2', merge: false, prettyErrors: false });
     if (document.errors.length > 0) {
       const problems = document.errors.map(({ pos, message }) => ({ position: at(lines, pos[0]), problem: message }));
       return { kind: 'broken', problems };
     }
     const value: unknown = document.toJS({ mapAsMap: true, maxAliasCount: MAX_ALIAS_COUNT });
-    const positionOf = (path: Path, isKey = false): Position => at(lines, offsetOf(document, path, isKey));
+    const parsed = document;
+    const positionOf = (path: Path, isKey = false): Position => at(lines, offsetOf(parsed, path, isKey));
     return { kind: 'document', value, positionOf };
   } catch (error) {
-    // What the parser throws: too many aliases, an alias to nothing, or a nesting deeper than the stack.
-    return { kind: 'broken', problems: [{ position: { line: 1, column: 1 }, problem: messageOf(error) }] };
+    // What the library throws: too many aliases, an alias to nothing, or a nesting deeper than the stack.
+    const position = at(lines, document === undefined ? 0 : (danglingAlias(document) ?? 0));
+    return { kind: 'broken', problems: [{ position, problem: messageOf(error) }] };
   }
+}
+
+/** Where an alias stands whose anchor has not been set before it. */
+function danglingAlias(document: Document.Parsed): number | undefined {
+  const anchors = new Set<string>();
+  let offset: number | undefined;
+  visit(document, {
+    Node: (_key, node) => {
+      if (!isAlias(node)) {
+        if (node.anchor !== undefined) anchors.add(node.anchor);
+        return undefined;
+      }
+      if (anchors.has(node.source)) return undefined;
+      offset = startOf(node);
+      return visit.BREAK;
+    },
+  });
+  return offset;
 }
 
 function at(lines: LineCounter, offset: number): Position {
