@@ -134,7 +134,10 @@ export class CaDirectory {
     const roots: CaPair[] = [];
     for (const file of files) {
       try {
-        roots.push(...(await loadBundle(join(directory, file))));
+        const bundle = await loadBundle(join(directory, file));
+        const stray = bundle.find((root) => !isIssuedBy(root, root));
+        if (stray !== undefined) throw caFault(stray.file, 'it is not signed by itself', 'put the root there');
+        roots.push(...bundle);
       } catch (error) {
         this.#log.warn?.('extra root ignored', { error: messageOf(error) });
       }

@@ -62,17 +62,25 @@ function isSignedBy(certificate: X509Certificate | undefined, issuer: X509Certif
   return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
 }
 
-/** A root that cannot be read is left out, as the reference does: it can only make us trust less. None left is an error. */
+/**
+ * A root that cannot be read is left out, as the reference does: it can only make us trust less. So is one that another CA
+ * has signed: node:tls would not end a chain there. None left is an error.
+ */
 function readableRoots(rootsPem: readonly string[]): string[] {
   const roots = rootsPem.flatMap((pem) => {
     try {
-      return certificatePems(pem).filter((one) => new X509Certificate(one).ca);
+      return certificatePems(pem).filter(isRoot);
     } catch {
       return [];
     }
   });
-  if (roots.length === 0) throw unusable('no readable root came with it');
+  if (roots.length === 0) throw unusable('no readable self-signed root came with it');
   return [...new Set(roots)];
+}
+
+function isRoot(pem: string): boolean {
+  const certificate = new X509Certificate(pem);
+  return certificate.ca && isSignedBy(certificate, certificate);
 }
 
 /** Serial of the leaf and a digest of the roots: changes when either does. */

@@ -16,8 +16,6 @@ const MESH_TLS: tls.SecureContextOptions = {
   ecdhCurve: 'X25519:P-256:P-384:X25519MLKEM768',
   // No resumption: each handshake proves the certificates of now.
   secureOptions: constants.SSL_OP_NO_TICKET,
-  // Every root of the bundle is an anchor, also one that another CA has signed.
-  allowPartialTrustChain: true,
 };
 
 interface Contexts {

@@ -284,7 +284,12 @@ const lies: readonly {
     lie: async (issued) => ({ ...issued, chainPem: issued.chainPem.slice(0, 1) }),
     message: /does not end/,
   },
-  { name: 'no roots', lie: async (issued) => ({ ...issued, rootsPem: [] }), message: /no readable root/ },
+  { name: 'no roots', lie: async (issued) => ({ ...issued, rootsPem: [] }), message: /no readable self-signed root/ },
+  {
+    name: 'only an intermediate for a root',
+    lie: async (issued) => ({ ...issued, rootsPem: issued.chainPem.slice(1) }),
+    message: /no readable self-signed root/,
+  },
   { name: 'rubbish', lie: async (issued) => ({ ...issued, chainPem: ['hello'] }), message: /chain is malformed/ },
   { name: 'nothing', lie: async (issued) => ({ ...issued, chainPem: [] }), message: /chain is empty/ },
 ];
