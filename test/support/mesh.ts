@@ -2,154 +2,53 @@
  * A real mesh for tests: a lab of nodes and pods, one agent process per node, applications inside the pods' namespaces
  * served by the test itself. Nothing is faked; everything goes away on dispose.
  */
-import type { ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import type net from 'node:net';
-import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import type { HostPort } from '../../src/base/ip.ts';
-import { ipFamily } from '../../src/base/ip.ts';
-import { createLab, type Lab, type LabNode, type LabPod } from '../../src/cli/lab/lab.ts';
+import { dirname, join } from 'node:path';
+import { after, before } from 'node:test';
+import { createLab, type Lab, type LabPod } from '../../src/cli/lab/lab.ts';
 import type { Family } from '../../src/cli/lab/plan.ts';
 import { linuxSys } from '../../src/sys/linux.ts';
 import { listenOn } from '../../src/sys/tcp.ts';
+import { AgentProcess } from './agent-process.ts';
+import { skipWithoutRoot } from './netns.ts';
 
-const MAIN = new URL('../../src/cli/main.ts', import.meta.url).pathname;
-const NAMESPACE = 'demo';
+export const NAMESPACE = 'demo';
+const START_TIMEOUT_MS = 60_000;
 
-export type LogLine = Readonly<Record<string, unknown>> & { readonly message: string; readonly scope: string };
-
-/** One agent process and everything it has logged. */
-export class AgentProcess implements AsyncDisposable {
-  readonly node: LabNode;
-  readonly lines: LogLine[] = [];
-  readonly stderr: string[] = [];
-  readonly #child: ChildProcess;
-  readonly #waiters = new Set<() => void>();
-  readonly exited: Promise<number>;
-
-  constructor(node: LabNode, argv: readonly string[], env: Readonly<Record<string, string>> = {}) {
-    this.node = node;
-    this.#child = node.inside.spawn([process.execPath, MAIN, 'agent', ...argv], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, NODE_OPTIONS: '', ...env },
-    });
-    this.exited = once(this.#child, 'exit').then(
-      ([code, signal]) => (code as number | null) ?? (signal === null ? 0 : 128),
-    );
-    if (this.#child.stdout) createInterface(this.#child.stdout).on('line', (line) => this.#take(line));
-    if (this.#child.stderr) createInterface(this.#child.stderr).on('line', (line) => this.stderr.push(line));
-  }
-
-  get pid(): number {
-    return this.#child.pid ?? 0;
-  }
-
-  /** The first line, past or future, for which `test` holds. */
-  async line(test: (line: LogLine) => boolean, what = 'a log line'): Promise<LogLine> {
-    for (;;) {
-      const found = this.lines.find(test);
-      if (found !== undefined) return found;
-      await this.#next(what);
-    }
-  }
-
-  /** Access-log lines of ended connections, of one direction. */
-  access(direction: 'inbound' | 'outbound'): LogLine[] {
-    return this.lines.filter((line) => line.scope === 'access' && line['direction'] === direction);
-  }
-
-  async get(path: string, port = 15_020): Promise<string> {
-    const { code, stdout, stderr } = await this.node.inside.exec([
-      'curl',
-      '-s',
-      '-m',
-      '5',
-      `http://127.0.0.1:${port}${path}`,
-    ]);
-    if (code !== 0) throw new Error(`curl ${path}: ${stderr}`);
-    return stdout;
-  }
-
-  async post(path: string): Promise<string> {
-    const argv = ['curl', '-s', '-m', '30', '-X', 'POST', `http://127.0.0.1:15000${path}`];
-    return (await this.node.inside.exec(argv)).stdout;
-  }
-
-  kill(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#child.exitCode === null && this.#child.signalCode === null) this.#child.kill('SIGKILL');
-    await this.exited;
-  }
-
-  #take(line: string): void {
-    try {
-      const parsed: unknown = JSON.parse(line);
-      if (typeof parsed === 'object' && parsed !== null) this.lines.push(parsed as LogLine);
-    } catch {
-      this.stderr.push(line);
-    }
-    for (const wake of [...this.#waiters]) wake();
-  }
-
-  #next(what: string): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const timer = setTimeout(
-      () =>
-        reject(
-          new Error(
-            `no ${what} in 15 s; stderr: ${this.stderr.join(' | ')}; last lines:\n${this.lines
-              .slice(-8)
-              .map((l) => JSON.stringify(l))
-              .join('\n')}`,
-          ),
-        ),
-      15_000,
-    );
-    this.#waiters.add(resolve);
-    return promise.finally(() => {
-      clearTimeout(timer);
-      this.#waiters.delete(resolve);
-    });
-  }
-}
-
-export interface MeshWorkload {
-  readonly [field: string]: unknown;
-}
+export type MeshRecord = Readonly<Record<string, unknown>>;
 
 export interface MeshDocument {
-  readonly workloads?: readonly MeshWorkload[];
-  readonly services?: readonly MeshWorkload[];
-  readonly policies?: readonly MeshWorkload[];
+  /** Default: every pod of the lab. */
+  readonly workloads?: readonly MeshRecord[];
+  readonly services?: readonly MeshRecord[];
+  readonly policies?: readonly MeshRecord[];
 }
 
 export interface MeshOptions {
   readonly family?: Family;
-  /** Node → pods. Default: two nodes of two pods and one outside pod that is never enrolled. */
+  /** Node → pods. Pods whose name starts with `outside` are neither enrolled nor HBONE unless a test says so. */
   readonly nodes?: Readonly<Record<string, readonly string[]>>;
-  /** Pods to enrol; default: all but those whose name starts with `outside`. */
+  /** Pods to enrol; default: all but the outside ones. */
   readonly enrolled?: readonly string[];
-  /** Nodes that run an agent; default: those with an enrolled pod. */
   readonly env?: Readonly<Record<string, string>>;
-  readonly mesh?: (lab: Lab) => MeshDocument;
+  /** Further flags of every agent. */
+  readonly flags?: readonly string[];
+  readonly mesh?: (mesh: TestMesh) => MeshDocument;
 }
 
-const DEFAULT_NODES = { n1: ['client', 'other'], n2: ['server', 'server2'], n3: ['outside'] };
+const DEFAULT_NODES = { n1: ['client', 'near'], n2: ['server', 'server2'], n3: ['outside'] };
 
 export class TestMesh implements AsyncDisposable {
   readonly lab: Lab;
-  readonly agents = new Map<string, AgentProcess>();
+  readonly #agents = new Map<string, AgentProcess>();
   readonly #options: MeshOptions;
-  readonly #servers: net.Server[] = [];
+  readonly #undo = new AsyncDisposableStack();
 
   private constructor(lab: Lab, options: MeshOptions) {
     this.lab = lab;
     this.#options = options;
+    this.#undo.defer(() => lab[Symbol.dispose]());
   }
 
   /** Resolves when every agent has captured its pods. */
@@ -157,11 +56,11 @@ export class TestMesh implements AsyncDisposable {
     const nodes = Object.entries(options.nodes ?? DEFAULT_NODES).map(([name, pods]) => ({ name, pods }));
     const mesh = new TestMesh(await createLab({ nodes, family: options.family ?? 'ipv4' }), options);
     try {
-      mesh.write(options.mesh?.(mesh.lab) ?? {});
-      const enrolled = options.enrolled ?? [...mesh.lab.pods.keys()].filter((name) => !name.startsWith('outside'));
-      mesh.enrol(enrolled);
-      const wanted = new Set(enrolled.map((name) => mesh.lab.pod(name).node));
-      await Promise.all([...wanted].map((node) => mesh.startAgent(node)));
+      mesh.write(options.mesh?.(mesh) ?? {});
+      const names = options.enrolled ?? [...mesh.lab.pods.keys()].filter((name) => !name.startsWith('outside'));
+      mesh.enrol(names);
+      const busy = new Set(names.map((name) => mesh.pod(name).node));
+      await Promise.all([...busy].map((node) => mesh.startAgent(node)));
       return mesh;
     } catch (error) {
       await mesh[Symbol.asyncDispose]();
@@ -174,61 +73,93 @@ export class TestMesh implements AsyncDisposable {
   }
 
   agent(node: string): AgentProcess {
-    const agent = this.agents.get(node);
+    const agent = this.#agents.get(node);
     if (agent === undefined) throw new Error(`no agent on ${node}`);
     return agent;
   }
 
-  /** Starts the agent of `node` and waits until all its pods are captured. */
-  async startAgent(node: string, { isReady = true } = {}): Promise<AgentProcess> {
-    const { folder } = this.lab;
-    const agent = new AgentProcess(
-      this.lab.node(node),
-      [
-        '--node',
-        node,
-        '--mesh-file',
-        this.meshFile,
-        '--pods',
-        this.podsFile(node),
-        '--ca-dir',
-        join(folder, 'ca'),
-      ].concat(['--run-dir', join(folder, `run-${node}`), '--log-format', 'json', '--drain', '2s']),
-      this.#options.env,
-    );
-    this.agents.set(node, agent);
-    if (isReady) await this.ready(node);
+  get agents(): readonly AgentProcess[] {
+    return [...this.#agents.values()];
+  }
+
+  /** Starts the agent of `node` and waits until the pods listed for it are captured. */
+  async startAgent(node: string, extra: readonly string[] = []): Promise<AgentProcess> {
+    const agent = this.spawnAgent(node, extra);
+    for (const pod of this.#enrolledOn(node)) await this.captured(pod, agent);
     return agent;
   }
 
-  /** Resolves when readiness says 200. */
-  async ready(node: string): Promise<void> {
-    const agent = this.agent(node);
-    const deadline = Date.now() + 20_000;
-    for (;;) {
-      const body = await agent.get('/healthz/ready', 15_021).catch((error: unknown) => String(error));
-      if (body === 'ready\n') return;
-      if (Date.now() > deadline) throw new Error(`agent of ${node} is not ready: ${body} ${agent.stderr.join('\n')}`);
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
+  /** Starts the agent of `node` without waiting for anything. */
+  spawnAgent(node: string, extra: readonly string[] = [], env: Readonly<Record<string, string>> = {}): AgentProcess {
+    const agent = new AgentProcess(
+      this.lab.node(node),
+      [...this.agentFlags(node), ...(this.#options.flags ?? []), ...extra],
+      { ...this.#options.env, ...env },
+    );
+    this.#agents.set(node, agent);
+    this.#undo.use(agent);
+    return agent;
+  }
+
+  agentFlags(node: string): readonly string[] {
+    const flags = {
+      node,
+      'mesh-file': this.meshFile,
+      pods: this.podsFile(node),
+      'ca-dir': this.caFolder,
+      'run-dir': this.runFolder(node),
+      'log-format': 'json',
+      drain: '2s',
+    };
+    return Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]);
+  }
+
+  /** Resolves when `pod` was captured, by a line from index `after` on. */
+  async captured(pod: string, agent = this.agent(this.pod(pod).node), from = 0): Promise<void> {
+    await agent.line(
+      (line) => line.message === 'pod captured' && line['uid'] === uidOf(pod),
+      `line that ${pod} is captured`,
+      from,
+    );
   }
 
   get meshFile(): string {
     return join(this.lab.folder, 'mesh.json');
   }
 
+  get caFolder(): string {
+    return join(this.lab.folder, 'ca');
+  }
+
+  runFolder(node: string): string {
+    return join(this.lab.folder, `run-${node}`);
+  }
+
   podsFile(node: string): string {
     return join(this.lab.folder, `pods-${node}.json`);
   }
 
-  /** Writes the mesh: every pod of the lab as a workload unless `workloads` is given, plus services and policies. */
+  /** Writes the mesh and resolves when every agent has taken it. */
+  async update(document: MeshDocument): Promise<void> {
+    const running = this.agents.filter((agent) => agent.isRunning);
+    const marks = running.map(({ lines }) => lines.length);
+    this.write(document);
+    const isLoaded = (line: { readonly message: string }): boolean => line.message === 'mesh file loaded';
+    await Promise.all(running.map((agent, i) => agent.line(isLoaded, 'line that the mesh was loaded', marks[i])));
+  }
+
   write(document: MeshDocument): void {
     const workloads = document.workloads ?? [...this.lab.pods.keys()].map((name) => this.workload(name));
     replaceFile(this.meshFile, JSON.stringify({ services: [], policies: [], ...document, workloads }, undefined, 1));
   }
 
+  /** Every pod of the lab as a workload, with `changes` to some of them. */
+  workloads(changes: Readonly<Record<string, MeshRecord>> = {}): MeshRecord[] {
+    return [...this.lab.pods.keys()].map((name) => this.workload(name, changes[name]));
+  }
+
   /** The record of a pod: HBONE unless its name starts with `outside`. */
-  workload(name: string, fields: MeshWorkload = {}): MeshWorkload {
+  workload(name: string, fields: MeshRecord = {}): MeshRecord {
     const pod = this.lab.pod(name);
     return {
       uid: `Kubernetes//Pod/${NAMESPACE}/${name}`,
@@ -238,7 +169,7 @@ export class TestMesh implements AsyncDisposable {
       workloadIps: pod.ips,
       protocol: name.startsWith('outside') ? 'TCP' : 'HBONE',
       node: pod.node,
-      workloadName: name,
+      workloadName: `${name}-deployment`,
       canonicalName: name,
       canonicalRevision: 'v1',
       services: {},
@@ -246,67 +177,79 @@ export class TestMesh implements AsyncDisposable {
     };
   }
 
-  /** Writes the pods files: exactly these pods are enrolled, each by the agent of its node. */
+  /** Exactly these pods are enrolled from now on, each by the agent of its node. */
   enrol(names: readonly string[]): void {
     for (const node of this.lab.nodes.keys()) {
-      const pods = names
-        .filter((name) => this.lab.pod(name).node === node)
-        .map((name) => ({
-          uid: `uid-${name}`,
-          name,
-          namespace: NAMESPACE,
-          serviceAccount: name,
-          netns: this.lab.pod(name).inside.path,
-        }));
+      const pods = names.filter((name) => this.pod(name).node === node).map((name) => this.podRecord(name));
       replaceFile(this.podsFile(node), JSON.stringify({ pods }));
     }
+    this.#enrolled = names;
   }
 
-  /** An application inside a pod, on all its addresses. */
-  serve(podName: string, port: number, onConnection: (socket: net.Socket) => void): void {
-    const pod = this.lab.pod(podName);
-    const { fd } = pod.inside.run(() =>
-      linuxSys.listenTcp(undefined, { address: pod.ips.some((ip) => ipFamily(ip) === 6) ? '::' : '0.0.0.0', port }),
-    );
+  podRecord(name: string): MeshRecord {
+    const netns = this.pod(name).inside.path;
+    return { uid: uidOf(name), name, namespace: NAMESPACE, serviceAccount: name, netns };
+  }
+
+  /** An application inside a pod, on all its addresses, until disposed. Half-open capable, reading. */
+  serve(podName: string, port: number, onConnection: (socket: net.Socket) => void): Disposable {
+    const address = this.lab.pod(podName).ips.some((ip) => ip.includes(':')) ? '::' : '0.0.0.0';
+    const { fd } = this.pod(podName).inside.run(() => linuxSys.listenTcp(undefined, { address, port, backlog: 1024 }));
+    const open = new Set<net.Socket>();
     const server = listenOn(fd, {
       onConnection: (socket) => {
-        socket.resume();
-        onConnection(socket);
+        open.add(socket);
+        socket.once('close', () => open.delete(socket));
+        onConnection(socket.resume());
       },
     });
-    this.#servers.push(server);
-  }
-
-  /** A connection from inside a pod, half-open capable, reading. */
-  async dial(podName: string, to: HostPort): Promise<net.Socket> {
-    const socket = await this.lab.pod(podName).inside.dial(to);
-    return socket.on('error', () => {});
+    const application = {
+      [Symbol.dispose](): void {
+        server.close();
+        for (const socket of open) socket.destroy();
+      },
+    };
+    return this.#undo.use(application);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const server of this.#servers) server.close();
-    await Promise.all([...this.agents.values()].map((agent) => agent[Symbol.asyncDispose]()));
-    this.lab[Symbol.dispose]();
+    await this.#undo.disposeAsync();
+  }
+
+  #enrolled: readonly string[] = [];
+
+  #enrolledOn(node: string): readonly string[] {
+    return this.#enrolled.filter((name) => this.pod(name).node === node);
   }
 }
 
-/** Sends `request` from a pod and resolves with all the answer; rejects when the connection is reset. */
-export async function ask(mesh: TestMesh, from: string, to: HostPort, request: string): Promise<string> {
-  const socket = await mesh.dial(from, to);
-  const chunks: Buffer[] = [];
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  socket.on('data', (chunk: Buffer) => chunks.push(chunk));
-  socket.on('end', () => resolve(Buffer.concat(chunks).toString()));
-  socket.on('error', reject);
-  socket.on('close', () => resolve(Buffer.concat(chunks).toString()));
-  socket.resume();
-  socket.end(request);
-  return await promise.finally(() => socket.destroy());
+/** One mesh for all tests of a file; none without root, when they are skipped. */
+export function meshForFile(options: MeshOptions = {}): () => TestMesh {
+  let mesh: TestMesh | undefined;
+  before(
+    async () => {
+      if (skipWithoutRoot === false) mesh = await TestMesh.start(options);
+    },
+    { timeout: START_TIMEOUT_MS },
+  );
+  after(async () => mesh?.[Symbol.asyncDispose]());
+  return () => {
+    if (mesh === undefined) throw new Error('the mesh of this file did not start');
+    return mesh;
+  };
+}
+
+export function identityOf(pod: string): string {
+  return `spiffe://cluster.local/ns/${NAMESPACE}/sa/${pod}`;
+}
+
+export function uidOf(pod: string): string {
+  return `uid-${pod}`;
 }
 
 /** Never half-written: readers of the file see the old or the new one. */
-function replaceFile(path: string, text: string): void {
-  mkdirSync(join(path, '..'), { recursive: true });
+export function replaceFile(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true });
   writeFileSync(`${path}.new`, text);
   renameSync(`${path}.new`, path);
 }
