@@ -84,7 +84,7 @@ export class H2Inbound implements H2FrameSink {
     else if (this.#core.streams.mayPeerOpen(streamId)) this.#onRequest(streamId, fields, isEndStream, isSelfDependent);
     else if (this.#core.streams.isIdle(streamId))
       throw connectionError(H2.protocolError, 'HEADERS on a wrong stream id');
-    else this.#onLateFrame(streamId);
+    else this.#onLateHeaders(streamId);
   }
 
   onReset(streamId: number, code: number): void {
@@ -207,15 +207,15 @@ export class H2Inbound implements H2FrameSink {
     }
   }
 
+  /** After a reset of ours the peer's frames are still on their way; on any other closed stream they are a fault. */
   #onLateData(streamId: number): void {
     this.#requireNotIdle(streamId, 'DATA');
-    this.#onLateFrame(streamId);
+    if (!this.#core.streams.wasReset(streamId)) this.#refuse(streamId, H2.streamClosed);
   }
 
-  /** After a reset of ours the peer's frames are still on their way; on any other closed stream they are a fault. */
-  #onLateFrame(streamId: number): void {
-    if (this.#core.streams.wasReset(streamId)) return;
-    this.#refuse(streamId, H2.streamClosed);
+  #onLateHeaders(streamId: number): void {
+    if (!this.#core.streams.wasReset(streamId)) throw connectionError(H2.streamClosed, 'HEADERS on a closed stream');
+    this.#core.abuse.spend('uselessFrames');
   }
 
   #requireNotIdle(streamId: number, frameName: string): void {

@@ -210,7 +210,8 @@ test('the limit of streams that a node:http2 server announces is kept', async ()
     stream.end();
     return reader;
   });
-  for (const reader of readers) assert.equal(await reader.closed, undefined);
+  // Not more is claimed: node:http2 counts a stream for a while after both ends have closed it, and then refuses.
+  for (const reader of readers) await reader.closed;
   assert.ok(most <= 3, `${most} streams at once`);
 });
 

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http2 from 'node:http2';
-import net from 'node:net';
+import type net from 'node:net';
+import type { Duplex } from 'node:stream';
 import tls from 'node:tls';
 import type { Clock } from '../../../src/base/clock.ts';
 import type { MeshError } from '../../../src/base/errors.ts';
@@ -22,7 +23,12 @@ import { meshCa } from '../../support/certs.ts';
 const IDENTITY = 'spiffe://cluster.local/ns/test/sa/peer';
 const ca = await meshCa('h2');
 const material = await ca.material(IDENTITY);
-const tlsOptions = { key: material.keyPem, cert: material.chainPem, ca: [...material.rootsPem], ALPNProtocols: ['h2'] };
+export const tlsOptions = {
+  key: material.keyPem,
+  cert: material.chainPem,
+  ca: [...material.rootsPem],
+  ALPNProtocols: ['h2'],
+};
 
 export interface TlsPair extends AsyncDisposable {
   readonly client: tls.TLSSocket;
@@ -63,7 +69,7 @@ export class Peer {
 
   constructor(
     role: 'client' | 'server',
-    socket: net.Socket,
+    socket: Duplex,
     options: {
       readonly onStream?: H2SessionHandlers['onStream'];
       readonly clock?: Clock;
