@@ -1,0 +1,65 @@
+/** `/config_dump` as the command line reads it: the fields it shows, decoded with care, since any agent may have written it. */
+import { type AdminAddress, getJson } from './admin-client.ts';
+
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+export interface MeshDump {
+  readonly workloads: readonly JsonObject[];
+  readonly services: readonly JsonObject[];
+  readonly policies: readonly JsonObject[];
+  readonly certificates: readonly JsonObject[];
+}
+
+export async function readMeshDump(admin: AdminAddress): Promise<MeshDump> {
+  const dump = objectOf(await getJson(admin, '/config_dump'));
+  return {
+    workloads: sorted(listOf(dump['workloads'])),
+    services: sorted(listOf(dump['services'])),
+    policies: sorted(listOf(dump['policies'])),
+    certificates: listOf(dump['certificates']),
+  };
+}
+
+/** Objects of a list; ztunnel's older dumps hold a map instead. Whatever is neither is left out. */
+export function listOf(value: unknown): readonly JsonObject[] {
+  const items: readonly unknown[] = Array.isArray(value) ? value : Object.values(objectOf(value));
+  return items.filter(isObject);
+}
+
+export function objectOf(value: unknown): JsonObject {
+  return isObject(value) ? value : {};
+}
+
+export function textOf(value: unknown): string {
+  return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? String(value) : '';
+}
+
+export function textsOf(value: unknown): readonly string[] {
+  return Array.isArray(value) ? value.map(textOf) : [];
+}
+
+/** What a waypoint reference means: the name of a service in the dump, `None`, or `NA` when the dump has no such thing. */
+export function waypointNames(services: readonly JsonObject[]): (owner: JsonObject) => string {
+  const names = new Map<string, string>();
+  for (const service of services) {
+    const name = textOf(service['name']);
+    const references = [`${textOf(service['namespace'])}/${textOf(service['hostname'])}`, ...textsOf(service['vips'])];
+    for (const reference of references) if (!names.has(reference)) names.set(reference, name);
+  }
+  return ({ waypoint }) => (isObject(waypoint) ? (names.get(textOf(waypoint['destination'])) ?? 'NA') : 'None');
+}
+
+/** Objects of one namespace, or all. */
+export function inNamespace(items: readonly JsonObject[], namespace: string | undefined): readonly JsonObject[] {
+  return namespace === undefined ? items : items.filter((item) => item['namespace'] === namespace);
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** By namespace, then name. */
+function sorted(items: readonly JsonObject[]): readonly JsonObject[] {
+  const key = (item: JsonObject) => `${textOf(item['namespace'])}\n${textOf(item['name'])}`;
+  return items.toSorted((a, b) => (key(a) < key(b) ? -1 : Number(key(a) > key(b))));
+}

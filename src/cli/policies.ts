@@ -1,0 +1,41 @@
+/** `culvert policies`: who may talk to whom (columns of facts/operations.md §7.1, and whether each is enforced). */
+import type { Command } from 'commander';
+import { inNamespace, type JsonObject, readMeshDump, textOf } from './mesh-dump.ts';
+import type { Cell } from './table.ts';
+import type { Terminal } from './terminal.ts';
+import { namespaceOption, print, tableText, type ViewOptions, viewCommand } from './view-command.ts';
+
+const HEADER = ['NAMESPACE', 'POLICY NAME', 'ACTION', 'SCOPE', 'STATUS'];
+
+const EXAMPLES = `  $ culvert policies
+  $ culvert policies --namespace shop --output yaml     (with the rules)
+
+A policy that could not be understood is Rejected: what it selects refuses all connections until it is repaired.`;
+
+export function policiesCommand(terminal: Terminal): Command {
+  return viewCommand('policies', 'list the authorization policies in force', EXAMPLES)
+    .aliases(['policy', 'pol', 'p'])
+    .addOption(namespaceOption())
+    .action(async (options: ViewOptions) => {
+      const wanted = inNamespace((await readMeshDump(options.admin)).policies, options.namespace);
+      print(terminal, options.output, wanted, () =>
+        tableText(terminal, HEADER, wanted.map(row), 'No policies found: every connection is allowed.'),
+      );
+    });
+}
+
+function row(policy: JsonObject): readonly Cell[] {
+  return [
+    textOf(policy['namespace']),
+    textOf(policy['name']),
+    textOf(policy['action']),
+    textOf(policy['scope']),
+    statusCell(policy),
+  ];
+}
+
+function statusCell(policy: JsonObject): Cell {
+  const why = textOf(policy['rejected']);
+  if (why !== '') return { text: `Rejected: ${why}`, colour: 'red' };
+  return policy['dryRun'] === true ? { text: 'Dry run', colour: 'yellow' } : 'Enforced';
+}

@@ -1,0 +1,82 @@
+/** The `culvert` program: all commands, and one place that turns what went wrong into a message and an exit code. */
+import { Command, CommanderError } from 'commander';
+import { MeshError, messageOf } from '../base/errors.ts';
+import { certificatesCommand } from './certificates.ts';
+import { connectionsCommand } from './connections.ts';
+import { CliError, EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE } from './exit-codes.ts';
+import { explainCommand } from './explain.ts';
+import { logCommand } from './log-level.ts';
+import { policiesCommand } from './policies.ts';
+import { servicesCommand } from './services.ts';
+import { statusCommand } from './status.ts';
+import type { Terminal } from './terminal.ts';
+import { workloadsCommand } from './workloads.ts';
+
+export interface ProgramOptions {
+  readonly version: string;
+  readonly terminal: Terminal;
+  /** Commands that run something (`agent`, `demo`); they write to the process by themselves. */
+  readonly roles: readonly Command[];
+}
+
+const EXAMPLES = `
+Examples:
+  $ culvert status                  what this node does
+  $ culvert connections --refused   what was refused lately
+  $ culvert explain CV-POLICY-DENY  what a reason code means
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 69 the agent cannot be reached, 78 wrong configuration.`;
+
+/** Runs one command line (without node and script) and resolves with its exit code. */
+export async function run(argv: readonly string[], options: ProgramOptions): Promise<number> {
+  const { terminal } = options;
+  try {
+    await programOf(options).parseAsync([...argv], { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return usageExit(error);
+    terminal.err(`culvert: ${errorText(error)}\n`);
+    return exitCodeOf(error);
+  }
+}
+
+function programOf({ version, terminal, roles }: ProgramOptions): Command {
+  const program = new Command('culvert')
+    .description('a zero-trust tunnel under every pod: the node agent and what an operator asks it')
+    .version(version, '-V, --version', 'print the version')
+    .addHelpText('after', EXAMPLES);
+  const views = [
+    statusCommand(terminal),
+    workloadsCommand(terminal),
+    servicesCommand(terminal),
+    policiesCommand(terminal),
+    certificatesCommand(terminal),
+    connectionsCommand(terminal),
+    explainCommand(terminal),
+    logCommand(terminal),
+  ];
+  for (const command of [...roles, ...views]) program.addCommand(command);
+  for (const command of [program, ...program.commands]) {
+    command.exitOverride();
+    command.showSuggestionAfterError();
+    command.configureOutput({ writeOut: (text) => terminal.out(text), writeErr: (text) => terminal.err(text) });
+  }
+  return program;
+}
+
+/** `--help` and `--version` are not errors; everything else that commander refuses is wrong usage. */
+function usageExit({ exitCode }: CommanderError): number {
+  return exitCode === 0 ? 0 : EXIT_USAGE;
+}
+
+/** Nobody foresaw any other error: its stack is the only clue. */
+function errorText(error: unknown): string {
+  if (error instanceof CliError) return error.message;
+  if (error instanceof MeshError) return `${error.code}: ${error.message}`;
+  return error instanceof Error ? String(error.stack) : messageOf(error);
+}
+
+function exitCodeOf(error: unknown): number {
+  if (error instanceof CliError) return error.exitCode;
+  return error instanceof MeshError && error.code === 'CV-CONFIG' ? EXIT_CONFIG : EXIT_FAILURE;
+}

@@ -1,0 +1,125 @@
+/** `culvert status`: one page about one agent. */
+import type { Command } from 'commander';
+import type { StatusView } from '../agent/admin-views.ts';
+import { REASONS } from '../base/reasons.ts';
+import { getJson } from './admin-client.ts';
+import { durationText } from './durations.ts';
+import { type Cell, renderFacts, renderTable } from './table.ts';
+import { hasColour, type Terminal } from './terminal.ts';
+import { namespaceOption, print, type ViewOptions, viewCommand } from './view-command.ts';
+
+const EXAMPLES = `  $ culvert status
+  $ culvert status --namespace shop
+  $ culvert status --output json | jq .pending`;
+
+export function statusCommand(terminal: Terminal): Command {
+  return viewCommand(
+    'status',
+    'show what the agent does: readiness, pods, mesh source, certificates, refusals',
+    EXAMPLES,
+  )
+    .addOption(namespaceOption())
+    .action(async (options: ViewOptions) => {
+      const all = (await getJson(options.admin, '/status')) as StatusView;
+      const pods = all.pods.filter(({ namespace }) => namespace === (options.namespace ?? namespace));
+      const view = { ...all, pods };
+      print(terminal, options.output, view, () => page(view, terminal.nowMs(), hasColour(terminal)));
+    });
+}
+
+/** Facts first, then one table per list; empty lists are left out. */
+function page(view: StatusView, nowMs: number, isColoured: boolean): string {
+  const tables = [
+    podTable(view),
+    {
+      header: ['LISTENER', 'ADDRESS'],
+      rows: view.listeners.map(({ component, address }): readonly Cell[] => [component, address]),
+    },
+    refusedTable(view),
+    {
+      header: ['WORKER', 'STATE', 'CONNECTIONS'],
+      rows: view.workers.map((worker): readonly Cell[] => [worker.name, worker.state, String(worker.connections)]),
+    },
+  ];
+  const filled = tables.filter(({ rows }) => rows.length > 0);
+  const texts = filled.map(({ header, rows }) => renderTable(header, rows, isColoured));
+  return [renderFacts(factsOf(view, nowMs), isColoured), ...texts].join('\n');
+}
+
+function factsOf(view: StatusView, nowMs: number): readonly (readonly [string, Cell])[] {
+  const { mesh } = view;
+  return [
+    ['Node', view.node],
+    ['Version', view.version],
+    ['Uptime', `${durationText(view.uptimeSeconds * 1_000)} (since ${view.startedAt})`],
+    ['Ready', readyCell(view)],
+    ['Pods', podsText(view)],
+    ['Mesh source', `${mesh.source}, ${mesh.lastLoadAt === undefined ? 'never loaded' : `loaded ${mesh.lastLoadAt}`}`],
+    ...(mesh.lastError === undefined ? [] : [['Mesh error', { text: mesh.lastError, colour: 'red' }] as const]),
+    ['Mesh state', `${count(mesh.workloads, 'workload')}, ${count(mesh.services, 'service')}, ${policiesText(view)}`],
+    ['Certificates', certificatesCell(view, nowMs)],
+    ['Connections', connectionsText(view)],
+  ];
+}
+
+function readyCell({ isReady, pending }: StatusView): Cell {
+  return isReady ? { text: 'yes', colour: 'green' } : { text: `no, pending: ${pending.join(', ')}`, colour: 'red' };
+}
+
+function podsText({ pods }: StatusView): string {
+  const up = pods.filter(({ state }) => state === 'Up').length;
+  return `${up} up, ${pods.length - up} pending`;
+}
+
+function policiesText({ mesh }: StatusView): string {
+  const policies = count(mesh.policies, 'policy', 'policies');
+  return mesh.rejectedPolicies === 0
+    ? policies
+    : `${policies} (${mesh.rejectedPolicies} rejected, see culvert policies)`;
+}
+
+function certificatesCell({ certificates }: StatusView, nowMs: number): Cell {
+  const { total, unavailable, soonestExpiry } = certificates;
+  const leftMs = soonestExpiry === undefined ? undefined : Date.parse(soonestExpiry) - nowMs;
+  const expiry = leftMs === undefined ? '' : `, soonest expiry ${soonestExpiry} (${expiryText(leftMs)})`;
+  const text = `${total} held${unavailable === 0 ? '' : `, ${unavailable} unavailable`}${expiry}`;
+  return unavailable > 0 || (leftMs ?? 1) <= 0 ? { text, colour: 'red' } : text;
+}
+
+function expiryText(leftMs: number): string {
+  return leftMs > 0 ? `in ${durationText(leftMs)}` : `${durationText(-leftMs)} ago`;
+}
+
+function connectionsText({ connections }: StatusView): string {
+  const refused = Object.values(connections.refused).reduce((sum, number) => sum + number, 0);
+  return `${connections.live} open, ${connections.opened} since the start, ${refused} refused or cut`;
+}
+
+function podTable({ pods }: StatusView) {
+  const rows = pods.map((pod): readonly Cell[] => [
+    pod.namespace,
+    pod.name,
+    pod.serviceAccount,
+    { text: pod.state, colour: pod.state === 'Up' ? 'green' : 'yellow' },
+    String(pod.repairs),
+    pod.lastError === undefined ? '' : `${pod.lastError.code}: ${pod.lastError.message}`,
+  ]);
+  return { header: ['NAMESPACE', 'POD NAME', 'SERVICE ACCOUNT', 'STATE', 'REPAIRS', 'LAST ERROR'], rows };
+}
+
+/** Most frequent first. A newer agent may know codes that this program does not. */
+function refusedTable({ connections }: StatusView) {
+  const causes: Readonly<Record<string, { readonly cause: string }>> = REASONS;
+  const rows = Object.entries(connections.refused)
+    .toSorted(([, a], [, b]) => b - a)
+    .map(([code, number]): readonly Cell[] => [
+      { text: code, colour: 'red' },
+      String(number),
+      causes[code]?.cause ?? '',
+    ]);
+  return { header: ['REFUSED', 'COUNT', 'CAUSE (culvert explain <code>)'], rows };
+}
+
+function count(number: number, one: string, many = `${one}s`): string {
+  return `${number} ${number === 1 ? one : many}`;
+}

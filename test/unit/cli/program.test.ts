@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { test } from 'node:test';
+import { culvert, fakeAgent } from './cli-fixture.ts';
+
+const usage: readonly { claim: string; argv: readonly string[]; err: RegExp }[] = [
+  { claim: 'no command', argv: [], err: /^Usage: culvert / },
+  { claim: 'an unknown command', argv: ['stauts'], err: /unknown command 'stauts'\n\(Did you mean status\?\)/ },
+  { claim: 'an unknown option', argv: ['status', '--adnim', 'x'], err: /unknown option '--adnim'/ },
+  { claim: 'an admin address without a port', argv: ['status', '--admin', 'node-1'], err: /It must be host:port/ },
+  { claim: 'an admin port that is none', argv: ['status', '--admin', '[::1]:70000'], err: /It must be host:port/ },
+  { claim: 'an unknown form', argv: ['status', '-o', 'xml'], err: /Allowed choices are table, json, yaml/ },
+  { claim: 'an argument too many', argv: ['status', 'x'], err: /too many arguments/ },
+  { claim: 'explain without a subject', argv: ['explain'], err: /name a reason code or a connection id/ },
+  { claim: 'an unknown reason code', argv: ['explain', 'cv-x'], err: /there is no reason code CV-X/ },
+];
+
+for (const { claim, argv, err } of usage) {
+  test(`${claim} is wrong usage: exit code 2 and nothing on standard output`, async () => {
+    const ran = await culvert(argv);
+    assert.equal(ran.code, 2);
+    assert.equal(ran.out, '');
+    assert.match(ran.err, err);
+  });
+}
+
+test('an agent that does not answer is exit code 69 with what to check', async () => {
+  await using agent = await fakeAgent({});
+  const { admin } = agent;
+  await agent[Symbol.asyncDispose]();
+  assert.deepEqual(await culvert(['status', '--admin', admin]), {
+    code: 69,
+    out: '',
+    err: `culvert: cannot reach an agent at ${admin}: connect ECONNREFUSED ${admin}
+  - is the agent running here? Start it with: culvert agent
+  - does it use another admin port? Name it with: --admin <host:port>
+  - is it in another network namespace? Run this command there: nsenter --net=<path> culvert …
+  - is it a pod? Forward the port first: kubectl port-forward <agent pod> 15000
+`,
+  });
+});
+
+test('an answer that is no JSON is a failure that says so', async () => {
+  await using agent = await fakeAgent({ '/status': '<html>' });
+  const { code, err } = await agent.ask(['status']);
+  assert.equal(code, 1);
+  assert.match(err, /did not answer \/status with JSON; is it a Culvert agent\?/);
+});
+
+test('help and version are not errors', async () => {
+  assert.deepEqual(await culvert(['--version']), { code: 0, out: '9.8.7\n', err: '' });
+  const { code, out, err } = await culvert(['--help']);
+  assert.deepEqual([code, err], [0, '']);
+  for (const command of [
+    'status',
+    'workloads',
+    'services',
+    'policies',
+    'certificates',
+    'connections',
+    'explain',
+    'log',
+  ]) {
+    assert.match(out, new RegExp(`^  ${command}\\b`, 'm'));
+    const help = await culvert([command, '--help']);
+    assert.equal(help.code, 0);
+    assert.match(help.out, new RegExp(`Examples:\n  \\$ culvert ${command}`));
+  }
+});
+
+test('log shows, changes and resets the filter of the agent', async () => {
+  await using agent = await fakeAgent({ '/logging': 'current log level is info\n' });
+  for (const argv of [['log'], ['log', 'access=debug,info'], ['log', 'warn', '--reset'], ['log', '-r']]) {
+    assert.deepEqual(await agent.ask(argv), { code: 0, out: 'current log level is info\n', err: '' });
+  }
+  assert.deepEqual(agent.asked, [
+    'POST /logging',
+    'POST /logging?level=access%3Ddebug%2Cinfo',
+    'POST /logging?level=warn&reset=',
+    'POST /logging?reset=',
+  ]);
+});
+
+test('a level that the agent refuses is wrong usage', async () => {
+  await using agent = await fakeAgent({ '/logging': 'Invalid level provided: loud\n\nusage' });
+  assert.deepEqual(await agent.ask(['log', 'loud']), {
+    code: 2,
+    out: '',
+    err: 'culvert: Invalid level provided: loud\n',
+  });
+});
+
+test('a reader that goes away ends the program quietly', async () => {
+  const child = spawn(process.execPath, ['src/cli/main.ts', 'explain', '--list', '-o', 'json'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let complaint = '';
+  child.stderr.on('data', (chunk: Buffer) => (complaint += chunk.toString()));
+  child.stdout.destroy();
+  const [code] = await once(child, 'close');
+  assert.equal(complaint, '');
+  assert.equal(code, 0);
+});
