@@ -30,7 +30,6 @@ export function run(argv: readonly string[], place?: Place, timeoutMs = 60_000):
 
 export interface Daemon {
   readonly pid: number;
-  readonly stdin: NodeJS.WritableStream;
   readonly logPath: string;
   hasExited(): boolean;
 }
@@ -55,7 +54,7 @@ export interface DaemonOptions {
 export function startDaemon(cleanup: Cleanup, argv: readonly string[], options: DaemonOptions): Daemon {
   const [file = '', ...args] = placed(options.place, argv);
   const log = openSync(options.logPath, 'a');
-  const child = spawn(file, args, { stdio: ['pipe', log, log], env: { ...process.env, ...options.env } });
+  const child = spawn(file, args, { stdio: ['ignore', log, log], env: { ...process.env, ...options.env } });
   const pid = child.pid;
   if (pid === undefined) throw new Error(`cannot start ${file}`);
   let exited = false;
@@ -65,7 +64,7 @@ export function startDaemon(cleanup: Cleanup, argv: readonly string[], options: 
   cleanup.add(() => {
     if (!exited) killTree(pid);
   });
-  return { pid, stdin: child.stdin, logPath: options.logPath, hasExited: () => exited };
+  return { pid, logPath: options.logPath, hasExited: () => exited };
 }
 
 /** Ends a daemon politely, so that a CPU profile or a pid file is written. */

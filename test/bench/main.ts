@@ -5,13 +5,20 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makePeerCertificates, type PeerCertificates } from './certificates.ts';
 import { Cleanup } from './cleanup.ts';
-import { applicationFiles, type ColumnName, type ColumnSetup, type Running, startApplications } from './columns/column.ts';
+import {
+  applicationFiles,
+  type ColumnName,
+  type ColumnSetup,
+  type Running,
+  startApplications,
+} from './columns/column.ts';
 import { startCulvert } from './columns/culvert.ts';
 import { startDirect } from './columns/direct.ts';
 import { HAPROXY } from './columns/haproxy.ts';
 import { NGINX } from './columns/nginx.ts';
 import { startPeer } from './columns/peers.ts';
 import { Samples } from './metrics.ts';
+import { Noise } from './noise.ts';
 import { HELP, type Options, parseOptions, type ScenarioName } from './options.ts';
 import { ensureTools } from './packages.ts';
 import { renderChart } from './report/chart.ts';
@@ -80,7 +87,8 @@ async function prepare(name: ColumnName, index: number, base: Base): Promise<sce
 }
 
 async function measure(benches: Benches, options: Options): Promise<void> {
-  for (const bench of benches.values()) await scenario.warmUp(bench);
+  progress('warm up');
+  await Promise.all([...benches.values()].map(scenario.warmUp));
   const measuresMemory = options.scenarios.includes('memory');
   for (const [name, bench] of benches) {
     if (!measuresMemory) break;
@@ -109,11 +117,14 @@ async function bench(options: Options, cleanup: Cleanup): Promise<void> {
   const base: Base = { options, cleanup, topology, directory, certificates };
 
   const benches = new Map<ColumnName, scenario.Bench>();
-  for (const [index, name] of options.columns.entries()) benches.set(name, await prepare(name, index + 1, base));
+  const prepared = options.columns.map(async (name, index) => [name, await prepare(name, index + 1, base)] as const);
+  for (const [name, each] of await Promise.all(prepared)) benches.set(name, each);
+  const noise = new Noise();
   await measure(benches, options);
+  const othersShare = noise.othersShare();
 
   const results = new Map([...benches].map(([name, each]) => [name, each.samples]));
-  const machine = await describeMachine();
+  const machine = { ...(await describeMachine()), othersShare };
   if (options.svgPath !== undefined) writeFileSync(options.svgPath, renderChart(results, machine));
   const report = options.isJson ? renderJson(results, machine) : `${machineLine(machine)}\n\n${renderTable(results)}`;
   process.stdout.write(`${report}\n`);

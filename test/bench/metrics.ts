@@ -24,7 +24,14 @@ export const METRICS = {
   p99Us64: { title: 'p99 of 1 KiB, 64 connections', unit: 'µs', digits: 0, better: 'less', targetRatio: 1 },
   connectionsPerSecond: { title: 'new connections', unit: '1/s', digits: 0, better: 'more', targetRatio: 1.3 },
   cpuPerGib: { title: 'CPU per GiB', unit: 's', digits: 2, better: 'less', targetRatio: 1.2, isOfProxies: true },
-  cpuPer100k: { title: 'CPU per 100k requests', unit: 's', digits: 2, better: 'less', targetRatio: 1.2, isOfProxies: true },
+  cpuPer100k: {
+    title: 'CPU per 100k requests',
+    unit: 's',
+    digits: 2,
+    better: 'less',
+    targetRatio: 1.2,
+    isOfProxies: true,
+  },
   cpuPer1kConnections: { title: 'CPU per 1k new connections', unit: 's', digits: 2, better: 'less', isOfProxies: true },
   rssStartMib: { title: 'RSS at start, both proxies', unit: 'MiB', digits: 0, better: 'less', isOfProxies: true },
   idleKib: {

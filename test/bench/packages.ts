@@ -1,7 +1,7 @@
 /** The Debian tools of the bench: installs what is missing, or names the line that would. */
 import { existsSync } from 'node:fs';
-import { run } from './command.ts';
 import type { ColumnName } from './columns/column.ts';
+import { run } from './command.ts';
 
 interface Tool {
   readonly package: string;
@@ -15,6 +15,7 @@ const TOOLS: readonly Tool[] = [
   { package: 'iproute2', path: '/usr/sbin/ip' },
   { package: 'procps', path: '/usr/sbin/sysctl' },
   { package: 'wrk', path: '/usr/bin/wrk' },
+  { package: 'nghttp2-client', path: '/usr/bin/h2load' },
   { package: 'iperf3', path: '/usr/bin/iperf3' },
   { package: 'nginx-light', path: '/usr/sbin/nginx' },
   { package: 'openssl', path: '/usr/bin/openssl' },
@@ -24,7 +25,8 @@ const TOOLS: readonly Tool[] = [
 ];
 
 export async function ensureTools(columns: readonly ColumnName[]): Promise<void> {
-  if (process.platform !== 'linux' || process.getuid?.() !== 0) throw new Error('the bench needs root on Linux: sudo npm run bench');
+  if (process.platform !== 'linux' || process.getuid?.() !== 0)
+    throw new Error('the bench needs root on Linux: sudo npm run bench');
   const needed = TOOLS.filter((tool) => tool.column === undefined || columns.includes(tool.column));
   const missing = needed.filter((tool) => !existsSync(tool.path)).map((tool) => tool.package);
   if (missing.length === 0) return;

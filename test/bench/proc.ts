@@ -64,3 +64,11 @@ export function memory(roots: readonly number[]): Memory {
   }
   return sum;
 }
+
+/** CPU seconds the whole machine has spent working, whoever asked: user to steal, without idle and iowait. */
+export function machineCpuSeconds(): number {
+  const fields =
+    (readOrUndefined('/proc/stat') ?? '').split('\n', 1)[0]?.trim().split(/\s+/).slice(1).map(Number) ?? [];
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = fields;
+  return (user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND;
+}

@@ -69,8 +69,14 @@ export function applicationFiles(directory: string): Readonly<Record<string, str
 export async function startApplications(setup: ColumnSetup): Promise<void> {
   const { cleanup, directory, pods } = setup;
   const place = pods.server;
-  const http = startDaemon(cleanup, ['nginx', '-c', `${directory}/app.conf`], { place, logPath: `${directory}/app.log` });
-  const iperf = startDaemon(cleanup, ['iperf3', '-s', '-p', String(IPERF_PORT)], { place, logPath: `${directory}/iperf.log` });
+  const http = startDaemon(cleanup, ['nginx', '-c', `${directory}/app.conf`], {
+    place,
+    logPath: `${directory}/app.log`,
+  });
+  const iperf = startDaemon(cleanup, ['iperf3', '-s', '-p', String(IPERF_PORT)], {
+    place,
+    logPath: `${directory}/iperf.log`,
+  });
   await until('the applications', [http, iperf], async () => {
     await expectListening(place, HTTP_PORT);
     await expectListening(place, IPERF_PORT);

@@ -40,7 +40,16 @@ function startAgent(setup: ColumnSetup, role: Role, nodeOptions: string): Daemon
   writeFileSync(at('mesh.yaml'), meshFile(setup.pods));
   writeFileSync(at(`pods-${role}.yaml`), podsFile(role, pod));
   const argv = [process.execPath, CLI, 'agent', '--node', `bench-${role}`, '--mesh-file', at('mesh.yaml')];
-  argv.push('--pods', at(`pods-${role}.yaml`), '--ca-dir', at('ca'), '--run-dir', at(`run-${role}`), '--log-level', 'warn');
+  argv.push(
+    '--pods',
+    at(`pods-${role}.yaml`),
+    '--ca-dir',
+    at('ca'),
+    '--run-dir',
+    at(`run-${role}`),
+    '--log-level',
+    'warn',
+  );
   const env = nodeOptions === '' ? {} : { NODE_OPTIONS: nodeOptions };
   return startDaemon(setup.cleanup, argv, { place: pod.node, logPath: at(`agent-${role}.log`), env });
 }

@@ -1,7 +1,7 @@
 /** The nginx pair: the `stream` module as TCP proxy, TLS with a client certificate across. */
 import { existsSync } from 'node:fs';
-import { CIPHER_SUITE, HOPS, type Peer } from './peers.ts';
 import type { ColumnSetup } from './column.ts';
+import { CIPHER_SUITE, HOPS, type Peer } from './peers.ts';
 
 const STREAM_MODULE = '/usr/lib/nginx/modules/ngx_stream_module.so';
 

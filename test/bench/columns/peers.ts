@@ -10,7 +10,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { PeerCertificates } from '../certificates.ts';
 import { startDaemon, until } from '../command.ts';
-import { type ColumnSetup, HTTP_PORT, IPERF_PORT, expectListening, type Running } from './column.ts';
+import { type ColumnSetup, expectListening, HTTP_PORT, IPERF_PORT, type Running } from './column.ts';
 
 /** What Node (OpenSSL) and therefore Culvert agree on by default. */
 export const CIPHER_SUITE = 'TLS_AES_256_GCM_SHA384';

@@ -1,6 +1,6 @@
 /**
- * Opens N connections, makes one 1 KiB exchange on each, prints `HELD N` and keeps them idle until its standard input
- * ends. Runs in the client pod; its own cost is not measured. Usage: hold-idle.ts <host> <port> <connections>
+ * Opens N connections, makes one 1 KiB exchange on each, prints `HELD N` and keeps them idle until it is
+ * stopped. Runs in the client pod; its own cost is not measured. Usage: hold-idle.ts <host> <port> <connections>
  */
 import net from 'node:net';
 
@@ -37,7 +37,3 @@ async function openInTurn(): Promise<void> {
 let started = 0;
 await Promise.all(Array.from({ length: MAX_IN_FLIGHT }, openInTurn));
 process.stdout.write(`HELD ${sockets.length}\n`);
-process.stdin.resume();
-process.stdin.once('end', () => {
-  for (const socket of sockets) socket.removeAllListeners('close').destroy();
-});

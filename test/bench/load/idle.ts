@@ -1,9 +1,10 @@
 /** Holds idle connections open while memory is read. */
-import type { Address } from '../columns/column.ts';
+
+import { readFileSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Cleanup } from '../cleanup.ts';
+import type { Address } from '../columns/column.ts';
 import { type Daemon, type Place, startDaemon, stopDaemon, until } from '../command.ts';
-import { readFileSync, rmSync } from 'node:fs';
 
 const HOLDER = fileURLToPath(new URL('hold-idle.ts', import.meta.url));
 

@@ -1,8 +1,8 @@
 /** The chart of the README: one small bar chart per figure, SVG by hand, legible on a light and on a dark page. */
 import type { ColumnName } from '../columns/column.ts';
-import { metric, type MetricName } from '../metrics.ts';
+import { type MetricName, metric } from '../metrics.ts';
 import { compare, formatted, type Results, type Row } from './comparison.ts';
-import { type Machine, machineLine } from './machine.ts';
+import { type Conditions, machineLine } from './machine.ts';
 
 /** Those a reader compares proxies by; the table has the rest. */
 const CHARTED: readonly MetricName[] = [
@@ -68,7 +68,7 @@ function panel(row: Row, columns: readonly ColumnName[], box: Box): string {
   return [heading, ...bars].join('\n');
 }
 
-export function renderChart(results: Results, machine: Machine): string {
+export function renderChart(results: Results, machine: Conditions): string {
   const columns = [...results.keys()];
   const rows = compare(results).filter((row) => CHARTED.includes(row.name));
   const panelHeight = TITLE_HEIGHT + columns.length * BAR_PITCH + 14;

@@ -1,9 +1,9 @@
 /** Every sample and every verdict as JSON, for machines and for later comparison. */
 import { METRIC_NAMES, metric } from '../metrics.ts';
 import { compare, type Results } from './comparison.ts';
-import type { Machine } from './machine.ts';
+import type { Conditions } from './machine.ts';
 
-export function renderJson(results: Results, machine: Machine): string {
+export function renderJson(results: Results, machine: Conditions): string {
   const samples = [...results].map(([column, of]) => [
     column,
     Object.fromEntries(METRIC_NAMES.filter((name) => of.of(name).length > 0).map((name) => [name, of.of(name)])),

@@ -1,6 +1,7 @@
 /** What the figures were taken on: without it no figure means anything. */
-import { availableParallelism, cpus, release, totalmem } from 'node:os';
+
 import { existsSync } from 'node:fs';
+import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import { run } from '../command.ts';
 
 export interface Machine {
@@ -11,6 +12,11 @@ export interface Machine {
   readonly node: string;
   readonly haproxy: string;
   readonly nginx: string;
+}
+
+export interface Conditions extends Machine {
+  /** The share of all cores that processes outside the bench used meanwhile. */
+  readonly othersShare: number;
 }
 
 async function version(argv: readonly [string, ...string[]]): Promise<string> {
@@ -32,7 +38,8 @@ export async function describeMachine(): Promise<Machine> {
   };
 }
 
-export function machineLine(machine: Machine): string {
-  const { cpu, cores, memoryGib, kernel, node, haproxy, nginx } = machine;
-  return `${cores} cores of ${cpu}, ${memoryGib} GiB, Linux ${kernel}; Node ${node}, HAProxy ${haproxy}, nginx ${nginx}`;
+export function machineLine(machine: Conditions): string {
+  const { cpu, cores, memoryGib, kernel, node, haproxy, nginx, othersShare } = machine;
+  const noise = `${(othersShare * 100).toFixed(0)} % of the machine used by others`;
+  return `${cores} cores of ${cpu}, ${memoryGib} GiB, Linux ${kernel}; Node ${node}, HAProxy ${haproxy}, nginx ${nginx}; ${noise}`;
 }
