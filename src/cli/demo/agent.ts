@@ -6,7 +6,7 @@ import http from 'node:http';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { LabNode } from '../lab/lab.ts';
-import { until } from './waiting.ts';
+import { until, within } from './waiting.ts';
 
 /** Runs from sources and from `dist/` alike. */
 export const PROGRAM = fileURLToPath(new URL(`../main${path.extname(import.meta.url)}`, import.meta.url));
@@ -24,6 +24,11 @@ export interface AgentFiles {
   readonly ca: string;
   /** Of this agent alone. */
   readonly folder: string;
+}
+
+interface HttpAnswer {
+  readonly status: number;
+  readonly body: string;
 }
 
 export class Agent {
@@ -101,8 +106,8 @@ export class Agent {
   }
 
   async #isReady(): Promise<true | undefined> {
-    const code = this.#child?.exitCode ?? undefined;
-    if (code !== undefined) throw new Error(`the agent of ${this.node.name} ended with exit code ${code}`);
+    const code = this.#child?.exitCode ?? this.#child?.signalCode ?? undefined;
+    if (code !== undefined) throw new Error(`the agent of ${this.node.name} ended with ${code}`);
     try {
       return (await this.#httpGet(READINESS_PORT, '/healthz/ready')).status === 200 || undefined;
     } catch {
@@ -110,17 +115,11 @@ export class Agent {
     }
   }
 
-  async #httpGet(port: number, url: string): Promise<{ readonly status: number; readonly body: string }> {
+  async #httpGet(port: number, url: string): Promise<HttpAnswer> {
     const socket = await this.node.inside.dial({ ip: '127.0.0.1', port });
-    const { promise, resolve, reject } = Promise.withResolvers<{ status: number; body: string }>();
-    const request = http.get({
-      path: url,
-      host: 'localhost',
-      timeout: HTTP_TIMEOUT_MS,
-      createConnection: () => socket,
-    });
+    const { promise, resolve, reject } = Promise.withResolvers<HttpAnswer>();
+    const request = http.get({ path: url, host: 'localhost', createConnection: () => socket.resume() });
     request.on('error', reject);
-    request.on('timeout', () => request.destroy(new Error('no answer in time')));
     request.on('response', (response) => {
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -128,7 +127,7 @@ export class Agent {
       response.on('error', reject);
     });
     try {
-      return await promise;
+      return await within(promise, HTTP_TIMEOUT_MS, `port ${port} of the agent gives no answer`);
     } finally {
       socket.destroy();
     }

@@ -159,8 +159,10 @@ class Guard {
 
   remove(): void {
     if (!this.#isArmed) return;
-    this.release();
+    this.#isArmed = false;
+    // The handlers stay until the end: a second signal in the middle would kill us with the work half done.
     removeLab(this.#id);
+    this.release();
   }
 
   release(): void {
