@@ -15,7 +15,7 @@ export interface PolicySet {
   readonly missing: readonly string[];
 }
 
-export interface PolicyMatch {
+interface PolicyMatch {
   /** `namespace/name`. */
   readonly policy: string;
   /** Position of the matching rule, from 0. */

@@ -6,7 +6,7 @@ import { type Match, type Policy, policyKey, type RejectedPolicy, type StringMat
 import { type Endpoint, type GatewayAddress, type Service, serviceKey, type Workload } from './workload.ts';
 
 /** Plain JSON. Fields that hold `undefined` are absent once serialized. */
-export type Json = string | number | boolean | undefined | readonly Json[] | { readonly [key: string]: Json };
+type Json = string | number | boolean | undefined | readonly Json[] | { readonly [key: string]: Json };
 
 export interface MeshDump {
   readonly policies: readonly Json[];
@@ -32,7 +32,7 @@ export function dumpMesh(index: MeshIndex): MeshDump {
   };
 }
 
-export function dumpWorkload(workload: Workload): { readonly [key: string]: Json } {
+function dumpWorkload(workload: Workload): { readonly [key: string]: Json } {
   const { region, zone, subzone } = workload.locality;
   const hasLocality = region !== '' || zone !== '' || subzone !== '';
   return {
@@ -64,7 +64,7 @@ export function dumpWorkload(workload: Workload): { readonly [key: string]: Json
   };
 }
 
-export function dumpService(index: MeshIndex, service: Service): { readonly [key: string]: Json } {
+function dumpService(index: MeshIndex, service: Service): { readonly [key: string]: Json } {
   const endpoints = [...index.endpoints(service)].map((workload) => endpointOf(serviceKey(service), workload));
   const { mode, routingPreferences, healthPolicy } = service.loadBalancer;
   const isDefaultBalancer = mode === 'Standard' && routingPreferences.length === 0 && healthPolicy === 'OnlyHealthy';
@@ -88,7 +88,7 @@ export function dumpService(index: MeshIndex, service: Service): { readonly [key
   };
 }
 
-export function dumpPolicy(policy: Policy): { readonly [key: string]: Json } {
+function dumpPolicy(policy: Policy): { readonly [key: string]: Json } {
   const { name, namespace, scope, action, dryRun } = policy;
   return {
     name,

@@ -10,7 +10,7 @@ import { chooseWaypoint, hasWaypoint, isFromWaypoint, waypointInstance } from '.
 import type { GatewayAddress, Service, Workload } from './workload.ts';
 
 /** TCP port of every HBONE listener (datapath.md §0). */
-export const HBONE_PORT = 15_008;
+const HBONE_PORT = 15_008;
 
 export interface OutboundRequest {
   /** The captured pod: known from its netns, not from an address. */

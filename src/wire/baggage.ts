@@ -1,6 +1,6 @@
 /** The `baggage` header of HBONE (W3C Baggage syntax, ztunnel's keys). Feeds labels only; nothing is ever authorized by it. */
 
-export type WorkloadType = 'deployment' | 'cronjob' | 'pod' | 'job';
+type WorkloadType = 'deployment' | 'cronjob' | 'pod' | 'job';
 
 /** What one side says about its workload. Empty text = not said. */
 export interface Baggage {

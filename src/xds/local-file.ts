@@ -4,6 +4,7 @@ import { decodePolicy } from './decode-policy.ts';
 import { type DecodedService, type ListedEndpoint, service } from './decode-service.ts';
 import { type Decoder, fieldsOf, type Issue, Issues, list, Place } from './decode-value.ts';
 import { workload } from './decode-workload.ts';
+import type { Position } from './document-result.ts';
 import {
   checkDuplicates,
   checkReferences,
@@ -12,7 +13,7 @@ import {
   type PlacedMesh,
   withListedEndpoints,
 } from './mesh-checks.ts';
-import { type Position, readYaml } from './yaml-document.ts';
+import { readDocument } from './read-document.ts';
 
 /** One mistake, ready to show. */
 export interface MeshFileIssue extends Position {
@@ -32,22 +33,17 @@ export type MeshFileResult =
 const MAX_SYNTAX_PROBLEMS = 10;
 
 export function parseMeshFile(text: string): MeshFileResult {
-  const yaml = readYaml(text);
-  if (yaml.kind === 'broken') {
-    const issues = yaml.problems.map(({ position, problem }) => ({
-      ...position,
-      field: '',
-      problem,
-      cure: 'correct the YAML or JSON',
-    }));
+  const document = readDocument(text);
+  if (document.kind === 'broken') {
+    const issues = document.problems.map(({ position, problem, cure }) => ({ ...position, field: '', problem, cure }));
     return { kind: 'refused', issues: issues.slice(0, MAX_SYNTAX_PROBLEMS), issueCount: issues.length };
   }
   const issues = new Issues();
   const warnings = new Issues();
-  const mesh = decodeMesh(yaml.value, issues);
+  const mesh = decodeMesh(document.value, issues);
   if (issues.count === 0) checkReferences(mesh, issues);
   if (issues.count === 0) findOddities(mesh, warnings);
-  const show = (issue: Issue): MeshFileIssue => shown(issue, yaml.positionOf);
+  const show = (issue: Issue): MeshFileIssue => shown(issue, document.positionOf);
   if (issues.count > 0)
     return { kind: 'refused', issues: issues.list.map(show).toSorted(byPosition), issueCount: issues.count };
   return { kind: 'mesh', state: stateOf(mesh), warnings: warnings.list.map(show) };

@@ -1,4 +1,4 @@
-/** A YAML 1.2 (or JSON) text as plain values, and the way back from a path in them to line and column. */
+/** A YAML 1.2 text as plain values, and the way back from a path in them to line and column. */
 import {
   type Document,
   isAlias,
@@ -13,6 +13,7 @@ import {
 } from 'yaml';
 import { messageOf } from '../base/errors.ts';
 import type { Path } from './decode-value.ts';
+import type { DocumentResult, Position } from './document-result.ts';
 
 /**
  * How much aliases may multiply a document: values they stand for, in total. Bounds "billion laughs" files, and leaves
@@ -20,34 +21,20 @@ import type { Path } from './decode-value.ts';
  */
 const MAX_ALIAS_COUNT = 10_000;
 
-export interface Position {
-  /** From 1. */
-  readonly line: number;
-  /** From 1. */
-  readonly column: number;
-}
-
-export interface SyntaxProblem {
-  readonly position: Position;
-  readonly problem: string;
-}
-
-export type YamlResult =
-  | {
-      readonly kind: 'document';
-      readonly value: unknown;
-      readonly positionOf: (path: Path, isKey?: boolean) => Position;
-    }
-  | { readonly kind: 'broken'; readonly problems: readonly SyntaxProblem[] };
+const CURE = 'correct the YAML or JSON';
 
 /** Mappings become `Map`, so that no key can touch a prototype and `80` stays apart from `"80"`. Never throws. */
-export function readYaml(text: string): YamlResult {
+export function readYaml(text: string): DocumentResult {
   const lines = new LineCounter();
   let document: Document.Parsed | undefined;
   try {
     document = parseDocument(text, { lineCounter: lines, version: '1.2', merge: false, prettyErrors: false });
     if (document.errors.length > 0) {
-      const problems = document.errors.map(({ pos, message }) => ({ position: at(lines, pos[0]), problem: message }));
+      const problems = document.errors.map(({ pos, message }) => ({
+        position: at(lines, pos[0]),
+        problem: message,
+        cure: CURE,
+      }));
       return { kind: 'broken', problems };
     }
     const value: unknown = document.toJS({ mapAsMap: true, maxAliasCount: MAX_ALIAS_COUNT });
@@ -57,7 +44,7 @@ export function readYaml(text: string): YamlResult {
   } catch (error) {
     // What the library throws: too many aliases, an alias to nothing, or a nesting deeper than the stack.
     const position = at(lines, document === undefined ? 0 : (danglingAlias(document) ?? 0));
-    return { kind: 'broken', problems: [{ position, problem: messageOf(error) }] };
+    return { kind: 'broken', problems: [{ position, problem: messageOf(error), cure: CURE }] };
   }
 }
 
