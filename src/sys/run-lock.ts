@@ -1,5 +1,5 @@
 /** One agent per node: an advisory lock on a file of the run directory (flock(2)), which the kernel drops when we die. */
-import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { MeshError, messageOf } from '../base/errors.ts';
 import { callError, lastErrno, libc } from './libc.ts';
@@ -30,7 +30,8 @@ export function takeRunLock(runDir: string): RunLock {
 
 function openLockFile(runDir: string, path: string): number {
   try {
-    mkdirSync(runDir, { recursive: true, mode: 0o755 });
+    // Not recursive: a mistyped parent should be reported, and Node loops for ever where a file system makes no directories.
+    if (!existsSync(runDir)) mkdirSync(runDir, { mode: 0o755 });
     return openSync(path, 'a+', 0o600);
   } catch (error) {
     throw new MeshError(

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MeshError } from '../../../src/base/errors.ts';
+import { linuxSys } from '../../../src/sys/linux.ts';
+import { checkCapabilities, selfCheck } from '../../../src/sys/self-check.ts';
+import type { Sys } from '../../../src/sys/sys.ts';
+
+function missing(status: string): string[] {
+  return checkCapabilities(status)
+    .filter(({ ok }) => !ok)
+    .map(({ name }) => name);
+}
+
+test('each capability that is not effective is named', () => {
+  assert.deepEqual(missing('CapInh:\t0000000000000000\nCapEff:\t000001ffffffffff\n'), []);
+  assert.deepEqual(missing('CapPrm:\t000001ffffffffff\nCapEff:\t0000000000003000\n'), ['CAP_SYS_ADMIN']);
+  assert.deepEqual(missing('CapEff:\t0000000000200000\n'), ['CAP_NET_ADMIN', 'CAP_NET_RAW']);
+  assert.deepEqual(missing('nothing of the kind'), ['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_SYS_ADMIN']);
+});
+
+/** The real thing, but with one call broken. */
+function broken(part: Partial<Sys>): Sys {
+  return { ...linuxSys, ...part };
+}
+
+test('a missing tool is named with its package, and everything else is still checked', async () => {
+  const findings = await selfCheck(
+    broken({
+      runInNetns: (netns, argv) => linuxSys.runInNetns(netns, argv[0] === 'nft' ? ['/no/such/nft'] : ['true']),
+    }),
+  );
+
+  const nft = findings.find(({ name }) => name === 'nft');
+  assert.equal(nft?.ok, false);
+  assert.match(nft?.cure ?? '', /nftables/);
+  assert.match(nft?.detail ?? '', /ENOENT/);
+  assert.equal(findings.find(({ name }) => name === 'ip')?.ok, true);
+});
+
+test('a refused kernel call is a finding with what the kernel said, not an exception', async () => {
+  const refuse = (): never => {
+    throw new MeshError('CV-NETNS', 'setns failed with EPERM');
+  };
+  const findings = await selfCheck(broken({ openNetns: refuse }));
+
+  const setns = findings.find(({ name }) => name === 'setns');
+  assert.deepEqual([setns?.ok, setns?.detail], [false, 'setns failed with EPERM']);
+});
