@@ -123,6 +123,8 @@ async function bench(options: Options, cleanup: Cleanup): Promise<void> {
   await measure(benches, options);
   const othersShare = noise.othersShare();
 
+  await Promise.all([...benches.values()].map((each) => each.running.stop?.()));
+
   const results = new Map([...benches].map(([name, each]) => [name, each.samples]));
   const machine = { ...(await describeMachine()), othersShare };
   if (options.svgPath !== undefined) writeFileSync(options.svgPath, renderChart(results, machine));

@@ -23,6 +23,8 @@ export interface Running {
   readonly processIds: readonly number[];
   /** Port that must carry the encrypted traffic on the server pod; undefined where nothing is encrypted. */
   readonly tunnelPort: number | undefined;
+  /** Ends the processes in order, so that a CPU profile is written. Without it they are killed at the end. */
+  readonly stop?: () => Promise<void>;
 }
 
 export interface ColumnSetup {

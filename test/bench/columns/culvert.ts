@@ -4,7 +4,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Daemon, run, startDaemon, until } from '../command.ts';
+import { type Daemon, run, startDaemon, stopDaemon, until } from '../command.ts';
 import type { Pod } from '../topology.ts';
 import { type ColumnSetup, HTTP_PORT, IPERF_PORT, type Running } from './column.ts';
 
@@ -54,7 +54,7 @@ function startAgent(setup: ColumnSetup, role: Role, nodeOptions: string): Daemon
   return startDaemon(setup.cleanup, argv, { place: pod.node, logPath: at(`agent-${role}.log`), env });
 }
 
-export async function startCulvert(setup: ColumnSetup, nodeOptions: string): Promise<Running & { agents: Daemon[] }> {
+export async function startCulvert(setup: ColumnSetup, nodeOptions: string): Promise<Running> {
   const host = setup.pods.server.ip;
   // The server's agent first: it makes the CA both share, and a client that finds no peer backs off.
   const server = startAgent(setup, 'server', nodeOptions);
@@ -69,7 +69,9 @@ export async function startCulvert(setup: ColumnSetup, nodeOptions: string): Pro
     targets: { http: { host, port: HTTP_PORT }, iperf: { host, port: IPERF_PORT } },
     processIds: [client.pid, server.pid],
     tunnelPort: HBONE_PORT,
-    agents: [client, server],
+    stop: async () => {
+      await Promise.all([client, server].map((agent) => stopDaemon(agent, 15_000)));
+    },
   };
 }
 
