@@ -20,7 +20,7 @@ import type { Workload } from './workload.ts';
 
 /** What later policy changes are judged by: everything as it was when the connection came (datapath.md §4.8). */
 export interface TrackedConnection extends PolicyConnection {
-  /** The destination as known at connect time; its later removal from the mesh does not close the connection. */
+  /** The destination as known at connect time, in case it leaves the mesh; that alone does not close the connection. */
   readonly workload: Workload;
 }
 
@@ -59,9 +59,13 @@ export function inboundVerdict(
   return { verdict, tracked, dryRun: decision.dryRun };
 }
 
-/** Why a connection that was allowed is no longer; `undefined` while it still is. */
+/**
+ * Why a connection that was allowed is no longer; `undefined` while it still is. Judged for the workload as the mesh knows
+ * it now, because a policy attached by selector arrives as a new record of the workload.
+ */
 export function reauthorize(index: MeshIndex, tracked: TrackedConnection): Refusal | undefined {
-  const decision = authorize(index.policiesFor(tracked.workload), tracked);
+  const workload = index.workloads.byUid(tracked.workload.uid) ?? tracked.workload;
+  const decision = authorize(index.policiesFor(workload), tracked);
   return decision.isAllowed ? undefined : { code: 'CV-POLICY-CHANGED', text: 'connection closed due to policy change' };
 }
 

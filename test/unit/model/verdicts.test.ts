@@ -397,6 +397,16 @@ test('a policy that now forbids a live connection closes it; one that does not l
   });
 });
 
+test('a policy that a new record of the workload attaches closes its live connections', () => {
+  const { tracked } = inbound({ hbone: HBONE });
+  assert(tracked !== undefined);
+  const no = policy('no', { scope: 'WorkloadSelector', action: 'Deny', rules: [[]] });
+  const attached = { ...SERVER, authorizationPolicies: ['default/no'] };
+  assert.equal(reauthorize(mesh({ ...MESH, policies: [no] }), tracked), undefined);
+  const selecting = mesh({ ...MESH, workloads: [CLIENT, attached], policies: [no] });
+  assert.equal(reauthorize(selecting, tracked)?.code, 'CV-POLICY-CHANGED');
+});
+
 test('a connection is re-judged for the workload it came to, even when that is gone from the mesh', () => {
   const selected = { ...SERVER, authorizationPolicies: ['default/no'] };
   const { tracked } = inbound({ hbone: HBONE }, MESH, selected);
