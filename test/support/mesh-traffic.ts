@@ -50,8 +50,12 @@ export class Client implements Disposable {
     socket.resume();
   }
 
+  get received(): Buffer {
+    return Buffer.concat(this.#chunks);
+  }
+
   get text(): string {
-    return Buffer.concat(this.#chunks).toString();
+    return this.received.toString();
   }
 
   get bytes(): number {
