@@ -65,7 +65,7 @@ function dumpWorkload(workload: Workload): { readonly [key: string]: Json } {
 }
 
 function dumpService(index: MeshIndex, service: Service): { readonly [key: string]: Json } {
-  const endpoints = [...index.endpoints(service)].map((workload) => endpointOf(serviceKey(service), workload));
+  const endpoints = index.endpoints(service).map((workload) => endpointOf(serviceKey(service), workload));
   const { mode, routingPreferences, healthPolicy } = service.loadBalancer;
   const isDefaultBalancer = mode === 'Standard' && routingPreferences.length === 0 && healthPolicy === 'OnlyHealthy';
   return {

@@ -1,7 +1,7 @@
 /** Chooses one endpoint of a service and its target port (datapath.md §4.4): health, scopes, failover, capacity weights. */
 import { ipFamily } from '../base/ip.ts';
 import type { Random } from '../base/random.ts';
-import type { MeshIndex } from './mesh-index.ts';
+import { isOpen, type MeshIndex } from './mesh-index.ts';
 import { type LoadBalancer, type Scope, type Service, serviceKey, type Workload } from './workload.ts';
 
 export interface EndpointRequest {
@@ -25,7 +25,6 @@ export interface Upstream {
 interface Candidate {
   readonly workload: Workload;
   readonly port: number;
-  readonly rank: number;
 }
 
 /** `undefined` when nobody can take the connection. Never falls back to an endpoint its rules exclude. */
@@ -33,13 +32,8 @@ export function selectEndpoint(index: MeshIndex, request: EndpointRequest, rando
   const { service, port, isWaypoint = false } = request;
   if (service.loadBalancer.mode === 'Passthrough') return undefined;
   if (!isWaypoint && !service.ports.has(port)) return undefined;
-  const candidates = candidatesOf(index, request);
-  const best = Math.max(...candidates.map(({ rank }) => rank), 0);
-  const chosen = pickWeighted(
-    candidates.filter(({ rank }) => rank === best),
-    ({ workload }) => workload.capacity,
-    random,
-  );
+  const chosen =
+    drawn(index, request, random) ?? pickWeighted(nearest(index, request), ({ workload }) => workload.capacity, random);
   return chosen && { workload: chosen.workload, port: chosen.port, service };
 }
 
@@ -69,14 +63,46 @@ export function pickIp(workload: Workload, dialledIp: string, families?: Service
   return allowed.find((ip) => ipFamily(ip) === ipFamily(dialledIp)) ?? allowed[0];
 }
 
-function candidatesOf(index: MeshIndex, { source, service, port, isWaypoint = false }: EndpointRequest): Candidate[] {
-  const candidates: Candidate[] = [];
-  for (const workload of index.endpoints(service)) {
-    const target = isReachable(workload, source) ? targetPort(service, workload, port, isWaypoint) : undefined;
-    const rank = scopeRank(service.loadBalancer, source, workload);
-    if (target !== undefined && rank !== undefined && workload.capacity > 0) {
-      candidates.push({ workload, port: target, rank });
-    }
+/** From this many members on, drawing at random beats looking at all of them. */
+const MANY_MEMBERS = 64;
+/** Draws before giving up: with half of the members unfit, one connection in 65,000 looks at all of them. */
+const MAX_DRAWS = 16;
+
+/**
+ * Rejection sampling for large services without scopes: a member drawn uniformly is kept if it is fit, with a chance
+ * proportional to its capacity. The outcome is distributed exactly as that of looking at all; `undefined` = do that.
+ */
+function drawn(index: MeshIndex, request: EndpointRequest, random: Random): Candidate | undefined {
+  const { source, service, port, isWaypoint = false } = request;
+  const members = index.members(service);
+  if (service.loadBalancer.mode !== 'Standard' || members.length < MANY_MEMBERS) return undefined;
+  const maxCapacity = index.maxCapacity(service);
+  const ports = portResolver(service, port, isWaypoint);
+  for (let draw = 0; draw < MAX_DRAWS; draw++) {
+    const workload = members[Math.floor(random.next() * members.length)];
+    if (workload === undefined || !isOpen(service, workload) || !isReachable(workload, source)) continue;
+    const target = ports(workload);
+    if (target !== undefined && random.next() * maxCapacity < workload.capacity) return { workload, port: target };
+  }
+  return undefined;
+}
+
+/** The endpoints of the highest rank that can take the connection, in the order of the index. */
+function nearest(index: MeshIndex, { source, service, port, isWaypoint = false }: EndpointRequest): Candidate[] {
+  const ports = portResolver(service, port, isWaypoint);
+  let best = Number.NEGATIVE_INFINITY;
+  let candidates: Candidate[] = [];
+  for (const workload of index.members(service)) {
+    const rank =
+      workload.capacity > 0 && isOpen(service, workload)
+        ? scopeRank(service.loadBalancer, source, workload)
+        : undefined;
+    if (rank === undefined || rank < best || !isReachable(workload, source)) continue;
+    const target = ports(workload);
+    if (target === undefined) continue;
+    if (rank > best) candidates = [];
+    best = rank;
+    candidates.push({ workload, port: target });
   }
   return candidates;
 }
@@ -87,13 +113,17 @@ function isReachable(workload: Workload, source: Workload): boolean {
   return workload.network !== source.network && workload.networkGateway !== undefined;
 }
 
-function targetPort(service: Service, workload: Workload, port: number, isWaypoint: boolean): number | undefined {
+/** Target port by endpoint; everything that does not depend on the endpoint is looked up once. */
+function portResolver(service: Service, port: number, isWaypoint: boolean): (endpoint: Workload) => number | undefined {
+  const key = serviceKey(service);
   const ofService = service.ports.get(port);
-  if (ofService === undefined && isWaypoint && workload.applicationTunnel === undefined) return undefined;
-  const ofEndpoint = workload.services.get(serviceKey(service))?.get(port);
-  if (ofEndpoint !== undefined && ofEndpoint > 0) return ofEndpoint;
-  if (ofService !== undefined && ofService > 0) return ofService;
-  return workload.applicationTunnel?.port === undefined ? undefined : port;
+  return ({ services, applicationTunnel }) => {
+    if (ofService === undefined && isWaypoint && applicationTunnel === undefined) return undefined;
+    const ofEndpoint = services.get(key)?.get(port);
+    if (ofEndpoint !== undefined && ofEndpoint > 0) return ofEndpoint;
+    if (ofService !== undefined && ofService > 0) return ofService;
+    return applicationTunnel?.port === undefined ? undefined : port;
+  };
 }
 
 /** Higher is nearer; `undefined` = excluded by STRICT. */

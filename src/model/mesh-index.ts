@@ -32,6 +32,7 @@ export class MeshIndex {
   readonly #policies: PolicyIndex;
   /** Service key → member workloads, whether or not the service is known. */
   readonly #members = new Map<string, Workload[]>();
+  readonly #maxCapacities = new WeakMap<Service, number>();
 
   constructor(state: MeshState) {
     this.state = state;
@@ -65,12 +66,24 @@ export class MeshIndex {
     return range === undefined ? {} : { service: range };
   }
 
-  /** Members that may receive traffic: healthy ones, or all when the service says so. */
-  *endpoints(service: Service): Generator<Workload> {
-    const isOpen = service.loadBalancer.healthPolicy === 'AllowAll';
-    for (const workload of this.#members.get(serviceKey(service)) ?? []) {
-      if (isOpen || workload.status === 'Healthy') yield workload;
+  /** All members, in the order they were told, whether or not they may receive traffic. */
+  members(service: Service): readonly Workload[] {
+    return this.#members.get(serviceKey(service)) ?? [];
+  }
+
+  /** Members that may receive traffic. */
+  endpoints(service: Service): readonly Workload[] {
+    return this.members(service).filter((workload) => isOpen(service, workload));
+  }
+
+  /** Largest capacity among the members of a service; looked up once per snapshot. */
+  maxCapacity(service: Service): number {
+    let max = this.#maxCapacities.get(service);
+    if (max === undefined) {
+      max = this.members(service).reduce((most, { capacity }) => Math.max(most, capacity), 0);
+      this.#maxCapacities.set(service, max);
     }
+    return max;
   }
 
   isMember(service: Service, workload: Workload): boolean {
@@ -79,7 +92,7 @@ export class MeshIndex {
 
   /** Healthy and total number of members. */
   memberCounts(service: Service): { readonly healthy: number; readonly total: number } {
-    const members = this.#members.get(serviceKey(service)) ?? [];
+    const members = this.members(service);
     return { healthy: members.filter(({ status }) => status === 'Healthy').length, total: members.length };
   }
 
@@ -95,6 +108,11 @@ export class MeshIndex {
       if (this.services.byKey(key) === undefined) yield [key, members.map((workload) => endpointOf(key, workload))];
     }
   }
+}
+
+/** May receive traffic: healthy, or the service takes everybody. */
+export function isOpen(service: Service, workload: Workload): boolean {
+  return workload.status === 'Healthy' || service.loadBalancer.healthPolicy === 'AllowAll';
 }
 
 /** `workload` as a member of the service `key`. */

@@ -186,6 +186,37 @@ test('capacity shares connections in proportion', () => {
   assert(Math.abs(big - 3_000) < 120, `big got ${big} of 4000`);
 });
 
+test('in a large service only fit members are chosen, in proportion to their capacity', () => {
+  const members = Array.from({ length: 300 }, (_, i) =>
+    endpoint(`e${i}`, { status: i % 3 === 0 ? 'Unhealthy' : 'Healthy', capacity: i % 3 === 1 ? 1 : 3 }),
+  );
+  const web = service('web');
+  const index = mesh({ workloads: members, services: [web] });
+  const random = seeded(5);
+  let big = 0;
+  const chosenNames = new Set<string>();
+  for (let i = 0; i < 8_000; i++) {
+    const { workload } = selectEndpoint(index, { source: SOURCE, service: web, port: 80 }, random) ?? {};
+    assert.equal(workload?.status, 'Healthy');
+    chosenNames.add(workload.name);
+    if (workload.capacity === 3) big++;
+  }
+  assert.equal(chosenNames.size, 200);
+  assert(Math.abs(big - 6_000) < 200, `the big ones got ${big} of 8000`);
+});
+
+test('the one fit member of a large service is always found', () => {
+  const members = Array.from({ length: 300 }, (_, i) => endpoint(`e${i}`, i === 177 ? {} : { capacity: 0 }));
+  assert.deepEqual(chosen(members, STANDARD), ['e177']);
+  assert.deepEqual(
+    chosen(
+      members.map((member) => ({ ...member, capacity: 0 })),
+      STANDARD,
+    ),
+    [],
+  );
+});
+
 test('a weighted pick is one of the items with weight, for any draw', () => {
   const items = fc.array(fc.record({ weight: fc.nat(5) }), { maxLength: 6 });
   fc.assert(
