@@ -10,125 +10,124 @@
  *         ingressMode: false          # true: inbound plaintext is not captured
  *         rerouteInterfaces: [tap0]   # TCP entering here is treated as outbound
  */
-import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type YAMLMap } from 'yaml';
 import { MeshError } from '../base/errors.ts';
+import { boolean, type Decoder, fieldsOf, Issues, list, Place, textLike } from '../xds/decode-value.ts';
+import type { Position } from '../xds/document-result.ts';
+import { readDocument } from '../xds/read-document.ts';
 import type { CapturedPod } from './pod-source.ts';
 import { isInterfaceName } from './redirect-rules.ts';
 
 /** Throws `CV-ENROL-SOURCE` with `file:line:column` of the first mistake: a list is taken whole or not at all. */
-export function parsePodList(text: string, file: string): CapturedPod[] {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, version: '1.2', uniqueKeys: true });
-  const refuse: Refuse = (node, reason) => refusal(file, lines, startOf(node), reason);
-  const [broken] = document.errors;
-  if (broken !== undefined) throw refusal(file, lines, broken.pos[0], broken.message.split('\n')[0] ?? 'not YAML');
-  const root = new Fields(asNode(document.contents), refuse);
-  const list = root.take('pods');
-  root.requireNoOthers();
-  if (!isSeq(list)) throw refuse(list ?? document.contents, '"pods" must be a list; write "pods: []" for none');
-  return list.items.map((item) => podOf(asNode(item), refuse));
+export function parsePodList(text: string, file: string): readonly CapturedPod[] {
+  const document = readDocument(text);
+  if (document.kind === 'broken') {
+    const mistakes = document.problems.map(({ position, problem, cure }) => ({ ...position, problem, cure }));
+    throw refusal(file, mistakes);
+  }
+  const issues = new Issues();
+  const pods = podList(document.value, new Place(issues)) ?? [];
+  if (issues.count === 0) refuseDuplicates(pods, issues);
+  if (issues.count === 0) return pods;
+  throw refusal(
+    file,
+    issues.list.map(({ path, isKey, problem, cure }) => ({ ...document.positionOf(path, isKey), problem, cure })),
+  );
 }
 
-/** Refuses what no single pod shows: two with one uid, two that claim one namespace. */
+interface Mistake extends Position {
+  readonly problem: string;
+  readonly cure: string;
+}
+
+function refusal(file: string, mistakes: readonly Mistake[]): MeshError {
+  const [first, ...others] = mistakes.toSorted((a, b) => a.line - b.line || a.column - b.column);
+  const { line, column, problem, cure } = first ?? { line: 1, column: 1, problem: 'unreadable', cure: 'write it anew' };
+  const more = others.length === 0 ? '' : ` (and ${others.length} more)`;
+  const message = `${file}:${line}:${column}: ${problem}; ${cure}${more}`;
+  return new MeshError('CV-ENROL-SOURCE', message, { file, line, column });
+}
+
+const objectName = textLike(
+  (value) => /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/.test(value),
+  'a Kubernetes object name',
+  // Namespace and service account become parts of a SPIFFE id, so nothing else may pass.
+  'use lower-case letters, digits, - and .',
+);
+const uidText = textLike(
+  (value) => /^[A-Za-z0-9][-A-Za-z0-9._/]{0,252}$/.test(value),
+  'a uid',
+  'use letters, digits, - . _ and /',
+);
+const absolutePath = textLike(
+  (value) => value.startsWith('/'),
+  'an absolute path',
+  'write it from the root: /var/run/netns/…',
+);
+const interfaceName = textLike(isInterfaceName, 'the name of a network interface', 'use letters, digits, - . _');
+
+const pod: Decoder<CapturedPod> = (value, place) => {
+  const fields = fieldsOf(value, place);
+  if (fields === undefined) return undefined;
+  const uid = fields.required('uid', uidText);
+  const name = fields.required('name', objectName);
+  const namespace = fields.required('namespace', objectName);
+  const serviceAccount = fields.required('serviceAccount', objectName);
+  const netnsPath = fields.required('netns', absolutePath);
+  const isIngressMode = fields.or('ingressMode', boolean, false);
+  const rerouteInterfaces = fields.or('rerouteInterfaces', list(interfaceName), []);
+  fields.end();
+  if (uid === undefined || name === undefined || namespace === undefined) return undefined;
+  if (serviceAccount === undefined || netnsPath === undefined) return undefined;
+  return { uid, name, namespace, serviceAccount, netnsPath, options: { isIngressMode, rerouteInterfaces } };
+};
+
+/** An empty file is no empty list: it is what a full disk or a slip leaves, and would take every pod out of the mesh. */
+const podList: Decoder<readonly CapturedPod[]> = (value, place) => {
+  if (value === null || value === undefined) return place.refuse('the file is empty', 'write "pods: []" for no pods');
+  const fields = fieldsOf(value, place);
+  const pods = fields?.required('pods', list(pod));
+  fields?.end();
+  return pods;
+};
+
+function refuseDuplicates(pods: readonly CapturedPod[], issues: Issues): void {
+  for (const { index, field, value, other } of duplicates(pods)) {
+    const problem = `${field} ${JSON.stringify(value)} is that of ${nameOf(other)} already`;
+    issues.add({ path: ['pods', index, field], isKey: false, problem, cure: 'every pod has its own' });
+  }
+}
+
+/** Throws for what no single file shows: two pods with one uid, or two that claim one namespace. */
 export function requireDistinct(pods: readonly (CapturedPod & { readonly file: string })[]): void {
-  for (const key of ['uid', 'netnsPath'] as const) {
-    const seen = new Map<string, string>();
-    for (const pod of pods) {
-      const other = seen.get(pod[key]);
-      if (other !== undefined) throw duplicate(key, pod, other);
-      seen.set(pod[key], `${pod.namespace}/${pod.name} in ${pod.file}`);
-    }
-  }
+  const [first] = duplicates(pods);
+  if (first === undefined) return;
+  const { pod: twin, field, value, other } = first;
+  const reason = `${nameOf(twin)} has the ${field} of ${nameOf(other)} in ${other.file}: ${value}`;
+  throw new MeshError('CV-ENROL-SOURCE', `${twin.file}: ${reason}`, { file: twin.file, field });
 }
 
-function duplicate(key: 'uid' | 'netnsPath', pod: CapturedPod & { readonly file: string }, other: string): MeshError {
-  const field = key === 'uid' ? 'uid' : 'netns';
-  const reason = `${pod.namespace}/${pod.name} has the ${field} of ${other}: ${pod[key]}`;
-  return new MeshError('CV-ENROL-SOURCE', `${pod.file}: ${reason}`, { file: pod.file, field });
+interface Duplicate<P> {
+  readonly index: number;
+  readonly pod: P;
+  readonly other: P;
+  readonly field: 'uid' | 'netns';
+  readonly value: string;
 }
 
-type Refuse = (node: unknown, reason: string) => MeshError;
-
-/** Kubernetes object names; namespace and service account become parts of a SPIFFE id, so nothing else may pass. */
-const OBJECT_NAME = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
-const UID = /^[A-Za-z0-9][-A-Za-z0-9._/]{0,252}$/;
-const ABSOLUTE_PATH = /^\/[^\0\n]{1,4094}$/;
-
-function podOf(node: Node | undefined, refuse: Refuse): CapturedPod {
-  const fields = new Fields(node, refuse);
-  const pod = {
-    uid: fields.text('uid', UID, 'letters, digits, - . _ /'),
-    name: fields.text('name', OBJECT_NAME, 'a Kubernetes object name'),
-    namespace: fields.text('namespace', OBJECT_NAME, 'a Kubernetes object name'),
-    serviceAccount: fields.text('serviceAccount', OBJECT_NAME, 'a Kubernetes object name'),
-    netnsPath: fields.text('netns', ABSOLUTE_PATH, 'an absolute path'),
-    options: { isIngressMode: fields.flag('ingressMode'), rerouteInterfaces: fields.interfaces('rerouteInterfaces') },
-  };
-  fields.requireNoOthers();
-  return pod;
+function duplicates<P extends CapturedPod>(pods: readonly P[]): Duplicate<P>[] {
+  const seen = new Map<string, P>();
+  return pods.flatMap((candidate, index) =>
+    (['uid', 'netns'] as const).flatMap((field) => {
+      const value = field === 'uid' ? candidate.uid : candidate.netnsPath;
+      const key = `${field} ${value}`;
+      const other = seen.get(key);
+      if (other !== undefined) return [{ index, pod: candidate, other, field, value }];
+      seen.set(key, candidate);
+      return [];
+    }),
+  );
 }
 
-/** A mapping whose fields are taken one by one; what nobody took is unknown. */
-class Fields {
-  readonly #map: YAMLMap;
-  readonly #refuse: Refuse;
-  readonly #taken = new Set<unknown>();
-
-  constructor(node: Node | undefined, refuse: Refuse) {
-    if (!isMap(node)) throw refuse(node, 'expected a mapping');
-    this.#map = node;
-    this.#refuse = refuse;
-  }
-
-  take(name: string): Node | undefined {
-    const pair = this.#map.items.find(({ key }) => isScalar(key) && key.value === name);
-    this.#taken.add(pair);
-    return asNode(pair?.value);
-  }
-
-  text(name: string, pattern: RegExp, meaning: string): string {
-    const node = this.take(name);
-    const value = isScalar(node) ? node.value : undefined;
-    if (node === undefined) throw this.#refuse(this.#map, `"${name}" is missing`);
-    if (typeof value === 'string' && pattern.test(value)) return value;
-    throw this.#refuse(node, `"${name}" must be ${meaning}`);
-  }
-
-  flag(name: string): boolean {
-    const node = this.take(name);
-    if (node === undefined) return false;
-    if (isScalar(node) && typeof node.value === 'boolean') return node.value;
-    throw this.#refuse(node, `"${name}" must be true or false`);
-  }
-
-  interfaces(name: string): string[] {
-    const node = this.take(name);
-    if (node === undefined) return [];
-    if (!isSeq(node)) throw this.#refuse(node, `"${name}" must be a list`);
-    return node.items.map((item) => {
-      if (isScalar(item) && typeof item.value === 'string' && isInterfaceName(item.value)) return item.value;
-      throw this.#refuse(item, `"${name}" holds something that is not the name of a network interface`);
-    });
-  }
-
-  requireNoOthers(): void {
-    const other = this.#map.items.find((pair) => !this.#taken.has(pair));
-    if (other === undefined) return;
-    const name = isScalar(other.key) ? String(other.key.value).slice(0, 60) : 'not a name';
-    throw this.#refuse(other.key, `unknown field "${name}"`);
-  }
-}
-
-/** Aliases are no nodes to us: nothing here is worth an expansion bomb. */
-function asNode(value: unknown): Node | undefined {
-  return isMap(value) || isSeq(value) || isScalar(value) ? value : undefined;
-}
-
-function startOf(node: unknown): number {
-  return (isMap(node) || isSeq(node) || isScalar(node) ? node.range?.[0] : undefined) ?? 0;
-}
-
-function refusal(file: string, lines: LineCounter, offset: number, reason: string): MeshError {
-  const { line, col } = lines.linePos(offset);
-  return new MeshError('CV-ENROL-SOURCE', `${file}:${line}:${col}: ${reason}`, { file, line, column: col });
+function nameOf({ namespace, name }: CapturedPod): string {
+  return `${namespace}/${name}`;
 }

@@ -45,20 +45,35 @@ test('YAML and JSON give the same pods, and the options may be left out', () => 
 });
 
 const bad: readonly (readonly [string, string, string])[] = [
-  ['an empty file', '', 'pods.yaml:1:1: expected a mapping'],
-  ['no list', 'pods:\n', '"pods" must be a list'],
+  ['an empty file', '', 'pods.yaml:1:1: the file is empty'],
+  ['no list', 'pods:\n', 'mandatory field "pods" is missing'],
   ['a list of something else', 'pods: [x]', 'pods.yaml:1:8: expected a mapping'],
   ['an unknown field', GOOD.replace('ingressMode', 'ingresMode'), 'pods.yaml:7:5: unknown field "ingresMode"'],
   ['an unknown top field', `${GOOD}other: 1\n`, 'pods.yaml:9:1: unknown field "other"'],
-  ['a missing field', GOOD.replace('    name: shop-0\n', ''), 'pods.yaml:2:5: "name" is missing'],
-  ['a number for a name', GOOD.replace('name: shop-0', 'name: 7'), 'pods.yaml:3:11: "name" must be'],
-  ['a namespace with a slash', GOOD.replace('default', 'a/sa/b'), 'pods.yaml:4:16: "namespace" must be'],
-  ['a relative netns', GOOD.replace('/var/run', 'var/run'), 'pods.yaml:6:12: "netns" must be an absolute path'],
-  ['a yes that is no boolean', GOOD.replace('true', 'yes'), 'pods.yaml:7:18: "ingressMode" must be true or false'],
-  ['a hostile interface', GOOD.replace('[tap0]', "['a\"; drop']"), 'pods.yaml:8:25: "rerouteInterfaces" holds'],
+  ['a missing field', GOOD.replace('    name: shop-0\n', ''), 'pods.yaml:2:5: mandatory field "name" is missing'],
+  ['a number for a name', GOOD.replace('name: shop-0', 'name: 7'), 'pods.yaml:3:11: expected text, found 7'],
+  ['a namespace with a slash', GOOD.replace('default', 'a/sa/b'), 'pods.yaml:4:16: "a/sa/b" is not a Kubernetes'],
+  [
+    'a relative netns',
+    GOOD.replace('/var/run', 'var/run'),
+    'pods.yaml:6:12: "var/run/netns/shop-0" is not an absolute',
+  ],
+  ['a yes that is no boolean', GOOD.replace('true', 'yes'), 'pods.yaml:7:18: expected true or false'],
+  ['a hostile interface', GOOD.replace('[tap0]', "['a\"; drop']"), 'pods.yaml:8:25: "a\\"; drop" is not the name'],
   ['broken YAML', `${GOOD}   - x: [`, 'pods.yaml:9:'],
   ['a field twice', GOOD.replace('name: shop-0', 'uid: u2'), 'pods.yaml:3:5: Map keys must be unique'],
-  ['an alias', `x: &a [1]\npods: *a\n`, 'pods'],
+  [
+    'a uid twice',
+    `${GOOD}${GOOD.replace('pods:\n', '').replace('/shop-0', '/x')}`,
+    'pods.yaml:9:10: uid "u1" is that of',
+  ],
+  [
+    'a netns twice',
+    `${GOOD}${GOOD.replace('pods:\n', '').replace('u1', 'u2')}`,
+    'pods.yaml:13:12: netns "/var/run/netns/',
+  ],
+  ['a mistake more', GOOD.replace('true', 'yes').replace('[tap0]', '7'), '(and 1 more)'],
+  ['nesting without end', `pods: ${'['.repeat(100_000)}`, 'pods.yaml:1:'],
 ];
 
 for (const [what, text, message] of bad) {
