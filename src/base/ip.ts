@@ -32,6 +32,8 @@ export function formatIp(bytes: Uint8Array): string {
 
 export function canonicalIp(text: string): string | undefined {
   const bytes = ipBytes(text);
+  // IPv4 has one spelling only.
+  if (bytes !== undefined && !text.includes(':')) return text;
   return bytes === undefined ? undefined : formatIp(bytes);
 }
 
@@ -91,13 +93,32 @@ function maskByte(length: number, index: number): number {
   return (0xff << (8 - bits)) & 0xff;
 }
 
+/** Four decimal numbers, each without leading zero: some parsers read that as octal, and two readings are a hole. */
 function ipv4Bytes(text: string): Uint8Array | undefined {
-  const parts = text.split('.');
-  if (parts.length !== 4) return undefined;
-  // A leading zero is refused: some parsers read it as octal, and two readings of one address are a hole.
-  if (!parts.every((part) => /^(0|[1-9]\d{0,2})$/.test(part) && Number(part) <= 255)) return undefined;
-  return Uint8Array.from(parts, Number);
+  const bytes = new Uint8Array(4);
+  let part = 0;
+  let digits = 0;
+  let value = 0;
+  for (let at = 0; at <= text.length; at++) {
+    const code = at === text.length ? DOT : text.charCodeAt(at);
+    if (code === DOT) {
+      if (digits === 0 || part > 3) return undefined;
+      bytes[part++] = value;
+      digits = 0;
+      value = 0;
+      continue;
+    }
+    const digit = code - ZERO;
+    if (digit < 0 || digit > 9 || (digits > 0 && value === 0)) return undefined;
+    digits += 1;
+    value = value * 10 + digit;
+    if (value > 255) return undefined;
+  }
+  return part === 4 ? bytes : undefined;
 }
+
+const DOT = 0x2e;
+const ZERO = 0x30;
 
 function ipv6Bytes(text: string): Uint8Array | undefined {
   const halves = text.split('::');
