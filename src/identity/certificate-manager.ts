@@ -190,7 +190,10 @@ export class CertificateManager {
     entry.held = held;
     entry.error = undefined;
     entry.failures = 0;
-    this.#rest(entry, renewalDueMs(held.validity, this.#deps.random));
+    const nowMs = this.#deps.clock.wallMs();
+    // A short life that began in the past, for the sake of other clocks, is half over at birth.
+    const earliestMs = nowMs + (held.validity.notAfterMs - nowMs) / 4;
+    this.#rest(entry, Math.max(renewalDueMs(held.validity, this.#deps.random), earliestMs));
     this.#announce(entry.identity);
   }
 
