@@ -15,8 +15,8 @@ import { workloadsCommand } from './workloads.ts';
 export interface ProgramOptions {
   readonly version: string;
   readonly terminal: Terminal;
-  /** Commands that run something (`agent`, `demo`); they write to the process by themselves. */
-  readonly roles: readonly Command[];
+  /** Commands that run something (`agent`, `demo`). Loaded when needed: they bring in most of the code. */
+  readonly roles: () => Promise<readonly Command[]>;
 }
 
 const EXAMPLES = `
@@ -31,7 +31,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 69 the agent cannot be reached, 78 
 export async function run(argv: readonly string[], options: ProgramOptions): Promise<number> {
   const { terminal } = options;
   try {
-    await programOf(options).parseAsync([...argv], { from: 'user' });
+    const program = await programOf(options, argv[0]);
+    await program.parseAsync([...argv], { from: 'user' });
     return 0;
   } catch (error) {
     if (error instanceof CommanderError) return usageExit(error);
@@ -40,7 +41,7 @@ export async function run(argv: readonly string[], options: ProgramOptions): Pro
   }
 }
 
-function programOf({ version, terminal, roles }: ProgramOptions): Command {
+async function programOf({ version, terminal, roles }: ProgramOptions, name: string | undefined): Promise<Command> {
   const program = new Command('culvert')
     .description('a zero-trust tunnel under every pod: the node agent and what an operator asks it')
     .version(version, '-V, --version', 'print the version')
@@ -55,7 +56,8 @@ function programOf({ version, terminal, roles }: ProgramOptions): Command {
     explainCommand(terminal),
     logCommand(terminal),
   ];
-  for (const command of [...roles, ...views]) program.addCommand(command);
+  const isView = views.some((view) => name !== undefined && [view.name(), ...view.aliases()].includes(name));
+  for (const command of [...(isView ? [] : await roles()), ...views]) program.addCommand(command);
   for (const command of [program, ...program.commands]) {
     command.exitOverride();
     command.showSuggestionAfterError();

@@ -15,18 +15,13 @@ export interface ConnectionOutcome {
 }
 
 export function logOpened(log: Logger, start: ConnectionStart): void {
-  log.debug?.('connection opened', { ...identityFields(start), connection: start.id });
+  log.debug?.('connection opened', lineFields(start, undefined));
 }
 
 /** The one line per connection: info when it ended in order, error otherwise. */
 export function logComplete(log: Logger, start: ConnectionStart, outcome: ConnectionOutcome): void {
   const write = outcome.refusal === undefined ? log.info : log.error;
-  write?.('connection complete', {
-    ...identityFields(start),
-    ...byteFields(start, outcome),
-    duration: `${outcome.durationMs}ms`,
-    ...refusalFields(outcome.refusal, start.id),
-  });
+  write?.('connection complete', lineFields(start, outcome));
 }
 
 /** Refused before it was known who is calling. */
@@ -35,7 +30,9 @@ export function logFailed(log: Logger, early: EarlyRefusal, id: string): void {
     'src.addr': formatHostPort(early.src),
     'dst.addr': formatHostPort(early.dst),
     direction: early.direction,
-    ...refusalFields(early.refusal, id),
+    error: early.refusal.text,
+    reason: early.refusal.code,
+    connection: id,
   });
 }
 
@@ -44,10 +41,14 @@ export function peerName(peer: PeerLabels | undefined): string | undefined {
   return text(peer?.pod) ?? text(peer?.canonicalName);
 }
 
-/** Identities are printed only when TLS proved them. */
-function identityFields(start: ConnectionStart): LogFields {
+/**
+ * All fields in their order; absent ones are `undefined` and not written. Identities are printed only when TLS proved
+ * them. `reason` and `connection` are ours, after everything that ztunnel prints.
+ */
+function lineFields(start: ConnectionStart, outcome: ConnectionOutcome | undefined): LogFields {
   const { source, destination, destinationService, securityPolicy } = start.labels;
   const isProven = securityPolicy === 'mutual_tls';
+  const isOutbound = start.direction === 'outbound';
   return {
     'src.addr': formatHostPort(start.src),
     'src.workload': peerName(source),
@@ -62,19 +63,14 @@ function identityFields(start: ConnectionStart): LogFields {
     'dst.identity': isProven ? text(destination?.identity) : undefined,
     'dst.cluster': text(destination?.cluster),
     direction: start.direction,
+    // Seen from this side's sender: outbound sends the request, inbound the response. Not flipped as the metrics are.
+    bytes_sent: isOutbound ? outcome?.clientBytes : outcome?.serverBytes,
+    bytes_recv: isOutbound ? outcome?.serverBytes : outcome?.clientBytes,
+    duration: outcome && `${outcome.durationMs}ms`,
+    error: outcome?.refusal?.text,
+    reason: outcome?.refusal?.code,
+    connection: start.id,
   };
-}
-
-/** Seen from this side's sender: outbound sends the request, inbound the response. Not flipped as the metrics are. */
-function byteFields({ direction }: ConnectionStart, { clientBytes, serverBytes }: ConnectionOutcome): LogFields {
-  return direction === 'outbound'
-    ? { bytes_sent: clientBytes, bytes_recv: serverBytes }
-    : { bytes_sent: serverBytes, bytes_recv: clientBytes };
-}
-
-/** `reason` and `connection` are ours, after everything that ztunnel prints. */
-function refusalFields(refusal: Refusal | undefined, id: string): LogFields {
-  return { error: refusal?.text, reason: refusal?.code, connection: id };
 }
 
 function text(value: string | undefined): string | undefined {

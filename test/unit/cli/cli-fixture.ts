@@ -27,7 +27,7 @@ export async function culvert(argv: readonly string[], { isTty = false, env = {}
     err: (text: string) => void (err += text),
     nowMs: () => NOW_MS,
   };
-  const code = await run(argv, { version: '9.8.7', terminal, roles: [] });
+  const code = await run(argv, { version: '9.8.7', terminal, roles: () => Promise.resolve([]) });
   return { code, out, err };
 }
 
