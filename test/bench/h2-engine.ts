@@ -29,7 +29,6 @@ interface Scenario {
   readonly streams: number;
   /** `up`: the client sends as fast as it can. `echo`: 1 KiB there and back. `idle`: nothing. */
   readonly kind: 'up' | 'echo' | 'idle';
-  readonly isLessBetter?: boolean;
 }
 
 const SCENARIOS: readonly Scenario[] = [
@@ -37,7 +36,7 @@ const SCENARIOS: readonly Scenario[] = [
   { name: 'throughput, 8 streams', unit: 'Gbit/s', streams: 8, kind: 'up' },
   { name: '1 KiB echo, 1 stream', unit: '1/s', streams: 1, kind: 'echo' },
   { name: '1 KiB echo, 64 streams', unit: '1/s', streams: 64, kind: 'echo' },
-  { name: 'idle stream, server side', unit: 'bytes', streams: 100, kind: 'idle', isLessBetter: true },
+  { name: 'idle stream, server side', unit: 'bytes', streams: 100, kind: 'idle' },
 ];
 
 const ECHO_BYTES = 1024;
@@ -54,8 +53,8 @@ interface Stream {
 
 // --- server process
 
-function tlsOptions({ key, cert, ca }: Certificates): tls.TlsOptions {
-  return { key, cert, ca: [...ca], ALPNProtocols: ['h2'], minVersion: 'TLSv1.3' };
+function tlsOptions({ key, cert, ca }: Certificates) {
+  return { key, cert, ca: [...ca], ALPNProtocols: ['h2'], minVersion: 'TLSv1.3' as const };
 }
 
 /** Swallows bulk, echoes 1 KiB messages: the authority says which. */
@@ -109,8 +108,7 @@ async function runServer(engine: Engine, certificates: Certificates): Promise<vo
   process.on('message', () => {
     globalThis.gc?.();
     globalThis.gc?.();
-    const { rss, heapUsed, external } = process.memoryUsage();
-    process.send?.({ rss, heap: heapUsed + external, cpu: process.cpuUsage() });
+    process.send?.({ rss: process.memoryUsage().rss, cpuSeconds: cpuSeconds() });
   });
   process.send?.({ port: (server.address() as net.AddressInfo).port });
 }
@@ -216,45 +214,79 @@ async function runClient({ engine, scenario, port, certificates, seconds }: Clie
   const sessions = scenario.kind === 'idle' ? IDLE_SESSIONS : 1;
   for (let i = 0; i < sessions; i++) {
     const open = await (engine === 'ours' ? openOurs : openNode)(port, certificates);
-    if (scenario.kind === 'idle') process.send?.({ session: i });
     for (let n = 0; n < scenario.streams; n++)
       load(await open(`${scenario.kind}:1`), scenario.kind, (by) => (total += by));
   }
   if (scenario.kind === 'idle') {
-    process.send?.({ result: 0 });
+    process.send?.({ result: 0, count: 0 });
     return;
   }
   await new Promise((resolve) => setTimeout(resolve, 500));
-  const before = { total, at: performance.now() };
+  const before = { total, at: performance.now(), cpu: cpuSeconds() };
+  process.send?.({ begin: 1 });
   await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-  const perSecond = (total - before.total) / ((performance.now() - before.at) / 1000);
-  process.send?.({ result: scenario.kind === 'up' ? (perSecond * 8) / 1e9 : perSecond });
+  const count = total - before.total;
+  process.send?.({
+    result: count / ((performance.now() - before.at) / 1000),
+    count,
+    clientCpu: cpuSeconds() - before.cpu,
+  });
+}
+
+function cpuSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
 }
 
 // --- parent
 
-type Message = Record<string, number>;
+type Message = Readonly<Record<string, number>>;
 
-async function answerOf(child: ChildProcess, field: string): Promise<number> {
-  for (;;) {
-    const [message] = (await Promise.race([once(child, 'message'), once(child, 'exit').then(() => [{}])])) as [Message];
-    const value = message[field];
-    if (value !== undefined) return value;
-    if (child.exitCode !== null) throw new Error(`the bench process ended with ${child.exitCode}`);
+/** One process of the bench. Messages are few, so they are kept until somebody asks. */
+class Child implements AsyncDisposable {
+  readonly #process: ChildProcess;
+  readonly #messages: Message[] = [];
+  #wake = Promise.withResolvers<void>();
+
+  constructor(job: object) {
+    const execArgv = ['--expose-gc', ...(process.env['BENCH_NODE_ARGS'] ?? '').split(' ').filter((arg) => arg !== '')];
+    this.#process = fork(fileURLToPath(import.meta.url), ['child'], { execArgv });
+    this.#process.on('message', (message: Message) => {
+      this.#messages.push(message);
+      this.#wake.resolve();
+    });
+    this.#process.on('exit', (code) => this.#wake.reject(new Error(`a bench process ended with ${code}`)));
+    this.#wake.promise.catch(() => undefined);
+    this.#process.send(job);
+  }
+
+  async next(field: string): Promise<Message> {
+    for (;;) {
+      for (let message = this.#messages.shift(); message !== undefined; message = this.#messages.shift()) {
+        if (field in message) return message;
+      }
+      await this.#wake.promise;
+      this.#wake = Promise.withResolvers();
+    }
+  }
+
+  ask(): Promise<Message> {
+    this.#process.send({});
+    return this.next('rss');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#wake.promise.catch(() => undefined);
+    const gone = once(this.#process, 'exit');
+    this.#process.kill('SIGTERM');
+    await gone;
   }
 }
 
-function start(job: object): ChildProcess {
-  const execArgv = ['--expose-gc', ...(process.env['BENCH_NODE_ARGS'] ?? '').split(' ').filter((arg) => arg !== '')];
-  const child = fork(fileURLToPath(import.meta.url), ['child'], { execArgv });
-  child.send(job);
-  return child;
-}
-
-async function stop(child: ChildProcess): Promise<void> {
-  const gone = once(child, 'exit');
-  child.kill('SIGTERM');
-  await gone;
+interface Result {
+  readonly value: number;
+  /** Of both processes, for one GiB or 100,000 echoes. */
+  readonly cpuSeconds: number;
 }
 
 async function measure(
@@ -262,37 +294,38 @@ async function measure(
   scenario: Scenario,
   certificates: Certificates,
   seconds: number,
-): Promise<number> {
-  const server = start({ role: 'server', engine, certificates });
-  const port = await answerOf(server, 'port');
-  const memory = async () => {
-    server.send({});
-    return await answerOf(server, 'rss');
-  };
-  // The TLS connections themselves are not what is compared: a run with one stream each is the base line.
-  const idleBase = scenario.kind === 'idle' ? await idleServer(engine, { ...scenario, streams: 1 }, certificates) : 0;
-  const client = start({ role: 'client', engine, scenario, port, certificates, seconds });
-  let result = await answerOf(client, 'result');
-  if (scenario.kind === 'idle') result = ((await memory()) - idleBase) / (IDLE_SESSIONS * (scenario.streams - 1));
-  await stop(client);
-  await stop(server);
-  return result;
+): Promise<Result> {
+  await using server = new Child({ role: 'server', engine, certificates });
+  const { port = 0 } = await server.next('port');
+  await using client = new Child({ role: 'client', engine, scenario, port, certificates, seconds });
+  if (scenario.kind === 'idle') {
+    await client.next('result');
+    return { value: (await server.ask())['rss'] ?? 0, cpuSeconds: 0 };
+  }
+  await client.next('begin');
+  const before = await server.ask();
+  const { result = 0, count = 0, clientCpu = 0 } = await client.next('result');
+  const cpu = clientCpu + ((await server.ask())['cpuSeconds'] ?? 0) - (before['cpuSeconds'] ?? 0);
+  if (scenario.kind === 'up') return { value: (result * 8) / 1e9, cpuSeconds: cpu / (count / 2 ** 30) };
+  return { value: result, cpuSeconds: cpu / (count / 100_000) };
 }
 
-async function idleServer(engine: Engine, scenario: Scenario, certificates: Certificates): Promise<number> {
-  const server = start({ role: 'server', engine, certificates });
-  const port = await answerOf(server, 'port');
-  const client = start({ role: 'client', engine, scenario, port, certificates, seconds: 0 });
-  await answerOf(client, 'result');
-  server.send({});
-  const rss = await answerOf(server, 'rss');
-  await stop(client);
-  await stop(server);
-  return rss;
+/** The TLS connections themselves are not what is compared: the same with one stream each is taken off. */
+async function measureIdle(engine: Engine, scenario: Scenario, certificates: Certificates): Promise<Result> {
+  const base = await measure(engine, { ...scenario, streams: 1 }, certificates, 0);
+  const full = await measure(engine, scenario, certificates, 0);
+  return { value: (full.value - base.value) / (IDLE_SESSIONS * (scenario.streams - 1)), cpuSeconds: 0 };
 }
 
 function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+}
+
+function row(name: string, unit: string, results: readonly (readonly number[])[]): void {
+  const [theirs = 0, ours = 0] = results.map(median);
+  const digits = theirs < 100 ? 2 : 0;
+  const cells = [theirs, ours].map((value) => value.toFixed(digits).padStart(12)).join('');
+  console.log(`${name.padEnd(28)}${unit.padEnd(18)}${cells}${(ours / theirs).toFixed(2).padStart(9)}`);
 }
 
 async function main(): Promise<void> {
@@ -305,20 +338,31 @@ async function main(): Promise<void> {
   });
   const material = await (await meshCa('bench')).material('spiffe://cluster.local/ns/bench/sa/peer');
   const certificates = { key: material.keyPem, cert: material.chainPem, ca: material.rootsPem };
-  console.log(`${''.padEnd(28)}${ENGINES.map((engine) => engine.padStart(14)).join('')}${'ratio'.padStart(9)}`);
+  console.log(`${''.padEnd(46)}${ENGINES.map((engine) => engine.padStart(12)).join('')}${'ratio'.padStart(9)}`);
   for (const scenario of SCENARIOS.filter(({ name }) => name.includes(values.only))) {
-    const results: Record<Engine, number[]> = { 'node:http2': [], ours: [] };
+    const results: Record<Engine, Result[]> = { 'node:http2': [], ours: [] };
     for (let round = 0; round < Number(values.rounds); round++) {
-      for (const engine of ENGINES)
-        results[engine].push(await measure(engine, scenario, certificates, Number(values.seconds)));
+      for (const engine of ENGINES) {
+        const once =
+          scenario.kind === 'idle'
+            ? measureIdle(engine, scenario, certificates)
+            : measure(engine, scenario, certificates, Number(values.seconds));
+        results[engine].push(await once);
+      }
     }
-    const [theirs, ours] = [median(results['node:http2']), median(results.ours)];
-    const digits = scenario.unit === 'Gbit/s' ? 2 : 0;
-    const cells = [theirs, ours].map((value) => value.toFixed(digits).padStart(14)).join('');
-    const name = `${scenario.name} (${scenario.unit})`;
-    console.log(
-      `${name.padEnd(38)}${cells}${(ours / theirs).toFixed(2).padStart(9)}${scenario.isLessBetter === true ? '  less is better' : ''}`,
+    const of = (pick: (result: Result) => number) => ENGINES.map((engine) => results[engine].map(pick));
+    row(
+      scenario.name,
+      scenario.unit,
+      of(({ value }) => value),
     );
+    const unit = scenario.kind === 'up' ? 'CPU s/GiB' : 'CPU s/100k';
+    if (scenario.kind !== 'idle')
+      row(
+        '',
+        unit,
+        of(({ cpuSeconds: cpu }) => cpu),
+      );
   }
 }
 
