@@ -47,14 +47,13 @@ function killTree(pid: number): void {
 export interface DaemonOptions {
   readonly place: Place;
   readonly logPath: string;
-  readonly env?: NodeJS.ProcessEnv;
 }
 
 /** Started in the foreground form of each tool, so the process id is the daemon's own (`nsenter` and `taskset` exec). */
 export function startDaemon(cleanup: Cleanup, argv: readonly string[], options: DaemonOptions): Daemon {
   const [file = '', ...args] = placed(options.place, argv);
   const log = openSync(options.logPath, 'a');
-  const child = spawn(file, args, { stdio: ['ignore', log, log], env: { ...process.env, ...options.env } });
+  const child = spawn(file, args, { stdio: ['ignore', log, log] });
   const pid = child.pid;
   if (pid === undefined) throw new Error(`cannot start ${file}`);
   let exited = false;

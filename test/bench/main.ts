@@ -65,7 +65,7 @@ function startColumn(name: ColumnName, setup: ColumnSetup, base: Base): Promise<
     case 'nginx':
       return startPeer(setup, base.certificates, NGINX);
     case 'culvert':
-      return startCulvert(setup, base.options.nodeOptions);
+      return startCulvert(setup, base.options.nodeFlags);
   }
 }
 

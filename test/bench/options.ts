@@ -16,7 +16,7 @@ round after round, and the table shows medians.
   --pin               each node owns one core: less noise, but no borrowing of the other node's idle time
   --output json       print every sample as JSON instead of the table
   --svg FILE          write a chart as well
-  --node-options S    NODE_OPTIONS for the agents, for example '--cpu-prof --cpu-prof-dir=/tmp/profiles'
+  --node-flags=S      flags of Node for the agents, for example --node-flags='--cpu-prof --cpu-prof-dir=/tmp/profiles'
   --keep              leave the directory of configurations and logs, and print its name
   --help
 
@@ -38,7 +38,7 @@ export interface Options {
   readonly isPinned: boolean;
   readonly isJson: boolean;
   readonly svgPath: string | undefined;
-  readonly nodeOptions: string;
+  readonly nodeFlags: readonly string[];
   readonly keepsFiles: boolean;
 }
 
@@ -69,7 +69,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
       pin: { type: 'boolean', default: false },
       output: { type: 'string', default: 'table' },
       svg: { type: 'string' },
-      'node-options': { type: 'string', default: '' },
+      'node-flags': { type: 'string', default: '' },
       keep: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -87,7 +87,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     isPinned: values.pin,
     isJson: values.output === 'json',
     svgPath: values.svg,
-    nodeOptions: values['node-options'],
+    nodeFlags: values['node-flags'].split(' ').filter((flag) => flag !== ''),
     keepsFiles: values.keep,
   };
 }

@@ -34,12 +34,12 @@ function podsFile(role: Role, pod: Pod): string {
   return JSON.stringify({ pods: [entry] });
 }
 
-function startAgent(setup: ColumnSetup, role: Role, nodeOptions: string): Daemon {
+function startAgent(setup: ColumnSetup, role: Role, nodeFlags: readonly string[]): Daemon {
   const at = (name: string): string => join(setup.directory, name);
   const pod = setup.pods[role];
   writeFileSync(at('mesh.yaml'), meshFile(setup.pods));
   writeFileSync(at(`pods-${role}.yaml`), podsFile(role, pod));
-  const argv = [process.execPath, CLI, 'agent', '--node', `bench-${role}`, '--mesh-file', at('mesh.yaml')];
+  const argv = [process.execPath, ...nodeFlags, CLI, 'agent', '--node', `bench-${role}`, '--mesh-file', at('mesh.yaml')];
   argv.push(
     '--pods',
     at(`pods-${role}.yaml`),
@@ -50,18 +50,17 @@ function startAgent(setup: ColumnSetup, role: Role, nodeOptions: string): Daemon
     '--log-level',
     'warn',
   );
-  const env = nodeOptions === '' ? {} : { NODE_OPTIONS: nodeOptions };
-  return startDaemon(setup.cleanup, argv, { place: pod.node, logPath: at(`agent-${role}.log`), env });
+  return startDaemon(setup.cleanup, argv, { place: pod.node, logPath: at(`agent-${role}.log`) });
 }
 
-export async function startCulvert(setup: ColumnSetup, nodeOptions: string): Promise<Running> {
+export async function startCulvert(setup: ColumnSetup, nodeFlags: readonly string[]): Promise<Running> {
   const host = setup.pods.server.ip;
   // The server's agent first: it makes the CA both share, and a client that finds no peer backs off.
-  const server = startAgent(setup, 'server', nodeOptions);
+  const server = startAgent(setup, 'server', nodeFlags);
   await until('the server-side agent', [server], () =>
     run(['ss', '-Htln', `sport = :${HBONE_PORT}`], setup.pods.server).then(expectSome),
   );
-  const client = startAgent(setup, 'client', nodeOptions);
+  const client = startAgent(setup, 'client', nodeFlags);
   await until('the client-side agent', [client], () =>
     run(['ss', '-Htln', 'sport = :15001'], setup.pods.client).then(expectSome),
   );
