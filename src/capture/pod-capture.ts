@@ -23,6 +23,8 @@ export class PodCapture {
   #active: Active | undefined;
   /** Redirection as last put or found. */
   #applied: RedirectOptions | undefined;
+  /** Fingerprint of the namespace when `#applied` was last found complete. */
+  #verified: string | undefined;
   /** From the discovery that the redirection is not as wanted until it is again. */
   #isOpen = true;
   #lastError: MeshError | undefined;
@@ -173,12 +175,16 @@ export class PodCapture {
   async #redirect(netns: Netns, pod: CapturedPod): Promise<void> {
     const { redirection, log } = this.#deps;
     const wanted = this.#redirectOptions(pod);
-    const isRepair = isDeepStrictEqual(wanted, this.#applied);
+    const isSame = isDeepStrictEqual(wanted, this.#applied);
+    // Taken before the look, so that what changes during it is seen next time.
+    const fingerprint = redirection.fingerprint(netns);
+    if (isSame && fingerprint === this.#verified) return;
     const differences = await redirection.verify(netns, wanted);
+    this.#verified = differences.length === 0 ? fingerprint : undefined;
     if (differences.length > 0) {
       this.#isOpen = true;
       await redirection.apply(netns, wanted);
-      if (isRepair) this.#repaired(differences);
+      if (isSame) this.#repaired(differences);
     }
     this.#isOpen = false;
     if (this.#applied === undefined)
@@ -228,6 +234,7 @@ export class PodCapture {
     if (active === undefined) return;
     this.#active = undefined;
     this.#applied = undefined;
+    this.#verified = undefined;
     this.#isOpen = true;
     try {
       await active.proxy.stop(mode);

@@ -9,7 +9,8 @@ export type RouteFamily = '-4' | '-6';
 
 const ROUTE_FAMILIES = ['-4', '-6'] as const;
 const PREFERENCE = '32764';
-const TABLE = '100';
+export const RETURN_TABLE = 100;
+const TABLE = String(RETURN_TABLE);
 const RULE = ['fwmark', '0x111/0xfff', 'pref', PREFERENCE, 'lookup', TABLE] as const;
 const EVERYTHING = { '-4': '0.0.0.0/0', '-6': '::/0' } as const satisfies Record<RouteFamily, string>;
 

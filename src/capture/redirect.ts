@@ -1,7 +1,7 @@
 /** Puts the redirection of a pod into its network namespace, compares it with what is wanted, repairs it, takes it away. */
 import { MeshError } from '../base/errors.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
-import { ensureRoutes, missingRoutes, removeRoutes } from './policy-routes.ts';
+import { ensureRoutes, missingRoutes, RETURN_TABLE, removeRoutes } from './policy-routes.ts';
 import { deletionScript, ourTables, type RedirectOptions, redirectScript } from './redirect-rules.ts';
 
 export interface Redirection {
@@ -10,6 +10,8 @@ export interface Redirection {
    * for the pod: no packet sees half of the rules. Idempotent. Throws `CV-REDIRECT`.
    */
   apply(netns: Netns, options: RedirectOptions): Promise<void>;
+  /** Cheap, for looking often: while it stays the same, so does what `verify` found. */
+  fingerprint(netns: Netns): string;
   /** How the pod differs from what `apply` makes, in words for a log line; empty = not at all. */
   verify(netns: Netns, options: RedirectOptions): Promise<readonly string[]>;
   /** Afterwards none of our tables, rules or routes is left. Idempotent. Throws `CV-REDIRECT`. */
@@ -23,6 +25,9 @@ export function createRedirection(sys: Sys): Redirection {
       // Routes first: they match nothing until the rules set marks, and the rules are the one step that switches.
       await ensureRoutes(sys, netns, options.ipv6);
       await load(sys, netns, redirectScript(options));
+    },
+    fingerprint(netns) {
+      return `${sys.fingerprint(netns, RETURN_TABLE)} ${sys.hasIpv6(netns, 'lo')}`;
     },
     async verify(netns, options) {
       const [wanted, live, routes] = await Promise.all([

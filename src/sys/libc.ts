@@ -44,6 +44,18 @@ export const libc = {
     address: Bytes,
     length: Uint32Array,
   ) => number,
+  send: program.func('long send(int fd, const void *data, size_t length, int flags)') as (
+    fd: number,
+    data: Bytes,
+    length: number,
+    flags: number,
+  ) => number,
+  recv: program.func('long recv(int fd, void *data, size_t length, int flags)') as (
+    fd: number,
+    data: Bytes,
+    length: number,
+    flags: number,
+  ) => number,
   ioctl: program.func('int ioctl(int fd, unsigned long request)') as (fd: number, request: number) => number,
   flock: program.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number,
 } as const;

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { MeshError } from '../base/errors.ts';
 import { libc } from './libc.ts';
+import { netnsFingerprint } from './netlink.ts';
 import { inNetns, openNetns, scratchNetns } from './netns.ts';
 import { listenTcp, originalDestination, socketTcp, socketUdp } from './sockets.ts';
 import type { Netns, Sys } from './sys.ts';
@@ -19,6 +20,7 @@ export const linuxSys: Sys = {
   originalDestination,
   close: (fd) => void libc.close(fd),
   runInNetns: (netns, argv, input) => runTool(netns, argv, input),
+  fingerprint: netnsFingerprint,
   hasIpv6,
 };
 
