@@ -8,7 +8,7 @@ export interface Position {
   readonly column: number;
 }
 
-export interface SyntaxProblem {
+interface SyntaxProblem {
   readonly position: Position;
   readonly problem: string;
   readonly cure: string;
