@@ -5,6 +5,7 @@ import { MeshError } from '../base/errors.ts';
 import { listenOn } from '../sys/tcp.ts';
 import { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
+import type { Connections } from './connections.ts';
 import { HboneServer } from './hbone-server.ts';
 import { serveOutbound, type TunnelPool } from './outbound.ts';
 import { servePlaintext } from './plaintext.ts';
@@ -14,6 +15,8 @@ import { type ConnectRequest, dialTunnel } from './tunnels.ts';
 
 /** Reference value (datapath facts §1.15). */
 const BACKLOG = 128;
+/** Longest wait for connections that were told to close. */
+const CLOSE_WITHIN_MS = 2_000;
 
 export class PodProxy {
   readonly #context: PodContext;
@@ -76,14 +79,13 @@ export class PodProxy {
     for (const sweep of this.#sweeps) sweep[Symbol.dispose]();
     for (const server of this.#servers) server.close();
     this.#hbone.goaway();
-    if (graceMs > 0) {
-      const late = (): MeshError => new MeshError('CV-DRAIN', 'grace is over');
-      await withDeadline(connections.empty(), deps.clock, graceMs, late).catch(() => undefined);
-    }
+    if (graceMs > 0) await emptyWithin(connections, deps.clock, graceMs);
     const error = new MeshError('CV-DRAIN', 'connection closed due to connection drain');
     connections.closeAll(error);
     this.#pool.close(error);
     this.#hbone.close(error);
+    // Sockets close in a later turn, and each connection writes its log line then: the process must not end before.
+    await emptyWithin(connections, deps.clock, CLOSE_WITHIN_MS);
   }
 
   #listen(): void {
@@ -116,6 +118,12 @@ export class PodProxy {
     this.#servers.push(server);
     deps.log.debug?.('listener established', { port, pod: pod.uid });
   }
+}
+
+/** Resolves when no connection is left or the time is over. */
+async function emptyWithin(connections: Connections, clock: Clock, timeoutMs: number): Promise<void> {
+  const late = (): MeshError => new MeshError('CV-DRAIN', 'grace is over');
+  await withDeadline(connections.empty(), clock, timeoutMs, late).catch(() => undefined);
 }
 
 /** Calls `run` once per period until disposed. */
