@@ -10,6 +10,7 @@ interface Entry {
 const ENTRIES: readonly Entry[] = [
   { path: 'status', description: 'what this agent does now: pods, mesh source, certificates, connections' },
   { path: 'connections', description: 'open connections, and the latest refused ones with their reason' },
+  { path: 'explain', description: 'one connection, open or among the last 1024 that ended (?id=…)' },
   { path: 'config_dump', description: 'dump the current mesh state and configuration as JSON' },
   { path: 'logging', description: 'query or change logging levels', isPost: true },
   { path: 'debug/pprof/profile', description: 'build a CPU profile (pprof; ?seconds=10&frequency=100)' },

@@ -6,14 +6,14 @@ import type { PodView } from './admin-views.ts';
 export interface ConfigDumpSections {
   readonly certificates: readonly { readonly identity: string }[];
   readonly config: object;
-  readonly policies: readonly object[];
-  readonly services: readonly object[];
-  readonly stagedServices: object;
-  readonly staticConfig: object;
+  readonly policies: readonly unknown[];
+  readonly services: readonly unknown[];
+  readonly stagedServices: unknown;
+  readonly staticConfig: unknown;
   readonly version: VersionSection;
   /** Shared mode only. */
   readonly workloadState?: object;
-  readonly workloads: readonly object[];
+  readonly workloads: readonly unknown[];
 }
 
 export interface VersionSection {

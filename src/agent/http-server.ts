@@ -12,7 +12,7 @@ export interface HttpRequest {
   readonly query: URLSearchParams;
   /** Every value of a header, in order; names in lower case. */
   headers(name: string): readonly string[];
-  /** Aborted when the client goes away before the answer. */
+  /** Aborted when the client goes away before the answer, or the server wants to close. */
   readonly signal: AbortSignal;
 }
 
@@ -32,6 +32,8 @@ export interface HttpServerOptions {
   readonly component: string;
   readonly handler: HttpHandler;
   readonly log: Logger;
+  /** A client that takes nothing of its answer for this long is cut off; a dump may be large, and it is in memory. */
+  readonly stallTimeoutMs?: number;
 }
 
 /** From the first byte of a request, or the start of the connection, to the end of its head. */
@@ -44,13 +46,23 @@ const MAX_CONNECTIONS = 256;
 /** A body is never read; this is how long one may dribble in before the connection is closed. */
 const REQUEST_TIMEOUT_MS = 10_000;
 
+const STALL_TIMEOUT_MS = 10_000;
+
+/** Answers that have not reached their client, and the wish to close. */
+interface UnderWay {
+  readonly answers: Set<Promise<void>>;
+  readonly closing: AbortController;
+}
+
 export class HttpServer implements AsyncDisposable {
   readonly #server: http.Server;
   readonly #options: HttpServerOptions;
+  readonly #underWay: UnderWay;
 
-  private constructor(server: http.Server, options: HttpServerOptions) {
+  private constructor(server: http.Server, options: HttpServerOptions, underWay: UnderWay) {
     this.#server = server;
     this.#options = options;
+    this.#underWay = underWay;
   }
 
   /** Rejects with `CV-BIND` when the port is taken. */
@@ -63,9 +75,10 @@ export class HttpServer implements AsyncDisposable {
       noDelay: true,
     });
     server.maxConnections = MAX_CONNECTIONS;
-    server.on('request', (request, response) => void respond(options, request, response));
+    const underWay: UnderWay = { answers: new Set(), closing: new AbortController() };
+    server.on('request', (request, response) => respond(options, underWay, request, response));
     await bind(server, options);
-    const opened = new HttpServer(server, options);
+    const opened = new HttpServer(server, options, underWay);
     options.log.info?.('listener established', { address: opened.address, component: options.component });
     return opened;
   }
@@ -78,12 +91,15 @@ export class HttpServer implements AsyncDisposable {
     return formatHostPort({ ip: this.#bound.address, port: this.#bound.port });
   }
 
-  /** Stops listening, closes idle connections and waits for answers under way. */
+  /** Lets answers under way reach their clients (long ones are asked to hurry), then closes everything. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#server.listening) return;
+    this.#underWay.closing.abort();
+    // `close` cuts connections whose answer is written but not yet sent, so it comes second.
+    await Promise.all(this.#underWay.answers);
     if (!this.#server.listening) return;
     const closed = once(this.#server, 'close');
     this.#server.close();
-    this.#server.closeIdleConnections();
     await closed;
     this.#options.log.info?.('listener drained', { component: this.#options.component });
   }
@@ -106,19 +122,37 @@ async function bind(server: http.Server, { host, port, component }: HttpServerOp
   }
 }
 
-async function respond(
-  { handler, log, component }: HttpServerOptions,
+function respond(
+  options: HttpServerOptions,
+  { answers, closing }: UnderWay,
   request: http.IncomingMessage,
   response: http.ServerResponse,
-): Promise<void> {
+): void {
   const gone = new AbortController();
-  response.once('close', () => gone.abort());
+  const { promise: sent, resolve } = Promise.withResolvers<void>();
+  answers.add(sent);
+  response.once('close', () => {
+    gone.abort();
+    answers.delete(sent);
+    resolve();
+  });
+  void answer(options, requestOf(request, AbortSignal.any([gone.signal, closing.signal])), response);
+}
+
+async function answer(
+  { handler, log, component, stallTimeoutMs = STALL_TIMEOUT_MS }: HttpServerOptions,
+  request: HttpRequest,
+  response: http.ServerResponse,
+): Promise<void> {
+  let result: HttpAnswer;
   try {
-    send(response, await handler(requestOf(request, gone.signal)));
+    result = await handler(request);
   } catch (error) {
-    log.warn?.('request failed', { component, path: request.url, error: messageOf(error) });
-    send(response, { status: 500, type: 'text/plain', body: `${messageOf(error)}\n` });
+    log.warn?.('request failed', { component, path: request.path, error: messageOf(error) });
+    result = { status: 500, type: 'text/plain', body: `${messageOf(error)}\n` };
   }
+  response.setTimeout(stallTimeoutMs, () => response.destroy());
+  send(response, result);
 }
 
 function requestOf(request: http.IncomingMessage, signal: AbortSignal): HttpRequest {

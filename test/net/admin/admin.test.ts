@@ -119,6 +119,13 @@ test('a head that does not come in two seconds closes the connection', { timeout
   assert(seconds > 1.5 && seconds < 5, `closed after ${seconds} s`);
 });
 
+test('a connection that says nothing is closed as fast', { timeout: 10_000 }, async () => {
+  await using admin = await adminFixture();
+  const started = performance.now();
+  await askRaw(admin.port, '');
+  assert(performance.now() - started < 5_000);
+});
+
 test('a head over 8 KiB is refused', async () => {
   await using admin = await adminFixture();
   const answer = await askRaw(admin.port, `GET / HTTP/1.1\r\nHost: localhost\r\nX: ${'x'.repeat(9_000)}\r\n\r\n`);

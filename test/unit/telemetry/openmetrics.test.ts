@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
 import { renderOpenMetrics } from '../../../src/telemetry/openmetrics.ts';
 
@@ -42,4 +43,21 @@ test('an agent without traffic exposes its build and the unlabelled metrics, and
     'culvert_label_sets_evicted 0',
   ]);
   assert.match(text, /^# HELP istio_build Istio component build info\.\n# TYPE istio_build gauge$/m);
+});
+
+test('any label value at all reads back from its line as itself', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary' }), (value) => {
+      const text = renderOpenMetrics([
+        { name: 'g', help: 'h', type: 'gauge', samples: [{ labels: { x: value, y: 'z' }, value: 1 }] },
+      ]);
+      const [, , sample = '', end] = text.split('\n');
+      assert.equal(end, '# EOF');
+      const escaped = /^g\{x="((?:[^"\\]|\\.)*)",y="z"\} 1$/s.exec(sample)?.[1];
+      assert.equal(
+        escaped?.replaceAll(/\\(.)/gs, (_, escape: string) => (escape === 'n' ? '\n' : escape)),
+        value,
+      );
+    }),
+  );
 });

@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import net from 'node:net';
+import { test } from 'node:test';
+import { HttpServer, type HttpServerOptions } from '../../../src/agent/http-server.ts';
+import { silentLogger } from '../../../src/base/log.ts';
+import { ask } from './http.ts';
+
+const LARGE = new Uint8Array(64 * 1_048_576);
+
+async function server(options: Partial<HttpServerOptions>): Promise<HttpServer> {
+  const handler = () => ({ status: 200, body: LARGE });
+  return await HttpServer.listen({
+    host: '127.0.0.1',
+    port: 0,
+    component: 'test',
+    log: silentLogger,
+    handler,
+    ...options,
+  });
+}
+
+/** A client that sent a request and reads nothing. */
+async function stuckClient(port: number): Promise<net.Socket> {
+  const socket = net.connect({ port, host: '127.0.0.1' });
+  socket.pause();
+  socket.on('error', () => undefined);
+  await once(socket, 'connect');
+  socket.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n');
+  return socket;
+}
+
+test('a client that does not read its answer is cut off, so that closing does not wait for it', async () => {
+  const asked = Promise.withResolvers<void>();
+  const handler = () => {
+    asked.resolve();
+    return { status: 200, body: LARGE };
+  };
+  const http = await server({ stallTimeoutMs: 300, handler });
+  const socket = await stuckClient(http.port);
+  await asked.promise;
+  await http[Symbol.asyncDispose]();
+  socket.destroy();
+});
+
+test('an answer under way reaches its client whole before the server closes', async () => {
+  const asked = Promise.withResolvers<void>();
+  const handler = () => {
+    asked.resolve();
+    return { status: 200, body: LARGE };
+  };
+  const http = await server({ handler });
+  const reply = ask(http.port, '/');
+  await asked.promise;
+  const closed = http[Symbol.asyncDispose]();
+  assert.equal((await reply).bytes.length, LARGE.length);
+  await closed;
+});
+
+test('a long answer is told that the server wants to close', async () => {
+  const asked = Promise.withResolvers<void>();
+  const http = await server({
+    handler: async ({ signal }) => {
+      asked.resolve();
+      await once(signal, 'abort');
+      return { status: 200, body: 'hurried' };
+    },
+  });
+  const reply = ask(http.port, '/');
+  await asked.promise;
+  await http[Symbol.asyncDispose]();
+  assert.equal((await reply).text, 'hurried');
+});
+
+test('a client that went away is known to a long answer, which then ends', async () => {
+  const ended = Promise.withResolvers<void>();
+  await using http = await server({
+    handler: async ({ signal }) => {
+      await once(signal, 'abort');
+      ended.resolve();
+      return { status: 200 };
+    },
+  });
+  const socket = await stuckClient(http.port);
+  socket.destroy();
+  await ended.promise;
+});
