@@ -34,7 +34,7 @@ export interface CertificatesView {
   readonly soonestExpiry?: string;
 }
 
-export interface WorkerView {
+interface WorkerView {
   readonly name: string;
   readonly state: string;
   readonly connections: number;

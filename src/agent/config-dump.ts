@@ -16,7 +16,7 @@ export interface ConfigDumpSections {
   readonly workloads: readonly unknown[];
 }
 
-export interface VersionSection {
+interface VersionSection {
   readonly version: string;
   readonly gitRevision: string;
   /** There is no Rust here; the field says what runs instead, for example `node v26.10.0`. */

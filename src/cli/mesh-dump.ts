@@ -26,7 +26,7 @@ export function listOf(value: unknown): readonly JsonObject[] {
   return items.filter(isObject);
 }
 
-export function objectOf(value: unknown): JsonObject {
+function objectOf(value: unknown): JsonObject {
   return isObject(value) ? value : {};
 }
 

@@ -1,9 +1,9 @@
 /** Aligned columns: colours on a terminal, the same text without them in a pipe. */
 
-export type Colour = 'green' | 'yellow' | 'red' | 'dim';
+type Colour = 'green' | 'yellow' | 'red' | 'dim';
 
 /** A cell that wants a colour. */
-export interface ColouredCell {
+interface ColouredCell {
   readonly text: string;
   readonly colour: Colour;
 }
@@ -38,7 +38,7 @@ export function renderFacts(facts: readonly (readonly [string, Cell])[], isColou
 }
 
 /** Peers choose some of what is shown: control characters must not reach a terminal. */
-export function printable(text: string): string {
+function printable(text: string): string {
   return text.replace(/[^\P{C}]|[\u2028\u2029]/gu, (character) => {
     return `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`;
   });

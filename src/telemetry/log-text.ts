@@ -30,7 +30,7 @@ export function cut(text: string): string {
 }
 
 /** Quoted, with the escapes of Rust's debug format: `\"`, `\\`, `\n`, `\u{1b}`. */
-export function quote(text: string): string {
+function quote(text: string): string {
   const short = cut(text);
   return PLAIN.test(short) ? `"${short}"` : `"${short.replace(NEEDS_ESCAPE, escapeCharacter)}"`;
 }

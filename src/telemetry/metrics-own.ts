@@ -3,11 +3,11 @@ import { Counter, Gauge, type Registry } from 'prom-client';
 import { type ReasonCode, reasonOf } from '../base/reasons.ts';
 import type { TrafficSeriesTable } from './traffic-series.ts';
 
-export type Direction = 'inbound' | 'outbound';
-export type Outcome = 'ok' | 'failed';
+type Direction = 'inbound' | 'outbound';
+type Outcome = 'ok' | 'failed';
 
 /** One certificate the agent holds; `notAfterMs` is Unix time. */
-export interface CertificateExpiry {
+interface CertificateExpiry {
   readonly identity: string;
   readonly notAfterMs: number;
 }

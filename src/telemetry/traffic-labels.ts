@@ -5,7 +5,7 @@ import type { ConnectionLabels, PeerLabels } from '../model/verdict.ts';
 const MAX_LABEL_CHARS = 512;
 
 /** In emission order; `response_flags` is filled in per sample. */
-export const TRAFFIC_LABELS = [
+const TRAFFIC_LABELS = [
   'reporter',
   'source_workload',
   'source_canonical_service',

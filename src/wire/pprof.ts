@@ -1,6 +1,6 @@
 /** Profiles in the pprof format (github.com/google/pprof, `proto/profile.proto`), written by hand: one message, few fields. */
 
-export interface ValueType {
+interface ValueType {
   readonly type: string;
   readonly unit: string;
 }

@@ -7,7 +7,7 @@ import { rootLogger } from '../../../src/telemetry/logger.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { outbound, trafficFixture } from '../../unit/telemetry/traffic-fixture.ts';
 
-export const STATUS: StatusView = {
+const STATUS: StatusView = {
   node: 'node-1',
   version: '0.1.0',
   startedAt: '2026-01-01T00:00:00Z',

@@ -15,7 +15,7 @@ export interface RunOptions {
 }
 
 /** 2026-03-02T12:00:00Z. */
-export const NOW_MS = Date.UTC(2026, 2, 2, 12);
+const NOW_MS = Date.UTC(2026, 2, 2, 12);
 
 export async function culvert(argv: readonly string[], { isTty = false, env = {} }: RunOptions = {}): Promise<Ran> {
   let out = '';

@@ -20,7 +20,7 @@ export const shop: PeerLabels = {
   zone: '',
 };
 
-export const cart: PeerLabels = {
+const cart: PeerLabels = {
   ...shop,
   pod: 'cart-0',
   workload: 'cart',
