@@ -5,7 +5,7 @@ import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import { isUsable, renewalDueMs, retryDelayMs } from '../model/rotation.ts';
 import type { TlsMaterial } from '../model/verdict.ts';
-import { rfc3339Seconds } from '../wire/x509-time.ts';
+import { type Entry, failureText, unavailable } from './certificate-entry.ts';
 import type { CertificateProvider, IssuedCertificate } from './certificate-provider.ts';
 import { type IdentitySnapshot, snapshotOf } from './certificate-snapshot.ts';
 import { createCsr } from './csr.ts';
@@ -37,21 +37,6 @@ export interface CertificateManagerDeps {
 export interface CertificateObserver {
   issued(identity: string, durationMs: number): void;
   failed(identity: string, error: MeshError): void;
-}
-
-interface Entry {
-  readonly identity: string;
-  /** queued → issuing → resting → queued … */
-  phase: 'queued' | 'issuing' | 'resting';
-  held?: Held;
-  /** Why the last attempt failed; absent after a success. */
-  error?: MeshError | undefined;
-  failures: number;
-  /** Resolves, never rejects, when the attempt that is queued or running has ended. */
-  attempt: PromiseWithResolvers<void>;
-  timer?: Disposable;
-  abort?: AbortController;
-  isForgotten: boolean;
 }
 
 export class CertificateManager {
@@ -263,20 +248,4 @@ export class CertificateManager {
   #announce(identity: string): void {
     for (const listener of this.#listeners) listener(identity);
   }
-}
-
-/** `identity error: …`, as facts/operations.md §3.5 has it. */
-function unavailable({ identity, error, held }: Entry): MeshError {
-  const why = error?.message ?? (held === undefined ? 'the CA has not answered yet' : 'the certificate has expired');
-  return new MeshError('CV-CERT-UNAVAILABLE', `identity error: ${why}`, { identity }, { cause: error });
-}
-
-/** The second text is the reference's (facts/operations.md §3.6): operators search for it. */
-function failureText({ error, held }: Entry, nowMs: number, retryMs: number): string {
-  const retry = `next retry at ${rfc3339Seconds(retryMs)}`;
-  if (held === undefined || !isUsable(held.validity, nowMs)) {
-    return `certificate request failed (${error?.message}); no valid certificate; ${retry}`;
-  }
-  const end = rfc3339Seconds(held.validity.notAfterMs);
-  return `certificate renewal failed (${error?.message}); retaining existing valid certificate until ${end}; ${retry}`;
 }

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import http2 from 'node:http2';
-import type net from 'node:net';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import tls from 'node:tls';
@@ -295,6 +299,60 @@ test('a silent client is dropped after 10 s, and so is a silent server', async (
   clock.advance(50);
   await assert.rejects(connecting, { code: 'CV-TLS-TIMEOUT' });
   assert.equal(second.near.destroyed, true);
+});
+
+test('two hundred connections that say nothing are all gone at the deadline, and the next client is served', async () => {
+  const server = net.createServer({ allowHalfOpen: true }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as net.AddressInfo;
+  const clock = new FakeClock();
+  const outcomes: Promise<unknown>[] = [];
+  const all = Promise.withResolvers<void>();
+  server.on('connection', (socket) => {
+    outcomes.push(acceptTls(socket, cart, { contexts, clock }));
+    if (outcomes.length === 200) all.resolve();
+  });
+  const silent = Array.from({ length: 200 }, () => net.connect(port, '127.0.0.1'));
+  await all.promise;
+  const ended = Promise.all(silent.map((socket) => once(socket.resume(), 'end')));
+  clock.advance(10_000);
+  const settled = await Promise.allSettled(outcomes);
+  await ended;
+
+  for (const outcome of settled) assertRefused(outcome, 'CV-TLS-TIMEOUT', /not finished/);
+  const late = net.connect(port, '127.0.0.1');
+  await connectTls(late, web, [CART], options);
+  await outcomes.at(-1);
+  late.destroy();
+  server.close();
+});
+
+test('roots of the system or of the environment are never trusted', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'culvert-roots-'));
+  const file = join(directory, 'other.pem');
+  await writeFile(file, other.rootPem);
+  const url = (path: string): string => new URL(`../../../${path}`, import.meta.url).href;
+  const stranger = await other.material(WEB, { rootsPem: [ca.rootPem] });
+  const source = `
+    const [{ acceptTls, connectTls }, { TlsContexts }, { systemClock: clock }, { tcpPair }] = await Promise.all([
+      import('${url('src/identity/tls-handshake.ts')}'), import('${url('src/identity/tls-context.ts')}'),
+      import('${url('src/sys/system-clock.ts')}'), import('${url('test/support/tcp.ts')}')]);
+    const [server, client] = ${JSON.stringify([cart, stranger])};
+    const pair = await tcpPair();
+    const options = { contexts: new TlsContexts(), clock };
+    connectTls(pair.near, client, [server.identity], options).catch(() => undefined);
+    await acceptTls(pair.far, server, options).then(() => console.log('accepted'), (error) => console.log(error.code));
+    process.exit();`;
+  const env = { ...process.env, NODE_EXTRA_CA_CERTS: file, NODE_TLS_REJECT_UNAUTHORIZED: '0', NODE_NO_WARNINGS: '1' };
+  const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
+    env,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [output] = await once(child.stdout, 'data');
+  await once(child, 'close');
+  await rm(directory, { recursive: true });
+
+  assert.equal(String(output).trim(), 'CV-PEER-CERT');
 });
 
 const hangUps: readonly (readonly [string, (socket: net.Socket) => void])[] = [
