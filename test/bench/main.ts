@@ -12,7 +12,7 @@ import {
   type Running,
   startApplications,
 } from './columns/column.ts';
-import { startCulvert } from './columns/culvert.ts';
+import { startCulvert, THIS_CHECKOUT } from './columns/culvert.ts';
 import { startDirect } from './columns/direct.ts';
 import { HAPROXY } from './columns/haproxy.ts';
 import { NGINX } from './columns/nginx.ts';
@@ -57,6 +57,7 @@ interface Base {
 }
 
 function startColumn(name: ColumnName, setup: ColumnSetup, base: Base): Promise<Running> {
+  const { nodeFlags } = base.options;
   switch (name) {
     case 'direct':
       return startDirect(setup);
@@ -65,7 +66,9 @@ function startColumn(name: ColumnName, setup: ColumnSetup, base: Base): Promise<
     case 'nginx':
       return startPeer(setup, base.certificates, NGINX);
     case 'culvert':
-      return startCulvert(setup, base.options.nodeFlags);
+      return startCulvert(setup, { checkout: THIS_CHECKOUT, nodeFlags });
+    case 'baseline':
+      return startCulvert(setup, { checkout: base.options.baseline ?? THIS_CHECKOUT, nodeFlags });
   }
 }
 

@@ -17,6 +17,7 @@ round after round, and the table shows medians.
   --output json       print every sample as JSON instead of the table
   --svg FILE          write a chart as well
   --node-flags=S      flags of Node for the agents, for example --node-flags='--cpu-prof --cpu-prof-dir=/tmp/profiles'
+  --baseline=DIR      a second Culvert column, from another checkout: judges a change in one interleaved run
   --keep              leave the directory of configurations and logs, and print its name
   --help
 
@@ -39,6 +40,7 @@ export interface Options {
   readonly isJson: boolean;
   readonly svgPath: string | undefined;
   readonly nodeFlags: readonly string[];
+  readonly baseline: string | undefined;
   readonly keepsFiles: boolean;
 }
 
@@ -70,6 +72,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
       output: { type: 'string', default: 'table' },
       svg: { type: 'string' },
       'node-flags': { type: 'string', default: '' },
+      baseline: { type: 'string' },
       keep: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -80,7 +83,10 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     rounds: count('--rounds', values.rounds ?? (values.quick ? '1' : '3')),
     bulkSeconds: values.quick ? 1 : 2,
     requestSeconds: values.quick ? 1 : 2,
-    columns: chosen('--only', values.only, COLUMNS),
+    columns: [
+      ...chosen('--only', values.only, COLUMNS),
+      ...(values.baseline === undefined ? [] : ['baseline' as const]),
+    ],
     scenarios: chosen('--scenarios', values.scenarios, SCENARIOS),
     idleConnections: count('--idle', values.idle ?? (values.quick ? '2000' : '5000')),
     settleSeconds: values.quick ? 1 : 4,
@@ -88,6 +94,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     isJson: values.output === 'json',
     svgPath: values.svg,
     nodeFlags: values['node-flags'].split(' ').filter((flag) => flag !== ''),
+    baseline: values.baseline,
     keepsFiles: values.keep,
   };
 }

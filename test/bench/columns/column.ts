@@ -4,7 +4,8 @@ import { type Place, run, startDaemon, until } from '../command.ts';
 import type { PodPair, Topology } from '../topology.ts';
 
 export const COLUMNS = ['direct', 'haproxy', 'nginx', 'culvert'] as const;
-export type ColumnName = (typeof COLUMNS)[number];
+/** `baseline` is Culvert from another checkout, to judge a change in one interleaved run. */
+export type ColumnName = (typeof COLUMNS)[number] | 'baseline';
 
 export interface Address {
   readonly host: string;

@@ -4,12 +4,19 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { type Daemon, run, startDaemon, stopDaemon, until } from '../command.ts';
 import type { Pod } from '../topology.ts';
 import { type ColumnSetup, HTTP_PORT, IPERF_PORT, type Running } from './column.ts';
 
 const HBONE_PORT = 15_008;
-const CLI = new URL('../../../src/cli/main.ts', import.meta.url).pathname;
+export const THIS_CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url));
+
+export interface AgentProgram {
+  /** Root of the checkout whose agent runs. */
+  readonly checkout: string;
+  readonly nodeFlags: readonly string[];
+}
 
 type Role = 'client' | 'server';
 
@@ -34,12 +41,21 @@ function podsFile(role: Role, pod: Pod): string {
   return JSON.stringify({ pods: [entry] });
 }
 
-function startAgent(setup: ColumnSetup, role: Role, nodeFlags: readonly string[]): Daemon {
+function startAgent(setup: ColumnSetup, role: Role, program: AgentProgram): Daemon {
   const at = (name: string): string => join(setup.directory, name);
   const pod = setup.pods[role];
   writeFileSync(at('mesh.yaml'), meshFile(setup.pods));
   writeFileSync(at(`pods-${role}.yaml`), podsFile(role, pod));
-  const argv = [process.execPath, ...nodeFlags, CLI, 'agent', '--node', `bench-${role}`, '--mesh-file', at('mesh.yaml')];
+  const argv = [
+    process.execPath,
+    ...program.nodeFlags,
+    join(program.checkout, 'src/cli/main.ts'),
+    'agent',
+    '--node',
+    `bench-${role}`,
+    '--mesh-file',
+    at('mesh.yaml'),
+  ];
   argv.push(
     '--pods',
     at(`pods-${role}.yaml`),
@@ -53,14 +69,14 @@ function startAgent(setup: ColumnSetup, role: Role, nodeFlags: readonly string[]
   return startDaemon(setup.cleanup, argv, { place: pod.node, logPath: at(`agent-${role}.log`) });
 }
 
-export async function startCulvert(setup: ColumnSetup, nodeFlags: readonly string[]): Promise<Running> {
+export async function startCulvert(setup: ColumnSetup, program: AgentProgram): Promise<Running> {
   const host = setup.pods.server.ip;
   // The server's agent first: it makes the CA both share, and a client that finds no peer backs off.
-  const server = startAgent(setup, 'server', nodeFlags);
+  const server = startAgent(setup, 'server', program);
   await until('the server-side agent', [server], () =>
     run(['ss', '-Htln', `sport = :${HBONE_PORT}`], setup.pods.server).then(expectSome),
   );
-  const client = startAgent(setup, 'client', nodeFlags);
+  const client = startAgent(setup, 'client', program);
   await until('the client-side agent', [client], () =>
     run(['ss', '-Htln', 'sport = :15001'], setup.pods.client).then(expectSome),
   );

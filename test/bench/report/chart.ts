@@ -32,7 +32,7 @@ const TITLE_HEIGHT = 26;
 const STYLE = `
   text { font: 12px system-ui, sans-serif; fill: #1f2328 }
   .title { font-weight: 600; font-size: 13px } .head { font-weight: 600; font-size: 16px } .note { fill: #59636e }
-  .direct { fill: #c3cad1 } .haproxy { fill: #7d96b8 } .nginx { fill: #6fa58b } .culvert { fill: #d9622b }
+  .direct { fill: #c3cad1 } .haproxy { fill: #7d96b8 } .nginx { fill: #6fa58b } .culvert { fill: #d9622b } .baseline { fill: #e3b341 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .note { fill: #9198a1 }
     .direct { fill: #4a525b } .haproxy { fill: #5b7aa6 } .nginx { fill: #4f8a70 } .culvert { fill: #ee7f45 }
