@@ -1,5 +1,6 @@
 /** X.509 v3 certificates (RFC 5280), assembled with node-forge and signed by node:crypto: SPIFFE leaves and CA certificates. */
 import { createHash, type KeyObject, randomBytes } from 'node:crypto';
+import type { Validity } from '../model/rotation.ts';
 import { bitStringOctets, DerReader, TAG } from '../wire/der.ts';
 import { readCertificate } from '../wire/x509-san.ts';
 import type { Asn1 } from './asn1.ts';
@@ -22,11 +23,6 @@ const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2';
 /** KeyUsage as BIT STRING bytes and unused bits (RFC 5280 §4.2.1.3). */
 const DIGITAL_SIGNATURE = { byte: 0x80, unused: 7 };
 const CERT_SIGN_AND_CRL_SIGN = { byte: 0x06, unused: 1 };
-
-export interface Validity {
-  readonly notBeforeMs: number;
-  readonly notAfterMs: number;
-}
 
 /** Who signs: a private key, and the certificate that vouches for it. */
 export interface Signer {

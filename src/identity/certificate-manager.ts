@@ -34,7 +34,7 @@ export interface CertificateManagerDeps {
 }
 
 /** For metrics. Called once for each attempt. */
-export interface CertificateObserver {
+interface CertificateObserver {
   issued(identity: string, durationMs: number): void;
   failed(identity: string, error: MeshError): void;
 }

@@ -4,7 +4,7 @@ import { readCertificate } from '../wire/x509-san.ts';
 import { rfc3339Seconds } from '../wire/x509-time.ts';
 import { certificatePems, pemBlocks } from './pem.ts';
 
-export interface CertificateSummary {
+interface CertificateSummary {
   /** Base64 of the PEM text. */
   readonly pem: string;
   /** Decimal. */

@@ -10,7 +10,7 @@ import { ALPN_H2, type TlsContexts } from './tls-context.ts';
 import { handshakeTimeout, tlsFailure, wrongAlpn } from './tls-failure.ts';
 
 /** facts/datapath.md §1.2 leaves it unbounded; we give it what the TCP connect gets (§0). */
-export const HANDSHAKE_TIMEOUT_MS = 10_000;
+const HANDSHAKE_TIMEOUT_MS = 10_000;
 
 export interface HandshakeOptions {
   readonly contexts: TlsContexts;

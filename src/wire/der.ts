@@ -122,7 +122,7 @@ export function bitStringOctets(content: Uint8Array, what: string): Uint8Array {
   return content.subarray(1);
 }
 
-export function hexOf(bytes: Uint8Array): string {
+function hexOf(bytes: Uint8Array): string {
   let hex = '';
   for (const byte of bytes) hex += byte.toString(16).padStart(2, '0');
   return hex;
