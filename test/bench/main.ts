@@ -68,7 +68,7 @@ function startColumn(name: ColumnName, setup: ColumnSetup, base: Base): Promise<
     case 'culvert':
       return startCulvert(setup, { checkout: THIS_CHECKOUT, nodeFlags });
     case 'baseline':
-      return startCulvert(setup, { checkout: base.options.baseline ?? THIS_CHECKOUT, nodeFlags });
+      return startCulvert(setup, { checkout: base.options.baseline ?? THIS_CHECKOUT, nodeFlags, portOffset: 100 });
   }
 }
 
@@ -126,7 +126,7 @@ async function bench(options: Options, cleanup: Cleanup): Promise<void> {
   await measure(benches, options);
   const othersShare = noise.othersShare();
 
-  await Promise.all([...benches.values()].map((each) => each.running.stop?.()));
+  await Promise.all([...benches.values()].map(async (each) => each.running.stop?.()));
 
   const results = new Map([...benches].map(([name, each]) => [name, each.samples]));
   const machine = { ...(await describeMachine()), othersShare };

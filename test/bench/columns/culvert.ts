@@ -16,6 +16,13 @@ export interface AgentProgram {
   /** Root of the checkout whose agent runs. */
   readonly checkout: string;
   readonly nodeFlags: readonly string[];
+  /** Two agents may share a node here, one per checkout; each needs ports of its own. */
+  readonly portOffset?: number;
+}
+
+function portFlags(offset: number): string[] {
+  const ports = { admin: 15_000, stats: 15_020, readiness: 15_021 };
+  return Object.entries(ports).flatMap(([name, port]) => [`--${name}-port`, String(port + offset)]);
 }
 
 type Role = 'client' | 'server';
@@ -65,6 +72,7 @@ function startAgent(setup: ColumnSetup, role: Role, program: AgentProgram): Daem
     at(`run-${role}`),
     '--log-level',
     'warn',
+    ...portFlags(program.portOffset ?? 0),
   );
   return startDaemon(setup.cleanup, argv, { place: pod.node, logPath: at(`agent-${role}.log`) });
 }
