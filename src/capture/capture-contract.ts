@@ -2,6 +2,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
+import type { CaptureJournal } from './capture-journal.ts';
 import type { Limiter } from './limiter.ts';
 import type { NetnsClaims } from './netns-claims.ts';
 import type { CapturedPod } from './pod-source.ts';
@@ -37,6 +38,7 @@ export interface CaptureDeps {
   readonly settings: CaptureSettings;
   readonly claims: NetnsClaims;
   readonly limiter: Limiter;
+  readonly journal?: CaptureJournal | undefined;
   /** Something an observer could see has changed. */
   readonly onChange: () => void;
   readonly onEvent: (event: CaptureEvent) => void;

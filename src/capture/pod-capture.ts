@@ -4,6 +4,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { MeshError, toMeshError } from '../base/errors.ts';
+import { reasonOf } from '../base/reasons.ts';
 import type { Netns } from '../sys/sys.ts';
 import type { CaptureDeps, PodStatus, ProxySet, StopMode } from './capture-contract.ts';
 import type { CapturedPod } from './pod-source.ts';
@@ -13,6 +14,8 @@ interface Active {
   readonly pod: CapturedPod;
   readonly netns: Netns;
   readonly proxy: ProxySet;
+  /** Set once the proxy was told to stop. */
+  stopped?: Promise<void>;
 }
 
 export class PodCapture {
@@ -122,7 +125,14 @@ export class PodCapture {
     // Said once, not every five seconds; the state shows it all the time.
     if (error.message !== this.#lastError?.message) {
       const task = this.#isWanted ? 'capture' : 'release';
-      log.warn?.('pod not done, trying again', { ...this.#names(), task, code: error.code, reason: error.message });
+      const { next } = reasonOf(error.code);
+      log.warn?.('pod not done, trying again', {
+        ...this.#names(),
+        task,
+        code: error.code,
+        reason: error.message,
+        next,
+      });
     }
     this.#lastError = error;
     this.#retry = clock.after(settings.retryMs, () => this.check());
@@ -140,7 +150,7 @@ export class PodCapture {
     const active = this.#active;
     if (active === undefined) return;
     const sandbox = this.#sandboxNow(pod, active);
-    if (sandbox === 'same' && isSameProxy(active.pod, pod)) return;
+    if (sandbox === 'same' && isSameProxy(active.pod, pod) && active.stopped === undefined) return;
     this.#deps.log.info?.('pod changed, its proxy starts anew', { ...this.#names(), sandbox });
     await this.#dropProxy('immediate');
   }
@@ -161,7 +171,7 @@ export class PodCapture {
     const netns = sys.openNetns(pod.netnsPath);
     try {
       claims.claim(netns, pod.uid);
-      const active = { pod, netns, proxy: await startProxy(pod, netns) };
+      const active: Active = { pod, netns, proxy: await startProxy(pod, netns) };
       this.#active = active;
       onEvent('started');
       return active;
@@ -179,6 +189,7 @@ export class PodCapture {
     // Taken before the look, so that what changes during it is seen next time.
     const fingerprint = redirection.fingerprint(netns);
     if (isSame && fingerprint === this.#verified) return;
+    this.#deps.journal?.note(pod, netns);
     const differences = await redirection.verify(netns, wanted);
     this.#verified = differences.length === 0 ? fingerprint : undefined;
     if (differences.length > 0) {
@@ -203,17 +214,30 @@ export class PodCapture {
     return { ipv4, ipv6, ...options, dnsCapture: options.dnsCapture ?? dnsCapture };
   }
 
-  /** Rules first: the other way round the application would be refused in between. */
+  /**
+   * New connections go past us first, so that none finds a closed door; then what we hold is closed, while its packets
+   * still find their way; then all traces go.
+   */
   async #release(): Promise<void> {
-    const netns = this.#active?.netns ?? this.#openQuietly();
-    if (netns === undefined) return;
+    const { redirection, claims, journal, log } = this.#deps;
+    const active = this.#active;
+    const netns = active?.netns ?? this.#openQuietly();
     try {
-      if (!this.#deps.claims.isWantedByAnother(netns, this.#described)) await this.#deps.redirection.remove(netns);
+      const isOurs = netns !== undefined && !claims.isWantedByAnother(netns, this.#described);
+      if (isOurs && active !== undefined) await redirection.release(netns);
+      if (active !== undefined) await this.#stopProxy(active, 'immediate');
+      if (isOurs) await redirection.remove(netns);
     } finally {
-      if (this.#active === undefined) netns[Symbol.dispose]();
+      if (active === undefined) netns?.[Symbol.dispose]();
     }
     await this.#dropProxy('immediate');
-    this.#deps.log.info?.('pod released', this.#names());
+    journal?.forget(this.#described.uid);
+    log.info?.('pod released', this.#names());
+  }
+
+  #stopProxy(active: Active, mode: StopMode): Promise<void> {
+    active.stopped ??= active.proxy.stop(mode);
+    return active.stopped;
   }
 
   /** Rules of an earlier agent may be in a pod that this one never got to work. */
@@ -237,7 +261,7 @@ export class PodCapture {
     this.#verified = undefined;
     this.#isOpen = true;
     try {
-      await active.proxy.stop(mode);
+      await this.#stopProxy(active, mode);
     } finally {
       this.#deps.claims.release(active.netns, active.pod.uid);
       active.netns[Symbol.dispose]();

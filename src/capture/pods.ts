@@ -4,6 +4,7 @@ import type { MeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Sys } from '../sys/sys.ts';
 import type { CaptureEvent, CaptureSettings, PodStatus, StartProxy, StopMode } from './capture-contract.ts';
+import type { CaptureJournal } from './capture-journal.ts';
 import { Limiter } from './limiter.ts';
 import { NetnsClaims } from './netns-claims.ts';
 import { PodCapture } from './pod-capture.ts';
@@ -34,6 +35,8 @@ export interface PodManagerDeps {
   readonly clock: Clock;
   readonly log: Logger;
   readonly settings?: Partial<PodManagerSettings>;
+  /** Without it, pods that left while no agent ran keep their rules. */
+  readonly journal?: CaptureJournal;
   /** For metrics. */
   readonly onEvent?: (event: CaptureEvent) => void;
   /** Readiness, counts or a state may be different now. */
@@ -102,6 +105,7 @@ export class PodManager {
     this.#source?.[Symbol.dispose]();
     this.#timer?.[Symbol.dispose]();
     await Promise.all([...this.#pods.values()].map((pod) => pod.stop(mode)));
+    this.#deps.journal?.[Symbol.dispose]();
   }
 
   *#wantedPods(): Iterable<CapturedPod> {
@@ -109,11 +113,10 @@ export class PodManager {
   }
 
   #upsert(pod: CapturedPod): void {
-    const known = this.#pods.get(pod.uid);
-    if (known !== undefined) {
-      known.want(pod);
-      return;
-    }
+    (this.#pods.get(pod.uid) ?? this.#add(pod)).want(pod);
+  }
+
+  #add(pod: CapturedPod): PodCapture {
     const capture = new PodCapture(pod, {
       ...this.#deps,
       settings: this.#settings,
@@ -123,7 +126,7 @@ export class PodManager {
       onChange: () => this.#changed(pod.uid),
     });
     this.#pods.set(pod.uid, capture);
-    capture.want(pod);
+    return capture;
   }
 
   #changed(uid: string): void {
@@ -137,6 +140,9 @@ export class PodManager {
 
   #synced(): void {
     this.#isSynced = true;
+    for (const pod of this.#deps.journal?.left() ?? []) {
+      if (!this.#pods.has(pod.uid)) this.#add(pod).unwant();
+    }
     this.#deps.onChange?.();
   }
 

@@ -55,6 +55,15 @@ export function deletionScript(): string {
   return TABLES.map((name) => `add table inet ${name}\ndelete table inet ${name}\n`).join('');
 }
 
+/**
+ * Nothing is redirected any more, yet the NAT hooks stay: connections redirected before keep their translation, without
+ * which neither end would learn that they are being closed.
+ */
+export function releaseScript(): string {
+  const chains = ['istio-prerouting', 'istio-output'].map((name) => `chain inet istio-ambient-nat ${name}\n`);
+  return ['add table inet istio-ambient-nat\n', ...chains.flatMap((name) => [`add ${name}`, `flush ${name}`])].join('');
+}
+
 /** Our tables out of what `nft -s -t list ruleset inet` printed, in the order of `TABLES`; other people's are left out. */
 export function ourTables(listing: string): string {
   const blocks = listing.split(/^(?=table )/m);

@@ -2,7 +2,7 @@
 import { MeshError } from '../base/errors.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
 import { ensureRoutes, missingRoutes, RETURN_TABLE, removeRoutes } from './policy-routes.ts';
-import { deletionScript, ourTables, type RedirectOptions, redirectScript } from './redirect-rules.ts';
+import { deletionScript, ourTables, type RedirectOptions, redirectScript, releaseScript } from './redirect-rules.ts';
 
 export interface Redirection {
   /**
@@ -14,6 +14,8 @@ export interface Redirection {
   fingerprint(netns: Netns): string;
   /** How the pod differs from what `apply` makes, in words for a log line; empty = not at all. */
   verify(netns: Netns, options: RedirectOptions): Promise<readonly string[]>;
+  /** New connections are the pod's own again; those made before still reach the agent. `remove` follows. Idempotent. */
+  release(netns: Netns): Promise<void>;
   /** Afterwards none of our tables, rules or routes is left. Idempotent. Throws `CV-REDIRECT`. */
   remove(netns: Netns): Promise<void>;
 }
@@ -37,6 +39,7 @@ export function createRedirection(sys: Sys): Redirection {
       ]);
       return [...ruleDifferences(wanted, live), ...routes];
     },
+    release: (netns) => load(sys, netns, releaseScript()),
     async remove(netns) {
       await load(sys, netns, deletionScript());
       await removeRoutes(sys, netns);

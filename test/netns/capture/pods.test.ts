@@ -1,17 +1,21 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type net from 'node:net';
-import { test } from 'node:test';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
 import { silentLogger } from '../../../src/base/log.ts';
 import type { CaptureEvent, ProxySet, StopMode } from '../../../src/capture/capture-contract.ts';
+import { CaptureJournal } from '../../../src/capture/capture-journal.ts';
 import type { CapturedPod, PodSink } from '../../../src/capture/pod-source.ts';
 import { PodManager } from '../../../src/capture/pods.ts';
 import { createRedirection } from '../../../src/capture/redirect.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import type { Netns } from '../../../src/sys/sys.ts';
-import { listenOn } from '../../../src/sys/tcp.ts';
+import { listenOn, socketFd } from '../../../src/sys/tcp.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
-import { readFrom, serveIn, skipWithoutRoot, TestNetns, Wire } from '../../support/netns.ts';
+import { dialFrom, readFrom, serveIn, skipWithoutRoot, TestNetns, Wire } from '../../support/netns.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 10_000 };
 const MARK = 0x539;
@@ -22,9 +26,11 @@ class Agent implements AsyncDisposable {
   readonly events: (CaptureEvent | `stop ${StopMode}`)[] = [];
   readonly manager: PodManager;
   readonly #wake = new Set<() => void>();
+  readonly #open = new Set<net.Socket>();
   sink: PodSink | undefined;
 
-  constructor() {
+  constructor(journalPath?: string) {
+    const deps = { sys: linuxSys, clock: this.clock, log: silentLogger };
     this.manager = new PodManager({
       sys: linuxSys,
       source: {
@@ -37,6 +43,7 @@ class Agent implements AsyncDisposable {
       redirection: createRedirection(linuxSys),
       clock: this.clock,
       log: silentLogger,
+      ...(journalPath === undefined ? {} : { journal: new CaptureJournal(journalPath, deps) }),
       onEvent: (event) => this.events.push(event),
       onChange: () => {
         for (const wake of this.#wake) wake();
@@ -73,22 +80,28 @@ class Agent implements AsyncDisposable {
       for (const fd of fds) linuxSys.close(fd);
       throw error;
     }
-    const servers = fds.map((fd) => listenOn(fd, { onConnection: sayPort }));
+    const servers = fds.map((fd) => listenOn(fd, { onConnection: (socket) => this.#serve(socket) }));
     return {
       stop: async (mode) => {
         this.events.push(`stop ${mode}`);
+        for (const socket of this.#open) socket.destroy();
         await Promise.all(servers.map((server) => once(server.close(), 'close')));
       },
     };
   }
 
+  /** Says the port and ends; to a client of port 7 it says it and stays. */
+  #serve(socket: net.Socket): void {
+    this.#open.add(socket);
+    socket.once('close', () => this.#open.delete(socket)).resume();
+    const original = linuxSys.originalDestination(socketFd(socket) ?? -1);
+    if (original?.port === 7) socket.write('7');
+    else socket.end(String(socket.localPort));
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.manager.stop('immediate');
   }
-}
-
-function sayPort(socket: net.Socket): void {
-  socket.resume().end(String(socket.localPort));
 }
 
 function podOf(netns: TestNetns, changes: Partial<CapturedPod> = {}): CapturedPod {
@@ -358,3 +371,106 @@ test(
     assert.equal(await isRedirected(netns), false);
   },
 );
+
+function journalIn(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'culvert-journal-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  return join(directory, 'captured.json');
+}
+
+test('a pod that left while no agent ran is freed by the next one, the others stay', privileged, async (t) => {
+  await using gone = await TestNetns.create();
+  await using stays = await TestNetns.create();
+  const path = journalIn(t);
+  const first = new Agent(path);
+  await first.enrol(gone);
+  await first.enrol(stays);
+  await first.manager.stop('immediate');
+
+  await using second = new Agent(path);
+  await second.enrol(stays);
+  await second.manager.stop('immediate');
+
+  assert.deepEqual([await isRedirected(gone), await isRedirected(stays)], [false, true]);
+  assert.deepEqual(
+    [readFileSync(path, 'utf8').includes(gone.name), readFileSync(path, 'utf8').includes(stays.name)],
+    [false, true],
+  );
+});
+
+test(
+  'without a first complete list nobody is freed, and a spoilt journal keeps no agent from starting',
+  privileged,
+  async (t) => {
+    await using netns = await TestNetns.create();
+    const path = journalIn(t);
+    const first = new Agent(path);
+    await first.enrol(netns);
+    await first.manager.stop('immediate');
+    const second = new Agent(path);
+    await second.manager.stop('immediate');
+    assert.equal(await isRedirected(netns), true);
+
+    writeFileSync(path, '{"pods": [{');
+    await using third = new Agent(path);
+    await third.enrol(netns);
+    assert.equal(await isRedirected(netns), true);
+  },
+);
+
+test('new connections never find a closed door while pods are captured and released', privileged, async () => {
+  await using scene = await podWithApp();
+  await using agent = new Agent();
+  const seen = new Set<string>();
+  let isOver = false;
+  const knocking = (async () => {
+    while (!isOver) seen.add(await readFrom(scene.pod.netns, { ip: scene.neighbour.ip4, port: scene.far.port }));
+  })();
+
+  for (let round = 0; round < 8; round++) {
+    const { uid } = await agent.enrol(scene.pod.netns);
+    agent.sink?.remove(uid);
+    await agent.until(
+      () => agent.manager.statuses().length === 0 && agent.events.filter((e) => e === 'stopped').length > round,
+    );
+  }
+  isOver = true;
+  await knocking;
+
+  // Empty: the connection was being made at the very moment of the change, and was reset.
+  assert.deepEqual(
+    [...seen].filter((answer) => !['far', '15001', ''].includes(answer)),
+    [],
+  );
+});
+
+test(
+  'an application that only waits learns that its captured connection ends with the capture',
+  privileged,
+  async () => {
+    await using scene = await podWithApp();
+    await using agent = new Agent();
+    const { uid } = await agent.enrol(scene.pod.netns);
+    const socket = await dialFrom(scene.pod.netns, { ip: scene.neighbour.ip4, port: 7 });
+    await once(socket.resume(), 'data');
+
+    agent.sink?.remove(uid);
+    await once(socket, 'end');
+    socket.destroy();
+  },
+);
+
+test('twenty pods at once are captured, a few at a time', privileged, async () => {
+  await using undo = new AsyncDisposableStack();
+  const pods = await Promise.all(Array.from({ length: 20 }, async () => undo.use(await TestNetns.create())));
+  await using agent = new Agent();
+  for (const netns of pods) agent.sink?.upsert(podOf(netns));
+  agent.sink?.synced();
+  await agent.until(() => agent.manager.readiness().isReady);
+
+  const redirected = await Promise.all(pods.map(isRedirected));
+  assert.deepEqual(
+    redirected,
+    pods.map(() => true),
+  );
+});

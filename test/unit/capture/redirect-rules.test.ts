@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { MeshError } from '../../../src/base/errors.ts';
-import { deletionScript, isInterfaceName, ourTables, redirectScript } from '../../../src/capture/redirect-rules.ts';
+import {
+  deletionScript,
+  isInterfaceName,
+  ourTables,
+  redirectScript,
+  releaseScript,
+} from '../../../src/capture/redirect-rules.ts';
 
 const dual = { ipv4: true, ipv6: true, isIngressMode: false, rerouteInterfaces: [], dnsCapture: false };
 
@@ -104,6 +110,18 @@ ${NAT_BASE}${MANGLE}table inet istio-ambient-raw {
 
 test('deletion names every table that redirection can make', () => {
   assert.equal(deletionScript(), FRESH);
+});
+
+test('release empties the redirecting chains and nothing else', () => {
+  assert.equal(
+    releaseScript(),
+    `add table inet istio-ambient-nat
+add chain inet istio-ambient-nat istio-prerouting
+flush chain inet istio-ambient-nat istio-prerouting
+add chain inet istio-ambient-nat istio-output
+flush chain inet istio-ambient-nat istio-output
+`,
+  );
 });
 
 test('each family appears only when asked for', () => {
