@@ -39,6 +39,8 @@ function passSignals(child) {
 
 function runPinnedNode(nodeArgs) {
   const env = {
+    // Stripped and compiled sources are kept: every later start costs a third of the CPU.
+    NODE_COMPILE_CACHE: path.join(root, 'node_modules/.cache/culvert/compiled'),
     ...process.env,
     PATH: [path.join(root, 'node_modules/.cache/culvert/bin'), process.env.PATH ?? '', '/usr/sbin', '/sbin'].join(':'),
     OXLINT_TSGOLINT_PATH: path.join(root, 'scripts/tools/node_modules/.bin/tsgolint'),

@@ -2,11 +2,11 @@
 import { Command, Option } from 'commander';
 import type { Screen } from './demo/report.ts';
 import { type DemoOptions, runDemo } from './demo/run.ts';
-import { listLabs, removeLab } from './lab/registry.ts';
+import { keptLabs, removeLab } from './lab/registry.ts';
 
 interface DemoFlags {
   readonly keep?: true;
-  readonly clean?: true;
+  readonly clean?: true | string;
   readonly output: 'text' | 'json';
   readonly family: DemoOptions['family'];
 }
@@ -19,7 +19,7 @@ export function demoCommand(): Command {
   return new Command('demo')
     .description('show a mesh of two nodes on this machine; needs root for network namespaces')
     .option('--keep', 'leave everything up at the end, and print what to try')
-    .option('--clean', 'remove what --keep left, and end')
+    .option('--clean [lab]', 'remove what --keep left (or that one lab), and end')
     .addOption(
       new Option('--output <form>', 'text as it happens, or json at the end').choices(['text', 'json']).default('text'),
     )
@@ -36,17 +36,16 @@ async function demo(flags: DemoFlags): Promise<number> {
     process.stderr.write('the demo makes network namespaces and needs root: sudo npm run demo\n');
     return EXIT_NEEDS_ROOT;
   }
-  if (flags.clean === true) return clean();
+  if (flags.clean !== undefined) return clean(flags.clean === true ? keptLabs() : [flags.clean]);
   const options: DemoOptions = { family: flags.family, isKept: flags.keep === true };
   const result = await runDemo(options, flags.output === 'json' ? silentScreen : terminalScreen());
   if (flags.output === 'json') process.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`);
   return result.isGood ? 0 : EXIT_CLAIM_MISSED;
 }
 
-function clean(): number {
-  const ids = listLabs();
+function clean(ids: readonly string[]): number {
   for (const id of ids) removeLab(id);
-  process.stdout.write(`removed ${ids.length} lab${ids.length === 1 ? '' : 's'}\n`);
+  process.stdout.write(`removed: ${ids.length === 0 ? 'nothing, no lab was kept' : ids.join(' ')}\n`);
   return 0;
 }
 

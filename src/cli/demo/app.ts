@@ -48,7 +48,6 @@ export class App {
     this.port = port;
     this.#child = child;
     this.#startedAt = startTime(child.pid);
-    // The pipes must not keep a finished demo alive when the application stays.
     child.unref();
     if (child.stdout === null) throw new Error('the application has no stdout');
     createInterface(child.stdout).on('line', (line) => {
@@ -65,6 +64,12 @@ export class App {
   /** Still the process that was started: same PID, same start time. */
   get isSameProcess(): boolean {
     return this.#startedAt !== '' && startTime(this.pid) === this.#startedAt;
+  }
+
+  /** Lets an application that stays go on alone: nothing of it keeps this process alive. */
+  letGo(): void {
+    this.#child.stdin?.destroy();
+    this.#child.stdout?.destroy();
   }
 
   /** Asks over a connection of its own. */

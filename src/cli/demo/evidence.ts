@@ -33,32 +33,31 @@ export function logFields(line: string): ReadonlyMap<string, string> {
 
 /** The stable reason in a line. */
 export function reasonCode(line: string): string | undefined {
-  return /CV-[A-Z0-9-]+/.exec(line)?.[0];
+  return logFields(line).get('reason');
 }
 
-/** The fields that matter on one screen line; the log itself has more. */
+/** One access-log line with the fields that matter here: when, where, who to whom, how much, and why not. */
 export function shortLogLine(node: string, line: string): string {
-  const [time = '', level = ''] = line.split('\t');
   const fields = logFields(line);
-  const shown = SHOWN.flatMap((key) => {
-    const value = fields.get(key);
-    return value === undefined ? [] : [`${key}=${cut(value)}`];
-  });
-  return `${time.slice(11, 23)} ${node} ${level} ${shown.join(' ')}`;
+  const at = line.slice(TIME_OF_DAY.from, TIME_OF_DAY.to);
+  const parts = [
+    `${at} ${node} ${(fields.get('direction') ?? '').padEnd(8)}`,
+    `${party(fields, 'src')} → ${party(fields, 'dst')}`,
+    `${fields.get('bytes_sent') ?? 0}/${fields.get('bytes_recv') ?? 0} B`,
+    fields.get('duration') ?? '',
+    ...(fields.has('reason') ? [`${fields.get('reason')}: ${cut(fields.get('error') ?? '')}`] : []),
+  ];
+  return parts.join('  ');
 }
 
-const SHOWN = [
-  'direction',
-  'src.workload',
-  'src.addr',
-  'src.identity',
-  'dst.workload',
-  'dst.addr',
-  'bytes_sent',
-  'bytes_recv',
-  'duration',
-  'error',
-] as const;
+/** Of an RFC 3339 time: hours to milliseconds. */
+const TIME_OF_DAY = { from: 11, to: 23 };
+
+/** `sa/shop 10.244.1.11:4000`: the account of the proven identity, else the name the mesh has for the address. */
+function party(fields: ReadonlyMap<string, string>, side: 'src' | 'dst'): string {
+  const account = fields.get(`${side}.identity`)?.split('/').slice(-2).join('/');
+  return `${account ?? fields.get(`${side}.workload`) ?? 'nobody known'} ${fields.get(`${side}.addr`) ?? ''}`;
+}
 
 function cut(text: string): string {
   return text.length <= VALUE_CHARS ? text : `${text.slice(0, VALUE_CHARS - 1)}…`;

@@ -120,7 +120,9 @@ async function readCounters(stage: Stage): Promise<readonly CounterRow[]> {
 
 function showEnd(report: Report, accessLog: readonly string[], counters: readonly CounterRow[]): void {
   if (counters.length === 0) return;
-  report.heading('Access log, the last lines of each node (the log has more fields)');
+  report.heading(
+    'Access log, the last lines of each node (sent/received as that node counts; the log itself has more fields)',
+  );
   report.lines(accessLog);
   report.heading('Counters before un-enrolment, from port 15020 (node-a: since its restart)');
   const head = ['node', 'reporter', 'security', 'opened', 'closed', 'denied', 'to server', 'to client'];
@@ -140,7 +142,7 @@ function showEnd(report: Report, accessLog: readonly string[], counters: readonl
 /** A lab that stays is more use in the mesh than out of it. */
 async function leaveUp(stage: Stage): Promise<void> {
   stage.enrol(MESHED);
-  await stage.untilCaptured(MESHED, true);
+  await stage.untilCaptured(MESHED);
   await stage.keep();
 }
 
@@ -159,6 +161,6 @@ function whatToTry(stage: Stage): readonly string[] {
     `  ip netns exec ${stage.agents[0].node.netns} ${run} connections`,
     `  ${'$EDITOR'} ${stage.meshFile}    # change the policy, and watch the logs`,
     'And to remove it all:',
-    '  npm run demo -- --clean',
+    `  npm run demo -- --clean ${stage.lab.id}`,
   ];
 }

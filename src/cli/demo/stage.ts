@@ -117,15 +117,15 @@ export class Stage implements AsyncDisposable {
     await this.#sniffer?.settle();
   }
 
-  /** Resolves when redirection and the agent's listeners are there (or gone) in all of `names`. */
-  async untilCaptured(names: readonly PodName[], isWanted: boolean): Promise<void> {
+  /** Resolves when redirection and the agent's listeners are there in all of `names`. */
+  async untilCaptured(names: readonly PodName[]): Promise<void> {
     await until(
       async () => {
         const states = await Promise.all(names.map((name) => this.#isCaptured(this.lab.pod(name))));
-        return states.every((state) => state === isWanted) || undefined;
+        return states.every((state) => state) || undefined;
       },
       CAPTURE_TIMEOUT_MS,
-      () => `not all pods are ${isWanted ? 'captured' : 'released'}`,
+      () => 'not all pods are captured',
     );
   }
 
@@ -142,6 +142,7 @@ export class Stage implements AsyncDisposable {
   /** Leaves everything running. */
   async keep(): Promise<void> {
     this.lab.keep();
+    for (const app of this.apps) app.letGo();
     await this.#sniffer?.[Symbol.asyncDispose]();
   }
 }

@@ -35,19 +35,29 @@ export function keepLab(id: string): void {
   writeFileSync(path.join(labFolder(id), KEPT_FILE), '');
 }
 
-export function listLabs(): readonly string[] {
+/** Labs that `keepLab` left. */
+export function keptLabs(): readonly string[] {
+  return listLabs().filter(isKept);
+}
+
+function listLabs(): readonly string[] {
   return existsSync(LABS_FOLDER) ? readdirSync(LABS_FOLDER).filter((name) => ID.test(name)) : [];
+}
+
+function isKept(id: string): boolean {
+  return existsSync(path.join(labFolder(id), KEPT_FILE));
 }
 
 /** Removes what earlier runs left when they were killed; kept labs stay. Returns the ids. */
 export function removeStaleLabs(): readonly string[] {
-  const stale = listLabs().filter((id) => !existsSync(path.join(labFolder(id), KEPT_FILE)) && !isOwned(id));
+  const stale = listLabs().filter((id) => !isKept(id) && !isOwned(id));
   for (const id of stale) removeLab(id);
   return stale;
 }
 
 /** Removes a lab, whoever owns it. Removing what is not there is no error. */
 export function removeLab(id: string): void {
+  if (!ID.test(id)) throw new RangeError(`${id} is not the id of a lab`);
   const names = labNetns(id);
   killAllIn(names);
   const commands = names.map((name) => `netns del ${name}\n`).join('');

@@ -11,7 +11,7 @@ export async function enrol(stage: Stage, report: Report): Promise<void> {
 
   const startedMs = performance.now();
   stage.enrol(MESHED);
-  await stage.untilCaptured(MESHED, true);
+  await stage.untilCaptured(MESHED);
   report.claim('four pods are captured', true, [
     `redirection and listeners in ${MESHED.join(', ')} ${ms(performance.now() - startedMs)} after they were listed`,
   ]);

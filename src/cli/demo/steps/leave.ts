@@ -3,18 +3,20 @@ import { formatFlow } from '../../lab/packet.ts';
 import { hexRows } from '../evidence.ts';
 import type { Report } from '../report.ts';
 import { MESHED, type Stage } from '../stage.ts';
+import { until } from '../waiting.ts';
 import { isUntouched, ms } from './enrol.ts';
 import { describeOutcome, sees } from './outcome.ts';
+
+const RELEASE_TIMEOUT_MS = 10_000;
 
 export async function leave(stage: Stage, report: Report): Promise<void> {
   report.step('f', 'Un-enrolment');
   const startedMs = performance.now();
   stage.enrol([]);
-  await stage.untilCaptured(MESHED, false);
+  const rules = await untilNothingIsLeft(stage);
   const tookMs = performance.now() - startedMs;
-  const rules = await leftOver(stage);
   report.claim('redirection is gone from all four pods', rules.length === 0, [
-    `no nft rule and no policy route of the agent is left, ${ms(tookMs)} after the pods were unlisted`,
+    `${rules.length} nft rules and policy routes of the agent are left, ${ms(tookMs)} after the pods were unlisted`,
     ...rules,
   ]);
 
@@ -30,6 +32,16 @@ export async function leave(stage: Stage, report: Report): Promise<void> {
   ]);
   const pids = stage.apps.map((app) => `${app.pod.name} ${app.pid}`).join('  ');
   report.claim('every program is still the process it was', isUntouched(stage), [`pids: ${pids}`]);
+}
+
+async function untilNothingIsLeft(stage: Stage): Promise<readonly string[]> {
+  let rules: readonly string[] = [];
+  const isGone = async () => {
+    rules = await leftOver(stage);
+    return rules.length === 0 || undefined;
+  };
+  await until(isGone, RELEASE_TIMEOUT_MS, () => 'rules stay').catch(() => undefined);
+  return rules;
 }
 
 /** What the agents left behind in the pods, as the tools print it. */
