@@ -1,6 +1,5 @@
-/** Outgoing octets of one session: frames of one turn of the event loop become one write on the socket. */
+/** Outgoing octets of one session: frames are gathered and written to the socket a page at a time. */
 import type { Duplex } from 'node:stream';
-import { setImmediate } from 'node:timers';
 
 /**
  * One write at a time, one page each: TLS encrypts a single buffer in place of copying it again, and takes the next
@@ -37,7 +36,7 @@ export interface OutputSource {
 export class H2Output {
   readonly #socket: Duplex;
   readonly #source: OutputSource;
-  readonly #flushTurn = () => {
+  readonly #flushScheduled = () => {
     this.#isScheduled = false;
     this.flush();
   };
@@ -94,11 +93,14 @@ export class H2Output {
     this.schedule();
   }
 
-  /** Flushes at the end of this turn of the event loop. */
+  /**
+   * Flushes when the running callback is done. What later callbacks of the same turn add goes with the next write, when
+   * TLS has finished this one: at most two writes a turn, and no turn is spent on waiting.
+   */
   schedule(): void {
     if (this.#isScheduled || this.#isClosed) return;
     this.#isScheduled = true;
-    setImmediate(this.#flushTurn);
+    process.nextTick(this.#flushScheduled);
   }
 
   flush(): void {
