@@ -110,7 +110,7 @@ function refusedRow(view: ConnectionView, names: Names): readonly Cell[] {
     workloadName(view),
     view.direction,
     named(view.src, names),
-    named(view.originalDst ?? view.dst, names),
+    named(view.originalDst ?? view.hboneAuthority ?? view.dst, names),
     { text: view.reason ?? '', colour: 'red' },
     view.error ?? '',
     view.openedAt,
