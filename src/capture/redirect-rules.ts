@@ -20,7 +20,7 @@ export const OUTBOUND_PORT = 15_001;
 export const INBOUND_PLAINTEXT_PORT = 15_006;
 export const INBOUND_HBONE_PORT = 15_008;
 export const DNS_PORT = 15_053;
-const MASK = '0xfff';
+export const MARK_MASK = '0xfff';
 /** On every packet the agent sends. */
 export const AGENT_MARK = '0x539';
 /** On connections from the agent to the application whose source address is a remote client's, and on their replies. */
@@ -40,8 +40,8 @@ const IPV6: Family = { keyword: 'ip6', loopback: '::1/128', probe: 'fd16:9254:71
 const INTERFACE_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$/;
 const MAX_INTERFACES = 64;
 
-const NOT_AGENT = `meta mark and ${MASK} != ${AGENT_MARK}`;
-const IS_AGENT = `meta mark and ${MASK} == ${AGENT_MARK}`;
+const NOT_AGENT = `meta mark and ${MARK_MASK} != ${AGENT_MARK}`;
+const IS_AGENT = `meta mark and ${MARK_MASK} == ${AGENT_MARK}`;
 
 /** One nft transaction: afterwards the pod has exactly these tables, whatever they held before. */
 export function redirectScript(options: RedirectOptions): string {
@@ -105,7 +105,7 @@ function natOutput(options: RedirectOptions, families: readonly Family[]): strin
   return [
     ...families.map((f) => `meta l4proto tcp ${f.keyword} daddr ${f.probe} counter accept`),
     ...(options.dnsCapture ? dns : []),
-    `meta l4proto tcp meta mark and ${MASK} == ${RETURN_MARK} counter accept`,
+    `meta l4proto tcp meta mark and ${MARK_MASK} == ${RETURN_MARK} counter accept`,
     ...families.map((f) => `oifname "lo" ${f.keyword} daddr != ${f.loopback} counter accept`),
     ...families.map(
       (f) => `meta l4proto tcp ${f.keyword} daddr != ${f.loopback} ${NOT_AGENT} counter redirect to :${OUTBOUND_PORT}`,
@@ -118,7 +118,7 @@ function manglePrerouting(): string[] {
 }
 
 function mangleOutput(): string[] {
-  return [`ct mark and ${MASK} == ${RETURN_MARK} counter meta mark set ct mark`];
+  return [`ct mark and ${MARK_MASK} == ${RETURN_MARK} counter meta mark set ct mark`];
 }
 
 function rawPrerouting(): string[] {

@@ -25,24 +25,20 @@ export function createRedirection(sys: Sys): Redirection {
   return {
     async apply(netns, options) {
       // Routes first: they match nothing until the rules set marks, and the rules are the one step that switches.
-      await ensureRoutes(sys, netns, options.ipv6);
+      ensureRoutes(sys, netns, options.ipv6);
       await load(sys, netns, redirectScript(options));
     },
     fingerprint(netns) {
       return `${sys.fingerprint(netns, RETURN_TABLE)} ${sys.hasIpv6(netns, 'lo')}`;
     },
     async verify(netns, options) {
-      const [wanted, live, routes] = await Promise.all([
-        canonical.of(options),
-        listTables(sys, netns),
-        missingRoutes(sys, netns, options.ipv6),
-      ]);
-      return [...ruleDifferences(wanted, live), ...routes];
+      const [wanted, live] = await Promise.all([canonical.of(options), listTables(sys, netns)]);
+      return [...ruleDifferences(wanted, live), ...missingRoutes(sys, netns, options.ipv6)];
     },
     release: (netns) => load(sys, netns, releaseScript()),
     async remove(netns) {
       await load(sys, netns, deletionScript());
-      await removeRoutes(sys, netns);
+      removeRoutes(sys, netns);
     },
   };
 }

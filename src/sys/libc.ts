@@ -72,7 +72,9 @@ export function callError(code: ReasonCode, call: string, fields: ErrorFields = 
 }
 
 export function errnoError(code: ReasonCode, call: string, errno: string, fields: ErrorFields = {}): MeshError {
-  return new MeshError(code, `${call} failed with ${errno}${hintFor(errno)}`, { ...fields, call, errno });
+  const places = [fields['address'], fields['path']].filter((place) => place !== undefined);
+  const where = places.length === 0 ? '' : ` (${places.join(', ')})`;
+  return new MeshError(code, `${call} failed with ${errno}${where}${hintFor(errno)}`, { ...fields, call, errno });
 }
 
 function hintFor(errno: string): string {

@@ -1,9 +1,10 @@
 /** `Sys` on Linux. Works in any thread: namespaces are entered and left per thread. */
 import { readFileSync } from 'node:fs';
 import { MeshError } from '../base/errors.ts';
+import { netnsFingerprint } from './fingerprint.ts';
 import { libc } from './libc.ts';
-import { netnsFingerprint } from './netlink.ts';
 import { inNetns, openNetns, scratchNetns } from './netns.ts';
+import { addPolicyRoute, policyRouteState, removePolicyRoute } from './policy-routes.ts';
 import { listenTcp, originalDestination, socketTcp, socketUdp } from './sockets.ts';
 import type { Netns, Sys } from './sys.ts';
 import { runTool } from './tool.ts';
@@ -20,6 +21,9 @@ export const linuxSys: Sys = {
   originalDestination,
   close: (fd) => void libc.close(fd),
   runInNetns: (netns, argv, input) => runTool(netns, argv, input),
+  policyRouteState,
+  addPolicyRoute,
+  removePolicyRoute,
   fingerprint: netnsFingerprint,
   hasIpv6,
 };

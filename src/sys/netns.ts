@@ -32,7 +32,7 @@ export function openNetns(path: string): Netns {
 function requireNetns(fd: number, path: string): void {
   const isNamespace = statfsSync(`/proc/self/fd/${fd}`).type === NSFS_MAGIC;
   if (isNamespace && libc.ioctl(fd, NS_GET_NSTYPE) === CLONE_NEWNET) return;
-  throw new MeshError('CV-NETNS', 'this file is not a network namespace', { path });
+  throw new MeshError('CV-NETNS', `${path} is not a network namespace`, { path });
 }
 
 function netnsHandle(fd: number, path: string, id: Netns['id']): Netns {

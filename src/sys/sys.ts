@@ -45,6 +45,21 @@ export interface ToolResult {
   readonly stderr: string;
 }
 
+/** Packets with `mark` (under `mask`) are delivered on this machine, whatever their destination: a rule and a route. */
+export interface PolicyRoute {
+  readonly family: 4 | 6;
+  readonly mark: number;
+  readonly mask: number;
+  readonly preference: number;
+  /** 1..255. */
+  readonly table: number;
+}
+
+export interface PolicyRouteState {
+  readonly hasRule: boolean;
+  readonly hasRoute: boolean;
+}
+
 /**
  * All calls throw `MeshError('CV-SYS' | 'CV-NETNS' | 'CV-BIND', …)` naming the call and the errno; no descriptor is
  * left open on any failure. A thread that cannot return to its own netns aborts the process.
@@ -64,6 +79,11 @@ export interface Sys {
   close(fd: number): void;
   /** Runs a tool inside `netns` (argv form, no shell), feeding `input`. Bounded in time and output. */
   runInNetns(netns: Netns | undefined, argv: readonly string[], input?: string): Promise<ToolResult>;
+  policyRouteState(netns: Netns | undefined, route: PolicyRoute): PolicyRouteState;
+  /** Adds what is missing. Idempotent. */
+  addPolicyRoute(netns: Netns | undefined, route: PolicyRoute): void;
+  /** Idempotent. */
+  removePolicyRoute(netns: Netns | undefined, route: PolicyRoute): void;
   /** Equal texts: no nft transaction, and no change of policy rules or of routes in `table`, lies between. Some 0.1 ms. */
   fingerprint(netns: Netns | undefined, table: number): string;
   /** `/proc/sys/net/ipv6/conf/<interface>/disable_ipv6` of the namespace is not 1. */
