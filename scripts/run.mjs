@@ -1,4 +1,4 @@
-// Sets everything up, then runs the pinned Node 26: `node scripts/run.mjs [--for=demo|test|bench|tools] <node arguments>`.
+// Sets everything up, then runs the pinned Node 26: `node scripts/run.mjs [--for=demo|test|tools] <node arguments>`.
 // Plain JavaScript without dependencies: it is the one file that runs on the machine's own Node (20 or newer).
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';

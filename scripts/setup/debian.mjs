@@ -1,5 +1,5 @@
 // Debian packages a purpose needs. Root: installs those missing. Otherwise: prints the exact line to run, and why.
-import { accessSync, constants, existsSync, rmSync, writeFileSync } from 'node:fs';
+import { accessSync, constants } from 'node:fs';
 import path from 'node:path';
 import { ensureCurl, hasNewCurl } from './curl.mjs';
 import { pinnedNode } from './packages.mjs';
@@ -12,9 +12,6 @@ const TOOLS = {
   iproute2: { command: 'ip', why: 'network namespaces and policy routes' },
   openssl: { command: 'openssl', why: 'TLS tests with a peer not written here' },
   'python3-h2': { python: 'h2', why: 'HTTP/2 tests with a peer not written here' },
-  haproxy: { command: 'haproxy', why: 'the proxy Culvert is measured against' },
-  nginx: { command: 'nginx', why: 'the proxy Culvert is measured against' },
-  'libnginx-mod-stream': { file: '/usr/lib/nginx/modules/ngx_stream_module.so', why: 'nginx as a TCP proxy' },
 };
 
 const NEEDS = {
@@ -22,12 +19,10 @@ const NEEDS = {
   tools: ['libatomic1'],
   demo: ['libatomic1', 'nftables', 'iproute2'],
   test: ['libatomic1', 'nftables', 'iproute2', 'openssl', 'python3-h2'],
-  bench: ['libatomic1', 'nftables', 'iproute2', 'haproxy', 'nginx', 'libnginx-mod-stream'],
 };
 
 /** The Python that Debian packages install into; another `python3` may come first on the path. */
 const DEBIAN_PYTHON = '/usr/bin/python3';
-const POLICY_RC = '/usr/sbin/policy-rc.d';
 
 function hasCommand(command) {
   const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'];
@@ -44,7 +39,6 @@ function hasCommand(command) {
 async function isPresent(root, tool) {
   if (tool.runs !== undefined) return (await run(tool.runs(root), ['--version'])).code === 0;
   if (tool.command !== undefined) return hasCommand(tool.command);
-  if (tool.file !== undefined) return existsSync(tool.file);
   return (await run(DEBIAN_PYTHON, ['-c', `import ${tool.python}`])).code === 0;
 }
 
@@ -54,27 +48,14 @@ async function missingTools(root, purpose) {
   return missing;
 }
 
-/** Debian starts a service when it installs one; nobody asked for an nginx on port 80. `policy-rc.d` is how to say no. */
-async function withoutServiceStart(work) {
-  if (existsSync(POLICY_RC)) return work();
-  writeFileSync(POLICY_RC, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
-  try {
-    return await work();
-  } finally {
-    rmSync(POLICY_RC, { force: true });
-  }
-}
-
 async function install(names) {
   process.stderr.write(`set-up: apt-get install ${names.join(' ')}\n`);
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const args = ['-o', 'DPkg::Lock::Timeout=300', 'install', '-y', '--no-install-recommends', ...names];
-  await withoutServiceStart(async () => {
-    // A stale package list and a broken third-party source look alike here; only the install decides.
-    await run('apt-get', ['-o', 'DPkg::Lock::Timeout=300', 'update'], { env });
-    const result = await run('apt-get', args, { env });
-    if (result.code !== 0) throw new Error(`apt-get install ${names.join(' ')} failed:\n${result.output}`);
-  });
+  // A stale package list and a broken third-party source look alike here; only the install decides.
+  await run('apt-get', ['-o', 'DPkg::Lock::Timeout=300', 'update'], { env });
+  const result = await run('apt-get', args, { env });
+  if (result.code !== 0) throw new Error(`apt-get install ${names.join(' ')} failed:\n${result.output}`);
 }
 
 function explainMissing(purpose, names) {

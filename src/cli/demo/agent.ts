@@ -9,7 +9,7 @@ import type { LabNode } from '../lab/lab.ts';
 import { until, within } from './waiting.ts';
 
 /** Runs from sources and from `dist/` alike. */
-export const PROGRAM = fileURLToPath(new URL(`../main${path.extname(import.meta.url)}`, import.meta.url));
+const PROGRAM = fileURLToPath(new URL(`../main${path.extname(import.meta.url)}`, import.meta.url));
 const READY_TIMEOUT_MS = 15_000;
 const LOG_TIMEOUT_MS = 5_000;
 const HTTP_TIMEOUT_MS = 2_000;

@@ -26,7 +26,7 @@ export function describeStream(stream: WireStream): string {
 }
 
 /** The fields of one access-log line in the agent's text form. */
-export function logFields(line: string): ReadonlyMap<string, string> {
+function logFields(line: string): ReadonlyMap<string, string> {
   const pairs = line.matchAll(/([a-z_.]+)=("(?:[^"\\]|\\.)*"|\S+)/g);
   return new Map([...pairs].map(([, key = '', value = '']) => [key, value.replace(/^"|"$/g, '')]));
 }

@@ -3,13 +3,13 @@ import { renameSync, writeFileSync } from 'node:fs';
 import { stringify } from 'yaml';
 import type { LabPod } from '../lab/lab.ts';
 
-export const NAMESPACE = 'demo';
-export const TRUST_DOMAIN = 'cluster.local';
+const NAMESPACE = 'demo';
+const TRUST_DOMAIN = 'cluster.local';
 export const APP_PORT = 8_080;
 const SERVICE_PORT = 80;
 
 /** `cart.demo.svc.cluster.local` in front of the pod `server`; its address exists nowhere but in the mesh. */
-export interface ServiceSpec {
+interface ServiceSpec {
   readonly server: string;
   readonly vips: readonly string[];
 }

@@ -1,6 +1,6 @@
 /** What the demo claims, whether it was observed, and what was seen. Printed as it happens, or as JSON at the end. */
 
-export interface Claim {
+interface Claim {
   readonly text: string;
   readonly isObserved: boolean;
   /** Lines that let the reader judge. */

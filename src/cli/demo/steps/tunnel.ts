@@ -6,7 +6,7 @@ import type { Report } from '../report.ts';
 import type { Stage } from '../stage.ts';
 import { describeOutcome, sees } from './outcome.ts';
 
-export const HBONE_PORT = 15_008;
+const HBONE_PORT = 15_008;
 
 export async function tunnel(stage: Stage, report: Report): Promise<void> {
   report.step('c', 'The same request in the mesh');
