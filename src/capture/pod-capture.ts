@@ -195,6 +195,8 @@ export class PodCapture {
     if (differences.length > 0) {
       this.#isOpen = true;
       await redirection.apply(netns, wanted);
+      const closed = redirection.closeStale(netns, wanted);
+      if (closed > 0) log.info?.('connections from before the capture closed', { ...this.#names(), closed });
       if (isSame) this.#repaired(differences);
     }
     this.#isOpen = false;

@@ -36,6 +36,9 @@ interface Family {
 const IPV4: Family = { keyword: 'ip', loopback: '127.0.0.1/32', probe: '169.254.7.127' };
 const IPV6: Family = { keyword: 'ip6', loopback: '::1/128', probe: 'fd16:9254:7127:1337:ffff:ffff:ffff:ffff' };
 
+/** Never captured, in either direction. */
+export const PROBE_ADDRESSES: ReadonlySet<string> = new Set([IPV4.probe, IPV6.probe]);
+
 /** Linux allows more (`eth*`, quotes); what is allowed here means the same in nft, in a shell and in a log line. */
 const INTERFACE_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$/;
 const MAX_INTERFACES = 64;

@@ -3,6 +3,7 @@ import { MeshError } from '../base/errors.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
 import { ensureRoutes, missingRoutes, RETURN_TABLE, removeRoutes } from './policy-routes.ts';
 import { deletionScript, ourTables, type RedirectOptions, redirectScript, releaseScript } from './redirect-rules.ts';
+import { staleConnections } from './stale-connections.ts';
 
 export interface Redirection {
   /**
@@ -14,6 +15,8 @@ export interface Redirection {
   fingerprint(netns: Netns): string;
   /** How the pod differs from what `apply` makes, in words for a log line; empty = not at all. */
   verify(netns: Netns, options: RedirectOptions): Promise<readonly string[]>;
+  /** After `apply`: ends the connections that go past the agent, and counts them. Their owners connect anew, through us. */
+  closeStale(netns: Netns, options: RedirectOptions): number;
   /** New connections are the pod's own again; those made before still reach the agent. `remove` follows. Idempotent. */
   release(netns: Netns): Promise<void>;
   /** Afterwards none of our tables, rules or routes is left. Idempotent. Throws `CV-REDIRECT`. */
@@ -34,6 +37,10 @@ export function createRedirection(sys: Sys): Redirection {
     async verify(netns, options) {
       const [wanted, live] = await Promise.all([canonical.of(options), listTables(sys, netns)]);
       return [...ruleDifferences(wanted, live), ...missingRoutes(sys, netns, options.ipv6)];
+    },
+    closeStale(netns, options) {
+      const stale = staleConnections(sys.tcpSockets(netns), options);
+      return stale.filter((socket) => sys.closeTcp(netns, socket)).length;
     },
     release: (netns) => load(sys, netns, releaseScript()),
     async remove(netns) {

@@ -5,6 +5,7 @@ import { netnsFingerprint } from './fingerprint.ts';
 import { libc } from './libc.ts';
 import { inNetns, openNetns, scratchNetns } from './netns.ts';
 import { addPolicyRoute, policyRouteState, removePolicyRoute } from './policy-routes.ts';
+import { closeTcp, tcpSockets } from './sock-diag.ts';
 import { listenTcp, originalDestination, socketTcp, socketUdp } from './sockets.ts';
 import type { Netns, Sys } from './sys.ts';
 import { runTool } from './tool.ts';
@@ -24,6 +25,8 @@ export const linuxSys: Sys = {
   policyRouteState,
   addPolicyRoute,
   removePolicyRoute,
+  tcpSockets,
+  closeTcp,
   fingerprint: netnsFingerprint,
   hasIpv6,
 };

@@ -60,6 +60,18 @@ export interface PolicyRouteState {
   readonly hasRoute: boolean;
 }
 
+/** A listening or connected TCP socket as the kernel lists it. */
+export interface TcpSocket {
+  readonly local: HostPort;
+  /** Meaningless for a listener. */
+  readonly peer: HostPort;
+  readonly isListener: boolean;
+  readonly mark: number;
+  /** Address family and identity for `closeTcp`, as the kernel wants them back. */
+  readonly family: number;
+  readonly id: Uint8Array;
+}
+
 /**
  * All calls throw `MeshError('CV-SYS' | 'CV-NETNS' | 'CV-BIND', …)` naming the call and the errno; no descriptor is
  * left open on any failure. A thread that cannot return to its own netns aborts the process.
@@ -84,6 +96,9 @@ export interface Sys {
   addPolicyRoute(netns: Netns | undefined, route: PolicyRoute): void;
   /** Idempotent. */
   removePolicyRoute(netns: Netns | undefined, route: PolicyRoute): void;
+  tcpSockets(netns: Netns | undefined): TcpSocket[];
+  /** Ends someone else's connection; false when it is gone already, or the kernel cannot. */
+  closeTcp(netns: Netns | undefined, socket: TcpSocket): boolean;
   /** Equal texts: no nft transaction, and no change of policy rules or of routes in `table`, lies between. Some 0.1 ms. */
   fingerprint(netns: Netns | undefined, table: number): string;
   /** `/proc/sys/net/ipv6/conf/<interface>/disable_ipv6` of the namespace is not 1. */

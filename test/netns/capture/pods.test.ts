@@ -17,7 +17,7 @@ import { listenOn, socketFd } from '../../../src/sys/tcp.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { dialFrom, readFrom, serveIn, skipWithoutRoot, TestNetns, Wire } from '../../support/netns.ts';
 
-const privileged = { skip: skipWithoutRoot, timeout: 10_000 };
+const privileged = { skip: skipWithoutRoot, timeout: 20_000 };
 const MARK = 0x539;
 
 /** A manager with a source in the test's hands, and proxies that answer on the three ports with the port's number. */
@@ -457,6 +457,54 @@ test(
     agent.sink?.remove(uid);
     await once(socket, 'end');
     socket.destroy();
+  },
+);
+
+test(
+  'connections from before the capture end at once on both sides, those within the pod go on',
+  privileged,
+  async () => {
+    await using scene = await podWithApp();
+    const { pod, neighbour } = scene;
+    await using quiet = await serveIn(neighbour.netns, {}, (socket) => socket.resume());
+    await using inside = await serveIn(pod.netns, {}, (socket) => socket.resume().write('hello'));
+    const out4 = await dialFrom(pod.netns, { ip: neighbour.ip4, port: quiet.port });
+    const out6 = await dialFrom(pod.netns, { ip: neighbour.ip6, port: quiet.port });
+    const into = await dialFrom(neighbour.netns, { ip: pod.ip4, port: inside.port });
+    const within = await dialFrom(pod.netns, { ip: pod.ip4, port: inside.port });
+    const closed = Promise.all(
+      [out4, out6, into].map((socket) => once(socket.resume(), 'close').catch(() => undefined)),
+    );
+
+    await using agent = new Agent();
+    await agent.enrol(pod.netns);
+
+    await closed;
+    const [greeting] = (await once(within.resume(), 'data')) as [Buffer];
+    assert.equal(greeting.toString(), 'hello');
+    within.destroy();
+  },
+);
+
+test(
+  'what slips out while rules are gone is closed by the repair, what the agent carries is not',
+  privileged,
+  async () => {
+    await using scene = await podWithApp();
+    await using agent = new Agent();
+    await agent.enrol(scene.pod.netns);
+    await using quiet = await serveIn(scene.neighbour.netns, {}, (socket) => socket.resume());
+    const carried = await dialFrom(scene.pod.netns, { ip: scene.neighbour.ip4, port: 7 });
+    await scene.pod.netns.exec(['nft', 'flush', 'ruleset']);
+    const slipped = await dialFrom(scene.pod.netns, { ip: scene.neighbour.ip4, port: quiet.port });
+    const closed = once(slipped.resume(), 'close').catch(() => undefined);
+
+    agent.clock.advance(5_000);
+    await closed;
+    await agent.until(() => agent.manager.statuses()[0]?.repairs === 1);
+
+    assert.equal(carried.destroyed, false);
+    carried.destroy();
   },
 );
 
