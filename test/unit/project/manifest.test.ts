@@ -1,8 +1,9 @@
-/** The DaemonSet manifest keeps the privileges and probes of facts the agent relies on (shape of the ztunnel chart). */
+/** The DaemonSet manifest: privileges and probes as in the chart of ztunnel, and settings that the agent accepts. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { parseAllDocuments } from 'yaml';
+import { resolveConfig } from '../../../src/agent/config.ts';
 
 interface Manifest {
   readonly kind: string;
@@ -23,6 +24,7 @@ interface PodSpec {
   readonly priorityClassName: string;
   readonly terminationGracePeriodSeconds: number;
   readonly containers: readonly Container[];
+  readonly volumes: readonly { readonly name: string }[];
 }
 
 interface Container {
@@ -31,6 +33,8 @@ interface Container {
   readonly readinessProbe: unknown;
   readonly livenessProbe?: unknown;
   readonly ports: readonly { readonly containerPort: number }[];
+  readonly env: readonly { readonly name: string; readonly value?: string }[];
+  readonly volumeMounts: readonly { readonly name: string; readonly mountPath: string; readonly readOnly?: boolean }[];
 }
 
 const documents = parseAllDocuments(readFileSync('daemonset/culvert.yaml', 'utf8'));
@@ -96,4 +100,24 @@ test('the service account of the agent exists and may only read pods and namespa
     ['pods', 'namespaces'],
   );
   assert.deepEqual(new Set(rules.flatMap((rule) => rule.verbs)), new Set(['get', 'list', 'watch']));
+});
+
+test('the agent accepts its settings, and can write what it must although its root is read-only', () => {
+  // What the kubelet fills in is known only on a node.
+  const env = Object.fromEntries(agent.env.map(({ name, value }) => [name, value ?? 'from-the-kubelet']));
+  const result = resolveConfig(env, {});
+  assert(result.ok, JSON.stringify(result));
+  const writable = agent.volumeMounts.filter((mount) => mount.readOnly !== true).map((mount) => mount.mountPath);
+  for (const folder of [result.config.runDir, result.config.caDir]) {
+    assert(
+      writable.some((mountPath) => folder.startsWith(mountPath)),
+      folder,
+    );
+  }
+  assert.equal(result.config.drainGraceMs, 25_000);
+});
+
+test('every mount of the agent has its volume', () => {
+  const volumes = pod.volumes.map((volume) => volume.name).toSorted();
+  assert.deepEqual(agent.volumeMounts.map((mount) => mount.name).toSorted(), volumes);
 });
