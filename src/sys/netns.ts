@@ -38,7 +38,10 @@ function requireNetns(fd: number, path: string): void {
 function netnsHandle(fd: number, path: string, id: Netns['id']): Netns {
   let isOpen = true;
   return {
-    fd,
+    // The number is soon another descriptor's, maybe another pod's namespace.
+    get fd() {
+      return isOpen ? fd : -1;
+    },
     path,
     id,
     [Symbol.dispose]() {

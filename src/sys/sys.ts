@@ -7,6 +7,7 @@ export interface Netns extends Disposable {
   readonly path: string;
   /** `st_dev` and `st_ino` of the namespace file: equal means the same namespace. */
   readonly id: { readonly device: bigint; readonly inode: bigint };
+  /** -1 once disposed. */
   readonly fd: number;
 }
 

@@ -30,10 +30,12 @@ export async function runTool(
     child.kill('SIGKILL');
     reject(new MeshError('CV-SYS', message, { tool: file }, { cause }));
   };
+  child.on('error', (cause) => fail(`${file} could not be run: ${cause.message}`, cause));
+  // Not started: `error` follows. Out of descriptors there are not even pipes, whatever the types say.
+  if (child.pid === undefined) return await promise;
   const timer = setTimeout(() => fail(`${file} did not finish in ${limits.timeoutMs / 1000} s`), limits.timeoutMs);
   const stdout = collect(child.stdout, limits.outputBytes, fail);
   const stderr = collect(child.stderr, limits.outputBytes, fail);
-  child.on('error', (cause) => fail(`${file} could not be run: ${cause.message}`, cause));
   child.on('close', (code) => resolve({ code: code ?? -1, stdout: stdout(), stderr: stderr() }));
   feed(child, input);
   try {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import type net from 'node:net';
@@ -142,4 +143,21 @@ test('a tool that runs too long, says too much or ends by a signal is dealt with
   assert.equal(killed.code, -1);
   const { code, stderr } = await runTool(undefined, ['sh', '-c', 'echo no >&2; exit 3']);
   assert.deepEqual([code, stderr], [3, 'no\n']);
+});
+
+test('a tool that cannot be started for want of descriptors is an error of that tool alone', bounded, async () => {
+  const script = `
+    import { openSync } from 'node:fs';
+    import { runTool } from '${new URL('../../../src/sys/tool.ts', import.meta.url).href}';
+    try { for (;;) openSync('/dev/null', 'r'); } catch {}
+    const { code, message } = await runTool(undefined, ['true']).catch((error) => error);
+    await new Promise((resolve) => setImmediate(resolve));
+    console.log(code, message);
+  `;
+  const run = `ulimit -n 64; exec "${process.execPath}" --input-type=module-typescript -e "$SCRIPT"`;
+  const child = spawn('sh', ['-c', run], {
+    env: { ...process.env, SCRIPT: script },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  assert.equal(await readToEnd(child.stdout as net.Socket), 'CV-SYS true could not be run: spawn true EMFILE\n');
 });
