@@ -1,8 +1,10 @@
 /** The composition root: makes every service once, starts them in order, stops them in the opposite order. */
+import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import type { ProxySet } from '../capture/capture-contract.ts';
+import { CaptureJournal } from '../capture/capture-journal.ts';
 import type { CapturedPod } from '../capture/pod-source.ts';
 import { PodManager } from '../capture/pods.ts';
 import { createRedirection } from '../capture/redirect.ts';
@@ -128,10 +130,12 @@ function makePods(
   parts: Pick<AgentParts, 'metrics' | 'authority' | 'dataPlane' | 'readiness'>,
 ): PodManager {
   const { proxies, own } = parts.metrics;
+  const log = logs.scope('capture');
   const pods: PodManager = new PodManager({
     sys,
     clock,
-    log: logs.scope('capture'),
+    log,
+    journal: new CaptureJournal(join(config.runDir, 'captured.json'), { sys, clock, log }),
     source: staticSource({ path: config.podsPath, clock }),
     redirection: createRedirection(sys),
     settings: { ipv6: config.isIpv6Enabled, verifyMs: config.verifyPeriodMs },
