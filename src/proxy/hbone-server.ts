@@ -134,7 +134,7 @@ export class HboneServer {
       deps.verdicts.release(id),
     );
     try {
-      const app = await this.#context.dial(verdict.address, { sourceIp: verdict.sourceIp });
+      const app = await this.#context.dial(verdict.address, verdict.sourceIp);
       if (!connection.isOver) stream.respond(200, responseHeaders(verdict), { endStream: false });
       if (verdict.proxyHeader !== undefined) app.write(encodeProxyV2(verdict.proxyHeader));
       connection.join(new SocketStream(app));

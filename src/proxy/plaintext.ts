@@ -28,7 +28,7 @@ export async function servePlaintext(context: PodContext, socket: net.Socket): P
     deps.verdicts.release(start.id),
   );
   try {
-    connection.join(new SocketStream(await context.dial(verdict.address, { sourceIp: verdict.sourceIp })));
+    connection.join(new SocketStream(await context.dial(verdict.address, verdict.sourceIp)));
   } catch (error) {
     connection.close(toMeshError(error));
   }

@@ -1,7 +1,7 @@
 /** What the three listeners of one pod share: its namespace, its open connections, how to dial, how to refuse. */
 import type net from 'node:net';
 import { MeshError, toMeshError } from '../base/errors.ts';
-import { canonicalIp, type HostPort, ipFamily } from '../base/ip.ts';
+import { type HostPort, ipFamily } from '../base/ip.ts';
 import type { ConnectionLabels, InboundQuestion, InboundVerdict, Refusal } from '../model/verdict.ts';
 import type { Netns } from '../sys/sys.ts';
 import { type DialCodes, dialTcp } from '../sys/tcp.ts';
@@ -16,6 +16,8 @@ export interface ProxyPod {
 }
 
 export type Direction = 'inbound' | 'outbound';
+
+const TUNNEL_CODES = { timeout: 'CV-TUNNEL-TIMEOUT', refused: 'CV-TUNNEL-REFUSED' } as const;
 
 /** A connection that is not carried. With `labels` it is counted and logged in full, without as `connection failed`. */
 export interface Refused {
@@ -53,10 +55,23 @@ export class PodContext {
     socket.once('close', () => telemetry.socketClosed(reporter));
   }
 
-  dial(address: HostPort, options: { sourceIp?: string | undefined; codes?: DialCodes } = {}): Promise<net.Socket> {
+  /** To an application, or to whatever an application dialled: a socket for a relay. */
+  dial(address: HostPort, sourceIp?: string): Promise<net.Socket> {
+    return this.#dial(address, { isLending: true }, sourceIp);
+  }
+
+  /** To the other end of a tunnel: a socket for TLS. */
+  dialTunnel(address: HostPort): Promise<net.Socket> {
+    return this.#dial(address, { codes: TUNNEL_CODES });
+  }
+
+  #dial(
+    address: HostPort,
+    limits: { readonly codes?: DialCodes; readonly isLending?: boolean },
+    sourceIp?: string,
+  ): Promise<net.Socket> {
     const { sys, clock } = this.deps;
     const { mark, keepalive, connectTimeoutMs } = this.settings;
-    const { sourceIp, codes } = options;
     return dialTcp(
       sys,
       this.pod.netns,
@@ -67,7 +82,7 @@ export class PodContext {
         ...(keepalive === undefined ? {} : { keepalive }),
         ...(sourceIp === undefined ? {} : { transparentSourceIp: sourceIp }),
       },
-      { timeoutMs: connectTimeoutMs, clock, ...(codes === undefined ? {} : { codes }) },
+      { ...limits, timeoutMs: connectTimeoutMs, clock },
     );
   }
 
@@ -114,9 +129,16 @@ export function endpointsOf(socket: net.Socket): { peer: HostPort; local: HostPo
 }
 
 function hostPort(address: string | undefined, port: number | undefined): HostPort | undefined {
-  // A link-local address carries a zone; it is no part of the address that policies and state know.
-  const ip = address === undefined ? undefined : canonicalIp(address.split('%')[0] ?? '');
-  return ip === undefined || port === undefined ? undefined : { ip, port };
+  return address === undefined || port === undefined ? undefined : { ip: kernelIp(address), port };
+}
+
+const MAPPED = '::ffff:';
+
+/** The kernel writes addresses canonically; left to take off is what makes IPv4 IPv6, and the zone of a link-local one. */
+function kernelIp(address: string): string {
+  if (address.startsWith(MAPPED) && address.includes('.')) return address.slice(MAPPED.length);
+  const zone = address.indexOf('%');
+  return zone < 0 ? address : address.slice(0, zone);
 }
 
 function nothing(): void {}

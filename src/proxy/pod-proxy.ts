@@ -114,6 +114,7 @@ export class PodProxy {
         serve(socket);
       },
       onError: (error) => deps.log.error?.('listener failed', { port, error: error.message }),
+      isLending: port !== settings.ports.hbone,
     });
     this.#servers.push(server);
     deps.log.debug?.('listener established', { port, pod: pod.uid });

@@ -9,13 +9,11 @@ export interface ConnectRequest {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-const TUNNEL_CODES = { timeout: 'CV-TUNNEL-TIMEOUT', refused: 'CV-TUNNEL-REFUSED' } as const;
-
 /** Rejects with a `MeshError` and leaves nothing open. `onClosed` is called once when the returned session is gone. */
 export async function dialTunnel(context: PodContext, key: TunnelKey, onClosed: () => void): Promise<H2Session> {
   const { settings, deps } = context;
   const material = await deps.verdicts.certificate(key.identity);
-  const socket = await context.dial(key.address, { codes: TUNNEL_CODES });
+  const socket = await context.dialTunnel(key.address);
   const secured = await connectTls(socket, material, key.expectedIdentities, {
     contexts: deps.contexts,
     clock: deps.clock,

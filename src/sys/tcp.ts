@@ -4,6 +4,7 @@ import type { Clock } from '../base/clock.ts';
 import { type ErrorFields, MeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { ReasonCode } from '../base/reasons.ts';
+import { acceptLending, lendingSocket } from './lending-socket.ts';
 import type { DialOptions, Netns, Sys } from './sys.ts';
 
 export interface AcceptHandlers {
@@ -11,19 +12,24 @@ export interface AcceptHandlers {
   readonly onConnection: (socket: net.Socket) => void;
   /** The listener itself failed (for example: out of descriptors). It goes on accepting. */
   readonly onError?: (error: Error) => void;
+  /** Accepted sockets read by lending one shared buffer: for relays, not for TLS. */
+  readonly isLending?: boolean;
 }
 
 /**
  * Serves a descriptor of `Sys.listenTcp`, and owns it: `close` on the server closes it. Accepted sockets have the options
  * of the listener (mark, keepalive, no delay) by inheritance in the kernel, without a system call each.
  */
-export function listenOn(fd: number, { onConnection, onError }: AcceptHandlers): net.Server {
-  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+export function listenOn(fd: number, { onConnection, onError, isLending = false }: AcceptHandlers): net.Server {
+  const accept = (socket: net.Socket): void => {
     socket.on('error', ignore);
     onConnection(socket);
-  });
+  };
+  const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, accept);
   server.on('error', onError ?? ignore);
-  return server.listen({ fd });
+  server.listen({ fd });
+  if (isLending) acceptLending(server, accept);
+  return server;
 }
 
 export interface DialLimits {
@@ -33,6 +39,8 @@ export interface DialLimits {
   readonly signal?: AbortSignal;
   /** How failures are called; the application's codes by default. */
   readonly codes?: DialCodes;
+  /** The socket reads by lending one shared buffer: for relays, not for TLS. */
+  readonly isLending?: boolean;
 }
 
 export interface DialCodes {
@@ -75,7 +83,7 @@ export async function dialTcpSpoofed(
 ): Promise<Dialled> {
   throwIfAborted(limits.signal);
   const { fd, isSpoofed } = sys.socketTcp(netns, options);
-  const socket = socketOf(sys, fd);
+  const socket = socketOf(sys, fd, limits.isLending ?? false);
   try {
     await connected(socket, address, limits);
     return { socket, isSpoofed };
@@ -85,9 +93,10 @@ export async function dialTcpSpoofed(
   }
 }
 
-function socketOf(sys: Sys, fd: number): net.Socket {
+function socketOf(sys: Sys, fd: number, isLending: boolean): net.Socket {
   try {
-    const socket = new net.Socket({ fd, allowHalfOpen: true, manualStart: true } as net.SocketConstructorOpts);
+    const plain = { fd, allowHalfOpen: true, manualStart: true } as net.SocketConstructorOpts;
+    const socket = isLending ? lendingSocket({ fd, manualStart: true }) : new net.Socket(plain);
     socket.pause();
     return socket.on('error', ignore);
   } catch (error) {

@@ -3,7 +3,7 @@ import type { MeshError } from '../base/errors.ts';
 
 /** Set once, before the first byte can arrive. Callbacks are called synchronously and must not throw. */
 export interface ByteStreamHandlers {
-  /** `chunk` belongs to the receiver until its next turn of the event loop at least; it may be written on as it is. */
+  /** When the stream lends (`isLending`), `chunk` is valid during the call only; otherwise it belongs to the receiver. */
   onData(chunk: Uint8Array): void;
   /** The peer ended its half in order. No `onData` follows. */
   onEnd(): void;
@@ -16,8 +16,11 @@ export interface ByteStreamHandlers {
 export interface ByteStream {
   /** Binds the receiver. Until then nothing is read. */
   open(handlers: ByteStreamHandlers): void;
-  /** False: buffered over the high-water mark, wait for `onDrain`. Ignored after `end` or close. */
-  write(chunk: Uint8Array): boolean;
+  /**
+   * False: buffered over the high-water mark, wait for `onDrain`. Ignored after `end` or close. What cannot go on during
+   * the call is copied when `isLent`, and kept as it is otherwise.
+   */
+  write(chunk: Uint8Array, isLent?: boolean): boolean;
   /** Ends our half after what was written. Idempotent. */
   end(): void;
   /** Stops `onData`; at most one more chunk may arrive. The peer is slowed by its window. */
@@ -27,4 +30,6 @@ export interface ByteStream {
   destroy(error?: MeshError): void;
   /** Bytes accepted by `write` and not yet handed to the kernel or the tunnel. */
   readonly bufferedBytes: number;
+  /** The chunks given to `onData` are lent; known once it is open. */
+  readonly isLending: boolean;
 }

@@ -50,6 +50,8 @@ export class H2Stream implements ByteStream, SendingStream {
   /** Called when the stream ends before `open`: the owner should stop working on it. */
   onAborted: (() => void) | undefined;
 
+  /** Payload is given on as the views that TLS made; nobody uses them again. */
+  readonly isLending = false;
   readonly #host: StreamHost;
   readonly #isClient: boolean;
   #handlers: ByteStreamHandlers | undefined;
@@ -146,7 +148,7 @@ export class H2Stream implements ByteStream, SendingStream {
     this.#drainInbox();
   }
 
-  write(chunk: Uint8Array): boolean {
+  write(chunk: Uint8Array, isLent = false): boolean {
     if (this.#hasLocalEnd || this.#isClosed) return true;
     if (this.#isBrokenPipe) {
       this.#close(undefined);
@@ -160,7 +162,7 @@ export class H2Stream implements ByteStream, SendingStream {
     }
     if (rest.length === 0) return true;
     this.outbox ??= new ChunkQueue();
-    this.outbox.push(rest);
+    this.outbox.push(isLent ? new Uint8Array(rest) : rest);
     return this.#host.queued(this, rest.length);
   }
 

@@ -136,7 +136,7 @@ class Side implements ByteStreamHandlers {
   onData(chunk: Uint8Array): void {
     this.#count(chunk.length);
     this.#relay.moved(chunk.length);
-    if (this.other.stream.write(chunk)) return;
+    if (this.other.stream.write(chunk, this.stream.isLending)) return;
     this.#isBlocked = true;
     this.stream.pause();
   }

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import type net from 'node:net';
+import net from 'node:net';
 import { test } from 'node:test';
 import { MeshError } from '../../../src/base/errors.ts';
+import { linuxSys } from '../../../src/sys/linux.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
+import { listenOn } from '../../../src/sys/tcp.ts';
 import { Relay } from '../../../src/tunnel/relay.ts';
 import { SocketStream } from '../../../src/tunnel/socket-stream.ts';
 import { readToEnd, tcpPair } from '../../support/tcp.ts';
@@ -123,3 +125,43 @@ test('a quiesced relay has flushed all it read, moves nothing more, and goes on 
   pair.relay.unquiesce();
   assert.equal(String((await later)[0]), 'after');
 });
+
+test('sockets that lend one buffer to many relays never mix their bytes up', async () => {
+  const pairs = await Promise.all(Array.from({ length: 8 }, (_, i) => lendingPair(i)));
+  const texts = await Promise.all(pairs.map((pair) => pair.received));
+  assert.deepEqual(
+    texts.map((bytes, i) => bytes.length === BULK && bytes.every((byte) => byte === i + 1)),
+    pairs.map(() => true),
+  );
+});
+
+/** Far over what kernel buffers hold, so that a part of many chunks must be kept while others are read. */
+const BULK = 8 * 1024 * 1024;
+
+/** A lending source relayed to a slow reader: 8 MiB of the octet `index + 1`. */
+async function lendingPair(index: number): Promise<{ received: Promise<Buffer> }> {
+  const listener = linuxSys.listenTcp(undefined, { address: '127.0.0.1', port: 0 });
+  const accepted = Promise.withResolvers<net.Socket>();
+  const server = listenOn(listener.fd, { onConnection: accepted.resolve, isLending: true });
+  const address = server.address() as net.AddressInfo;
+  const source = net.connect(address.port, '127.0.0.1');
+  const target = await tcpPair();
+  const chunks: Buffer[] = [];
+  target.far.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+    target.far.pause();
+    setImmediate(() => target.far.resume());
+  });
+  const ended = once(target.far, 'end');
+  const counters = { addClientBytes: () => {}, addServerBytes: () => {} };
+  const streams = [new SocketStream(await accepted.promise), new SocketStream(target.near)] as const;
+  new Relay(...streams, counters, () => {}).start();
+  source.end(Buffer.alloc(BULK, index + 1));
+  const received = ended.then(async () => {
+    source.destroy();
+    server.close();
+    await target[Symbol.asyncDispose]();
+    return Buffer.concat(chunks);
+  });
+  return { received };
+}
