@@ -116,7 +116,7 @@ test('certificates are fetched for local pods only, once per identity, and forgo
   assert.deepEqual(asked, []);
   authority.addPod(pod);
   authority.update(open);
-  authority.removePod('p1');
+  authority.removePod(pod);
   const identity = 'spiffe://cluster.local/ns/default/sa/server';
   assert.deepEqual(asked, [`+${identity}`, `-${identity}`]);
 });
