@@ -170,6 +170,12 @@ function double(stream: H2Stream): void {
   });
 }
 
-export function authorityOf(to: HostPort): string {
-  return formatHostPort(to);
+
+/** Serial number of the certificate that port 15008 of a captured pod presents now. */
+export async function serverSerial(mesh: TestMesh, from: string, to: HboneTarget): Promise<string> {
+  const socket = await mesh.pod(from).inside.dial({ ip: to.ip, port: 15_008 });
+  const secured = await connectTls(socket, to.material, to.expected, handshake);
+  const serial = secured.getPeerX509Certificate()?.serialNumber ?? '';
+  secured.destroy();
+  return serial;
 }

@@ -91,14 +91,20 @@ export class TestMesh implements AsyncDisposable {
 
   /** Starts the agent of `node` without waiting for anything. */
   spawnAgent(node: string, extra: readonly string[] = [], env: Readonly<Record<string, string>> = {}): AgentProcess {
-    const agent = new AgentProcess(
-      this.lab.node(node),
-      [...this.agentFlags(node), ...(this.#options.flags ?? []), ...extra],
-      { ...this.#options.env, ...env },
-    );
+    const agent = this.spawnSecondAgent(node, extra, env);
     this.#agents.set(node, agent);
-    this.#undo.use(agent);
     return agent;
+  }
+
+  /** Another agent beside the one of `node`. */
+  spawnSecondAgent(
+    node: string,
+    extra: readonly string[] = [],
+    env: Readonly<Record<string, string>> = {},
+  ): AgentProcess {
+    const { flags = [], env: common = {} } = this.#options;
+    const argv = [...this.agentFlags(node), ...flags, ...extra];
+    return this.#undo.use(new AgentProcess(this.lab.node(node), argv, { ...common, ...env }));
   }
 
   agentFlags(node: string): readonly string[] {
@@ -121,6 +127,17 @@ export class TestMesh implements AsyncDisposable {
       `line that ${pod} is captured`,
       from,
     );
+  }
+
+  /** Resolves when the readiness of `node` says so. */
+  async ready(node: string): Promise<void> {
+    const agent = this.agent(node);
+    for (;;) {
+      const mark = agent.lines.length;
+      const { status, body } = await agent.get('/healthz/ready', 15_021);
+      if (status === 200) return;
+      await agent.line(({ scope }) => scope.endsWith('readiness'), `readiness: ${body.trim()}`, mark);
+    }
   }
 
   get meshFile(): string {
