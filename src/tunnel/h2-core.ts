@@ -7,7 +7,8 @@ import { HpackEncoder } from '../wire/hpack-encoder.ts';
 import { H2Abuse } from './h2-abuse.ts';
 import { H2Sender } from './h2-sender.ts';
 import { defaultPeerSettings, type H2Limits, type H2Role, type H2Settings, type PeerSettings } from './h2-settings.ts';
-import { H2Stream, type OutgoingHeaders, type StreamHost } from './h2-stream.ts';
+import { H2Stream } from './h2-stream.ts';
+import type { OutgoingHeaders, StreamHost } from './h2-stream-host.ts';
 import { H2Streams } from './h2-streams.ts';
 
 export interface CoreOptions {

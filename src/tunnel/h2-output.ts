@@ -107,7 +107,7 @@ export class H2Output {
     if (this.#writing.length > 0 || this.#isClosed) return;
     this.#source.fill();
     if (this.#pages.length === 0) {
-      this.#onEmpty?.();
+      this.#finish();
       return;
     }
     this.#writing = this.#pages;
@@ -116,8 +116,8 @@ export class H2Output {
     this.#source.flushed();
   }
 
-  /** Calls `then` when everything added so far was handed to the kernel. */
-  whenEmpty(then: () => void): void {
+  /** Calls `then` when everything added so far was handed to the kernel, and takes nothing more after that. */
+  finish(then: () => void): void {
     this.#onEmpty = then;
     this.schedule();
   }
@@ -128,6 +128,13 @@ export class H2Output {
     for (const page of this.#pages) givePage(page);
     this.#pages = [];
     this.#onEmpty = undefined;
+  }
+
+  #finish(): void {
+    const then = this.#onEmpty;
+    if (then === undefined) return;
+    this.close();
+    then();
   }
 
   #write(pages: readonly Page[]): void {

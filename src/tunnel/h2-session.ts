@@ -10,6 +10,7 @@ import { goawayFrame, pingFrame, settingsFrame, windowUpdateFrame } from '../wir
 import { H2Core } from './h2-core.ts';
 import { H2Inbound } from './h2-inbound.ts';
 import { H2Keepalive } from './h2-keepalive.ts';
+import { type H2Request, H2RequestQueue } from './h2-request-queue.ts';
 import {
   DEFAULT_LIMITS,
   type H2Limits,
@@ -18,9 +19,10 @@ import {
   type PeerSettings,
   settingsToSend,
 } from './h2-settings.ts';
-import type { H2Stream, OutgoingHeaders } from './h2-stream.ts';
+import type { H2Stream } from './h2-stream.ts';
 
 export type { RequestHead } from '../wire/h2-head.ts';
+export type { H2Request } from './h2-request-queue.ts';
 export type { H2Limits, H2Settings } from './h2-settings.ts';
 
 export interface H2SessionHandlers {
@@ -43,11 +45,6 @@ export interface H2SessionOptions {
   readonly handlers: H2SessionHandlers;
 }
 
-export interface H2Request {
-  readonly authority: string;
-  readonly headers?: OutgoingHeaders;
-}
-
 /** Peers that announce no limit still get at most this many streams of ours (facts §1.6). */
 const MOST_STREAMS = 65_535;
 /** After the last frame the socket may take so long to close by itself. */
@@ -62,7 +59,7 @@ export class H2Session {
   readonly #keepalive: H2Keepalive;
   readonly #clock: Clock;
   readonly #handlers: H2SessionHandlers;
-  readonly #queue: { readonly stream: H2Stream; readonly request: H2Request }[] = [];
+  readonly #queue: H2RequestQueue;
   #settingsTimer: Disposable | undefined;
   #closeTimer: Disposable | undefined;
   #hasPeerSettings = false;
@@ -77,6 +74,7 @@ export class H2Session {
     this.#socket = socket;
     this.#clock = clock;
     this.#handlers = options.handlers;
+    this.#queue = new H2RequestQueue(limits.maxQueuedRequests);
     this.#core = new H2Core({
       socket,
       role,
@@ -132,11 +130,7 @@ export class H2Session {
       this.#core.sendRequest(stream, request.authority, request.headers ?? {});
       return stream;
     }
-    const limit = this.#core.limits.maxQueuedRequests;
-    if (this.#queue.length >= limit) {
-      throw new MeshError('CV-LIMIT', 'too many requests wait for a stream of this tunnel', { limit });
-    }
-    this.#queue.push({ stream, request });
+    this.#queue.push(stream, request);
     return stream;
   }
 
@@ -243,21 +237,16 @@ export class H2Session {
 
   #streamGone(stream: H2Stream): void {
     if (this.#isClosed) return;
-    if (stream.id === 0) this.#unqueue(stream);
+    if (stream.id === 0) this.#queue.remove(stream);
     else this.#sendQueued();
     this.#closeIfDrained();
-  }
-
-  #unqueue(stream: H2Stream): void {
-    const at = this.#queue.findIndex((queued) => queued.stream === stream);
-    if (at >= 0) this.#queue.splice(at, 1);
   }
 
   #finalGoaway(): void {
     if (this.#goaway === 'final' || this.#isClosed) return;
     this.#goaway = 'final';
     this.#core.control(goawayFrame(this.#core.streams.highestPeerId, H2.noError));
-    this.#failQueued(new MeshError('CV-DRAIN', 'the tunnel is draining'));
+    this.#queue.failAll(new MeshError('CV-DRAIN', 'the tunnel is draining'));
     this.#closeIfDrained();
   }
 
@@ -266,7 +255,7 @@ export class H2Session {
     const error = new MeshError('CV-TUNNEL-CLOSED', `peer sent GOAWAY (${h2CodeName(code)}) before this stream`, {
       h2Code: code,
     });
-    this.#failQueued(error);
+    this.#queue.failAll(error);
     if (this.#core.role === 'client') {
       for (const stream of [...this.#core.streams.all()].filter(({ id }) => id > lastStreamId)) {
         this.#core.streams.remove(stream.id);
@@ -275,10 +264,6 @@ export class H2Session {
     }
     this.#handlers.onGoaway?.();
     this.#closeIfDrained();
-  }
-
-  #failQueued(error: MeshError): void {
-    for (const { stream } of this.#queue.splice(0)) stream.fail(error);
   }
 
   #closeIfDrained(): void {
@@ -310,7 +295,7 @@ export class H2Session {
     this.#keepalive.stop();
     this.#settingsTimer?.[Symbol.dispose]();
     const streamError = error ?? new MeshError('CV-TUNNEL-CLOSED', 'the tunnel was closed');
-    this.#failQueued(streamError);
+    this.#queue.failAll(streamError);
     for (const stream of this.#core.streams.takeAll()) stream.fail(streamError);
     this.#closeSocket(error, code);
     this.#handlers.onClose(error);
@@ -324,7 +309,7 @@ export class H2Session {
     }
     // Before the peer has spoken HTTP/2 a GOAWAY is still right: it knows the preface of a server (RFC 9113 §3.4).
     this.#core.control(goawayFrame(this.#core.streams.highestPeerId, code, error?.message.slice(0, 128)));
-    this.#core.sender.output.whenEmpty(() => socket.end());
+    this.#core.sender.output.finish(() => socket.end());
     this.#closeTimer = this.#clock.after(CLOSE_WITHIN_MS, () => socket.destroy());
   }
 }

@@ -1,32 +1,12 @@
 /** One CONNECT stream of an HBONE session as a `ByteStream` (RFC 9113 §5.1, §8.5; datapath facts §1.9, §1.10). */
-import { MeshError, toMeshError } from '../base/errors.ts';
+import { type MeshError, toMeshError } from '../base/errors.ts';
 import type { ResponseHead } from '../wire/h2-head.ts';
-import { H2, h2CodeName } from '../wire/h2-protocol.ts';
+import { H2 } from '../wire/h2-protocol.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
 import { ChunkQueue } from './h2-chunks.ts';
 import type { SendingStream } from './h2-sender.ts';
-
-export type OutgoingHeaders = Readonly<Record<string, string | readonly string[]>>;
-
-/** What a stream needs of its session. */
-export interface StreamHost {
-  /** Sends response HEADERS. */
-  sendResponse(stream: H2Stream, status: number, headers: OutgoingHeaders, isEnd: boolean): void;
-  /** Frames what may go out now; returns how many octets. */
-  sendNow(stream: H2Stream, chunk: Uint8Array): number;
-  /** `bytes` joined the outbox. False: the writer should wait. */
-  queued(stream: H2Stream, bytes: number): boolean;
-  dropped(bytes: number): void;
-  sendEnd(stream: H2Stream): void;
-  /** Sends RST_STREAM and forgets the stream; also takes back a request that was not sent yet. */
-  reset(stream: H2Stream, code: number): void;
-  /** Both halves are over on the wire. */
-  release(stream: H2Stream): void;
-  /** The receiver took `bytes`: they may be sent again. */
-  credit(stream: H2Stream, bytes: number, wasParked: boolean): void;
-  /** `bytes` wait in the inbox of a paused stream. */
-  parked(bytes: number): void;
-}
+import { isOrderlyReset, resetCodeOf, resetError, unansweredError } from './h2-stream-errors.ts';
+import type { OutgoingHeaders, StreamHost } from './h2-stream-host.ts';
 
 export interface StreamOptions {
   readonly isClient: boolean;
@@ -85,7 +65,7 @@ export class H2Stream implements ByteStream, SendingStream {
       // An owner that gave up may never look; that must not end the process.
       this.#response.promise.catch(() => undefined);
       if (this.#responseHead !== undefined) this.#response.resolve(this.#responseHead);
-      else if (this.#isClosed) this.#response.reject(this.#closeError ?? closedError());
+      else if (this.#isClosed) this.#response.reject(this.#closeError ?? unansweredError());
     }
     return this.#response.promise;
   }
@@ -231,8 +211,7 @@ export class H2Stream implements ByteStream, SendingStream {
   /** @internal Session: RST_STREAM of the peer; the session has forgotten the stream already. */
   receiveReset(code: number): void {
     this.#wire = 'gone';
-    const isOrderly = code === H2.noError || code === H2.cancel;
-    if (!isOrderly || !this.isAnswered) {
+    if (!isOrderlyReset(code) || !this.isAnswered) {
       this.#close(resetError(code, this.#isClient && !this.isAnswered));
       return;
     }
@@ -257,7 +236,7 @@ export class H2Stream implements ByteStream, SendingStream {
       this.#localEndSent();
     } else if (this.isBlocked) {
       this.isBlocked = false;
-      this.#handlers?.onDrain();
+      this.#tell((handlers) => handlers.onDrain());
     }
   }
 
@@ -291,10 +270,18 @@ export class H2Stream implements ByteStream, SendingStream {
     this.#tellEnd();
   }
 
-  /** A receiver that throws is our bug: it ends this stream, not the session. */
+  /** A receiver that throws is our bug: it ends this stream, not the session, let alone the process. */
   #deliver(handlers: ByteStreamHandlers, chunk: Uint8Array): void {
     try {
       handlers.onData(chunk);
+    } catch (caught) {
+      this.destroy(toMeshError(caught));
+    }
+  }
+
+  #tell(event: (handlers: ByteStreamHandlers) => void): void {
+    try {
+      if (this.#handlers !== undefined) event(this.#handlers);
     } catch (caught) {
       this.destroy(toMeshError(caught));
     }
@@ -304,7 +291,7 @@ export class H2Stream implements ByteStream, SendingStream {
     const isDue = this.#hasRemoteEnd && !this.#isRemoteEndTold && this.#inbox === undefined;
     if (!isDue || this.#handlers === undefined || this.#isClosed) return;
     this.#isRemoteEndTold = true;
-    this.#handlers.onEnd();
+    this.#tell((handlers) => handlers.onEnd());
     this.#closeIfDone();
   }
 
@@ -332,7 +319,7 @@ export class H2Stream implements ByteStream, SendingStream {
     const parked = this.#inbox?.bytes ?? 0;
     this.#inbox = undefined;
     if (parked > 0) this.#host.credit(this, parked, true);
-    if (this.#responseHead === undefined) this.#response?.reject(error ?? closedError());
+    if (this.#responseHead === undefined) this.#response?.reject(error ?? unansweredError());
     const aborted = this.onAborted;
     this.onAborted = undefined;
     if (this.#handlers !== undefined) this.#handlers.onClose(error);
@@ -345,22 +332,4 @@ export class H2Stream implements ByteStream, SendingStream {
     if (bytes > 0) this.#host.dropped(bytes);
     return bytes;
   }
-}
-
-/** RFC 9113 §8.5: a broken TCP connection is CONNECT_ERROR. Everything else we decide ourselves, as the reference does. */
-function resetCodeOf(error: MeshError | undefined): number {
-  if (error?.code === 'CV-IO') return H2.connectError;
-  return error?.code === 'CV-BUG' ? H2.internalError : H2.cancel;
-}
-
-/** How TCP connections end every day: no error, unless a request of ours is still without an answer. */
-function resetError(code: number, isUnanswered: boolean): MeshError | undefined {
-  const isOrdinary = code === H2.noError || code === H2.cancel || code === H2.streamClosed || code === H2.connectError;
-  if (isOrdinary && !isUnanswered) return undefined;
-  const message = `peer reset the stream: ${h2CodeName(code)}`;
-  return new MeshError(isUnanswered ? 'CV-CONNECT-FAILED' : 'CV-TUNNEL-CLOSED', message, { h2Code: code });
-}
-
-function closedError(): MeshError {
-  return new MeshError('CV-TUNNEL-CLOSED', 'the stream ended before the answer');
 }

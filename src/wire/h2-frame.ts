@@ -1,16 +1,15 @@
 /** Incremental HTTP/2 frame parser (RFC 9113 §4, §6) for one direction of a session: octets in any cut, calls on a sink. */
+import { HeaderBlock, type HeaderBlockLimits } from './h2-header-block.ts';
+import { byteAt, checkControlFrame, PRIORITY_BYTES, readHeadersPayload, readSettings, uint32At } from './h2-payload.ts';
 import {
   connectionError,
-  DEFAULT_MAX_FRAME_BYTES,
   FLAG,
   FRAME,
   FRAME_HEADER_BYTES,
   H2,
   type H2Code,
-  LARGEST_MAX_FRAME_BYTES,
   MAX_31_BITS,
   PREFACE,
-  SETTING,
 } from './h2-protocol.ts';
 
 /** What the parser finds, in wire order. Calls are synchronous; a throw from one ends the parser. */
@@ -37,21 +36,13 @@ export interface H2FrameSink {
   onStreamError(streamId: number, code: H2Code, message: string): void;
 }
 
-export interface H2ParserOptions {
+export interface H2ParserOptions extends HeaderBlockLimits {
   /** Expect the client preface first. */
   readonly isServer: boolean;
   /** SETTINGS_MAX_FRAME_SIZE we announced. */
   readonly maxFrameBytes: number;
-  /** Bound of one compressed header block, all its frames together. */
-  readonly maxHeaderBlockBytes: number;
-  /** Bound of HEADERS plus CONTINUATION frames of one block. */
-  readonly maxHeaderFrames: number;
 }
 
-/** RFC 9113 has six settings; a peer that sends more than this many in one frame is not talking to us. */
-const MAX_SETTINGS_PER_FRAME = 64;
-const SETTING_BYTES = 6;
-const PRIORITY_BYTES = 5;
 const NO_BYTES = new Uint8Array(0);
 
 export class H2FrameParser {
@@ -78,16 +69,12 @@ export class H2FrameParser {
   #partial: Uint8Array | undefined;
   #partialFilled = 0;
 
-  /** Of an unfinished header block: 0 when there is none. */
-  #blockStreamId = 0;
-  #block: Uint8Array = NO_BYTES;
-  #blockFrames = 0;
-  #blockEndsStream = false;
-  #blockSelfDependent = false;
+  readonly #block: HeaderBlock;
 
   constructor(sink: H2FrameSink, options: H2ParserOptions) {
     this.#sink = sink;
     this.#options = options;
+    this.#block = new HeaderBlock(options);
     this.#prefaceLeft = options.isServer ? PREFACE.length : 0;
   }
 
@@ -95,7 +82,7 @@ export class H2FrameParser {
   stop(): void {
     this.#isStopped = true;
     this.#partial = undefined;
-    this.#block = NO_BYTES;
+    this.#block.clear();
   }
 
   /** Consumes all of `chunk`. Throws `MeshError` with `fields.h2Code` on a connection error. */
@@ -156,9 +143,7 @@ export class H2FrameParser {
     if (this.#left > this.#options.maxFrameBytes) {
       throw connectionError(H2.frameSizeError, `frame of ${this.#left} bytes is over the limit`);
     }
-    if (this.#blockStreamId !== 0 && (this.#type !== FRAME.continuation || this.#streamId !== this.#blockStreamId)) {
-      throw connectionError(H2.protocolError, 'a header block was interrupted by another frame');
-    }
+    this.#block.checkNext(this.#type, this.#streamId);
     if (this.#type === FRAME.data) this.#startData();
     else this.#startControl();
   }
@@ -180,56 +165,12 @@ export class H2FrameParser {
   }
 
   #startControl(): void {
-    this.#checkLength(this.#left);
+    checkControlFrame(this.#type, this.#flags, this.#streamId, this.#left);
+    if (this.#type === FRAME.headers || this.#type === FRAME.continuation) this.#block.checkLength(this.#left);
     const isBadPriority = this.#type === FRAME.priority && this.#left !== PRIORITY_BYTES;
     this.#isSkipped = this.#type > FRAME.continuation || isBadPriority;
     this.#partialFilled = 0;
     if (this.#left === 0) this.#endControl(NO_BYTES);
-  }
-
-  /** Refuses a length before a single octet of the payload is kept. */
-  #checkLength(bytes: number): void {
-    const isStreamFrame =
-      this.#type === FRAME.headers ||
-      this.#type === FRAME.priority ||
-      this.#type === FRAME.rstStream ||
-      this.#type === FRAME.continuation;
-    const isConnectionFrame = this.#type === FRAME.settings || this.#type === FRAME.ping || this.#type === FRAME.goaway;
-    if (isStreamFrame && this.#streamId === 0) throw connectionError(H2.protocolError, 'a stream frame on stream 0');
-    if (isConnectionFrame && this.#streamId !== 0) {
-      throw connectionError(H2.protocolError, 'a connection frame on a stream');
-    }
-    switch (this.#type) {
-      case FRAME.rstStream:
-      case FRAME.windowUpdate:
-        return requireSize(bytes === 4);
-      case FRAME.ping:
-        return requireSize(bytes === 8);
-      case FRAME.settings:
-        requireSize(bytes % SETTING_BYTES === 0 && (bytes === 0 || (this.#flags & FLAG.ack) === 0));
-        if (bytes > MAX_SETTINGS_PER_FRAME * SETTING_BYTES)
-          throw connectionError(H2.enhanceYourCalm, 'too many settings');
-        return;
-      case FRAME.goaway:
-        requireSize(bytes >= 8);
-        return;
-      case FRAME.pushPromise:
-        throw connectionError(H2.protocolError, 'PUSH_PROMISE is not allowed');
-      case FRAME.headers:
-      case FRAME.continuation:
-        return this.#checkBlock(bytes);
-    }
-  }
-
-  #checkBlock(bytes: number): void {
-    const isContinuation = this.#type === FRAME.continuation;
-    if (isContinuation && this.#blockStreamId === 0)
-      throw connectionError(H2.protocolError, 'CONTINUATION without HEADERS');
-    this.#blockFrames = isContinuation ? this.#blockFrames + 1 : 1;
-    const blockBytes = bytes + (isContinuation ? this.#block.length : 0);
-    if (this.#blockFrames > this.#options.maxHeaderFrames || blockBytes > this.#options.maxHeaderBlockBytes) {
-      throw connectionError(H2.enhanceYourCalm, 'header block over the limit');
-    }
   }
 
   #readPayload(chunk: Uint8Array, from: number, to: number): void {
@@ -281,7 +222,7 @@ export class H2FrameParser {
       case FRAME.headers:
         return this.#onHeaders(payload);
       case FRAME.continuation:
-        return this.#appendBlock(payload, 0, payload.length);
+        return this.#appendBlock(payload);
       case FRAME.priority:
         return this.#onPriority(payload);
       case FRAME.rstStream:
@@ -299,36 +240,19 @@ export class H2FrameParser {
   }
 
   #onHeaders(payload: Uint8Array): void {
-    let at = 0;
-    let padding = 0;
-    if ((this.#flags & FLAG.padded) !== 0) {
-      requireSize(payload.length > 0);
-      padding = byteAt(payload, 0);
-      at = 1;
-    }
-    this.#blockSelfDependent = false;
-    if ((this.#flags & FLAG.priority) !== 0) {
-      requireSize(payload.length >= at + PRIORITY_BYTES);
-      this.#blockSelfDependent = (uint32At(payload, at) & MAX_31_BITS) === this.#streamId;
-      at += PRIORITY_BYTES;
-    }
-    if (padding > payload.length - at) throw connectionError(H2.protocolError, 'padding longer than its HEADERS frame');
-    this.#blockStreamId = this.#streamId;
-    this.#blockEndsStream = (this.#flags & FLAG.endStream) !== 0;
-    this.#block = NO_BYTES;
-    this.#appendBlock(payload, at, payload.length - padding);
+    const { fragment, isSelfDependent } = readHeadersPayload(this.#flags, this.#streamId, payload);
+    this.#block.streamId = this.#streamId;
+    this.#block.endsStream = (this.#flags & FLAG.endStream) !== 0;
+    this.#block.isSelfDependent = isSelfDependent;
+    this.#appendBlock(fragment);
   }
 
-  #appendBlock(payload: Uint8Array, from: number, to: number): void {
+  #appendBlock(fragment: Uint8Array): void {
     const isEnd = (this.#flags & FLAG.endHeaders) !== 0;
-    const fragment = payload.subarray(from, to);
-    if (this.#block.length === 0 && isEnd) this.#block = fragment;
-    else this.#block = joined(this.#block, fragment);
+    this.#block.append(fragment, isEnd);
     if (!isEnd) return;
-    const block = this.#block;
-    this.#block = NO_BYTES;
-    this.#blockStreamId = 0;
-    this.#sink.onHeaders(this.#streamId, block, this.#blockEndsStream, this.#blockSelfDependent);
+    const { endsStream, isSelfDependent } = this.#block;
+    this.#sink.onHeaders(this.#streamId, this.#block.take(), endsStream, isSelfDependent);
   }
 
   #onPriority(payload: Uint8Array): void {
@@ -346,50 +270,4 @@ export class H2FrameParser {
     else if (this.#streamId === 0) throw connectionError(H2.protocolError, 'WINDOW_UPDATE of 0');
     else this.#sink.onStreamError(this.#streamId, H2.protocolError, 'WINDOW_UPDATE of 0');
   }
-}
-
-function readSettings(payload: Uint8Array): (readonly [number, number])[] {
-  const settings: (readonly [number, number])[] = [];
-  for (let at = 0; at + SETTING_BYTES <= payload.length; at += SETTING_BYTES) {
-    const id = (byteAt(payload, at) << 8) | byteAt(payload, at + 1);
-    const value = uint32At(payload, at + 2);
-    checkSetting(id, value);
-    settings.push([id, value]);
-  }
-  return settings;
-}
-
-function checkSetting(id: number, value: number): void {
-  if (id === SETTING.enablePush && value > 1) throw connectionError(H2.protocolError, 'ENABLE_PUSH is neither 0 nor 1');
-  if (id === SETTING.initialWindowSize && value > MAX_31_BITS) {
-    throw connectionError(H2.flowControlError, 'INITIAL_WINDOW_SIZE over 2^31-1');
-  }
-  if (id === SETTING.maxFrameSize && (value < DEFAULT_MAX_FRAME_BYTES || value > LARGEST_MAX_FRAME_BYTES)) {
-    throw connectionError(H2.protocolError, 'MAX_FRAME_SIZE outside 2^14..2^24-1');
-  }
-}
-
-function requireSize(isRight: boolean): void {
-  if (!isRight) throw connectionError(H2.frameSizeError, 'a frame has a length its type does not allow');
-}
-
-function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
-  const both = new Uint8Array(a.length + b.length);
-  both.set(a);
-  both.set(b, a.length);
-  return both;
-}
-
-function byteAt(bytes: Uint8Array, at: number): number {
-  return bytes[at] ?? 0;
-}
-
-function uint32At(bytes: Uint8Array, at: number): number {
-  return (
-    ((byteAt(bytes, at) << 24) |
-      (byteAt(bytes, at + 1) << 16) |
-      (byteAt(bytes, at + 2) << 8) |
-      byteAt(bytes, at + 3)) >>>
-    0
-  );
 }

@@ -48,8 +48,10 @@ interface Sent {
 /** An engine server and a client that writes octets of its choice. Time stands still, so rates are exact. */
 class Attack implements AsyncDisposable {
   readonly server: Peer;
+  readonly clock = new FakeClock();
   readonly #socket: Duplex;
   #received = Buffer.alloc(0);
+  #marks = 0;
 
   constructor(onStream: (stream: H2Stream) => void = echo, limits: Partial<H2Limits> = {}) {
     const [near, far] = duplexPair();
@@ -58,7 +60,7 @@ class Attack implements AsyncDisposable {
     near.on('data', (chunk: Buffer) => {
       this.#received = Buffer.concat([this.#received, chunk]);
     });
-    this.server = new Peer('server', far, { onStream, limits, clock: new FakeClock() });
+    this.server = new Peer('server', far, { onStream, limits, clock: this.clock });
     near.write(Buffer.concat([PREFACE, settingsFrame([]), settingsAckFrame()]));
   }
 
@@ -68,7 +70,8 @@ class Attack implements AsyncDisposable {
 
   /** Waits until everything sent was read: the PING comes back after it, or the session is closed. */
   async settle(): Promise<void> {
-    const mark = Buffer.from('settled!');
+    this.#marks += 1;
+    const mark = Buffer.from(`mark${String(this.#marks).padStart(4, '0')}`);
     this.send(pingFrame(mark, false));
     while (!this.server.session.isClosed && !this.#received.includes(mark)) await new Promise(setImmediate);
   }
@@ -147,6 +150,11 @@ const FLOODS: readonly (readonly [claim: string, limit: number, make: (count: nu
     (count) => repeat(count, () => frame(FRAME.priority, 0, 7, Uint8Array.of(0, 0, 0, 1, 1))),
   ],
   ['unknown frames', DEFAULT_LIMITS.uselessFrames.burst, (count) => repeat(count, () => frame(0xbe, 0, 0, EIGHT))],
+  [
+    'GOAWAY',
+    DEFAULT_LIMITS.uselessFrames.burst,
+    (count) => Buffer.concat([connect(1), repeat(count, () => goawayFrame(0, 0))]),
+  ],
   [
     'empty DATA',
     DEFAULT_LIMITS.emptyFrames.burst,
@@ -381,6 +389,51 @@ test('a peer that makes us answer and does not read is left', async () => {
     await new Promise(setImmediate);
   }
   assert.equal((await server.closed)?.code, 'CV-TUNNEL-ABUSE');
+});
+
+test('a drain warns with 2^31-1 and a PING, serves what is on its way, and refuses what comes after the answer', async () => {
+  await using attack = new Attack(() => undefined);
+  attack.send(connect(1));
+  await attack.settle();
+  attack.server.session.goaway();
+  attack.send(connect(3));
+  await attack.settle();
+  const warned = attack.frames();
+  assert.deepEqual(warned.find(({ type }) => type === FRAME.goaway)?.payload, Buffer.from('7fffffff00000000', 'hex'));
+  const ping = warned.find(({ type, flags }) => type === FRAME.ping && flags === 0);
+  assert.equal(ping?.payload.toString('hex'), '0b7ba2f08b9bfe54');
+  assert.equal(attack.server.streams.length, 2);
+  attack.send(pingFrame(ping?.payload ?? EIGHT, true), connect(5));
+  await attack.settle();
+  assert.deepEqual(
+    attack.frames().findLast(({ type }) => type === FRAME.goaway)?.payload,
+    Buffer.from('0000000300000000', 'hex'),
+  );
+  assert.equal(attack.server.streams.length, 2);
+  assert.equal(attack.resetCode(5), H2.refusedStream);
+  for (const { stream } of attack.server.streams) stream.respond(503, {}, { endStream: true });
+  assert.equal(await attack.server.closed, undefined);
+});
+
+test('the first keepalive comes after 10 s, and silence ends with GOAWAY of the last stream and NO_ERROR', async () => {
+  await using attack = new Attack(() => undefined);
+  attack.send(connect(1), connect(3));
+  await attack.settle();
+  attack.clock.advance(10_000);
+  await attack.settle();
+  const ping = attack.frames().find(({ type, flags }) => type === FRAME.ping && flags === 0);
+  assert.equal(ping?.payload.toString('hex'), '3b7cdb7a0b8716b4');
+  attack.clock.advance(19_900);
+  attack.clock.advance(100);
+  assert.equal((await attack.server.closed)?.code, 'CV-TUNNEL-DEAD');
+  assert.equal(await attack.goawayCode(), H2.noError);
+  assert.equal(
+    attack
+      .frames()
+      .findLast(({ type }) => type === FRAME.goaway)
+      ?.payload.readUInt32BE(0),
+    3,
+  );
 });
 
 const anyBytes = fc.uint8Array({ maxLength: 60 });

@@ -370,7 +370,8 @@ test('pings keep a live session, and a session whose peer is silent for 20 s is 
   }
   sockets.server.pause();
   clock.advance(10_000);
-  clock.advance(19_999);
+  clock.advance(19_900);
+  clock.advance(99);
   assert.equal(client.session.isUsable, true);
   clock.advance(1);
   assert.equal((await client.closed)?.code, 'CV-TUNNEL-DEAD');
@@ -417,4 +418,45 @@ test('100 streams at once echo what they are told', async () => {
       assert.equal(reader.text(), Array.from({ length: 20 }, (__, n) => `${i}:${n};`.padEnd(1024, '.')).join(''));
     }),
   );
+});
+
+test('a short message overtakes the backlog of a busy stream', async () => {
+  await using pair = await enginePair(accept);
+  const bulk = await connected(pair);
+  const short = await connected(pair);
+  const bulkReader = new Reader(bulk.far, { keep: false });
+  const shortReader = new Reader(short.far);
+  let bulkBefore = -1;
+  const count = shortReader.onData.bind(shortReader);
+  shortReader.onData = (chunk) => {
+    if (bulkBefore < 0) bulkBefore = bulkReader.bytes;
+    count(chunk);
+  };
+  const chunk = Buffer.alloc(64 * 1024);
+  const writer = new Reader(bulk.near);
+  let written = 0;
+  for (let isTaken = true; isTaken; written += chunk.length) isTaken = bulk.near.write(chunk);
+  short.near.write(Buffer.from('urgent'));
+  await shortReader.until(6);
+  await bulkReader.until(written);
+  assert.ok(bulkBefore < written / 2, `${bulkBefore} of ${written} octets came before it`);
+  assert.equal(writer.closes, 0);
+});
+
+test('a receiver that throws when told to go on or that the peer has ended breaks its own stream only', async () => {
+  await using pair = await enginePair(accept);
+  const { near, far } = await connected(pair);
+  const closed = Promise.withResolvers<MeshError | undefined>();
+  near.open({
+    onData: () => undefined,
+    onEnd: () => {
+      throw new Error('bug');
+    },
+    onDrain: () => undefined,
+    onClose: closed.resolve,
+  });
+  far.end();
+  assert.equal((await closed.promise)?.code, 'CV-BUG');
+  const next = await connected(pair);
+  assert.equal(next.near.isClosed, false);
 });
