@@ -96,7 +96,9 @@ export class PodCapture {
   async stop(mode: StopMode): Promise<void> {
     this.#isStopping = true;
     this.#retry?.[Symbol.dispose]();
-    await this.#loop;
+    // Not after the loop: a tool that hangs in it must not hold up the drain.
+    const active = this.#active;
+    await Promise.allSettled([this.#loop, active === undefined ? undefined : this.#stopProxy(active, mode)]);
     await this.#dropProxy(mode);
   }
 
