@@ -29,6 +29,8 @@ const RECEIVE_BYTES = 64 * 1024;
 /** Thousands of routes. */
 const MAX_DATAGRAMS = 64;
 const MSG_DONTWAIT = 0x40;
+/** Emptied before the next request of this thread. */
+const buffer = new Uint8Array(RECEIVE_BYTES);
 
 export interface NetlinkMessage {
   readonly type: number;
@@ -54,12 +56,11 @@ export function netlinkRequest(protocol: number, request: Uint8Array): Uint8Arra
 function readAnswer(fd: number, isMultipart: boolean): Uint8Array[] {
   const payloads: Uint8Array[] = [];
   for (let datagrams = 0; datagrams < MAX_DATAGRAMS; datagrams += 1) {
-    const buffer = new Uint8Array(RECEIVE_BYTES);
     const received = libc.recv(fd, buffer, buffer.length, MSG_DONTWAIT);
     if (received < 0) throw callError('CV-SYS', 'recv on netlink');
     for (const { type, payload } of decodeMessages(buffer.subarray(0, received))) {
       if (type === NLMSG_DONE) return payloads;
-      if (type !== NLMSG_ERROR) payloads.push(payload);
+      if (type !== NLMSG_ERROR) payloads.push(payload.slice());
       else if (isAcknowledgement(payload)) return payloads;
     }
     if (!isMultipart) return payloads;
