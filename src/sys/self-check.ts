@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { messageOf } from '../base/errors.ts';
 import { getOption, IP_TRANSPARENT, SO_MARK } from './sockopt.ts';
-import type { Sys } from './sys.ts';
+import type { Netns, Sys } from './sys.ts';
 
 export interface Finding {
   readonly name: string;
@@ -37,21 +37,26 @@ const CAPABILITIES: readonly Capability[] = [
   { name: 'CAP_SYS_ADMIN', bit: 21n, purpose: 'entering the network namespaces of pods', cure: GRANT },
 ];
 
-const TOOLS: readonly (Need & { readonly argv: readonly string[] })[] = [
-  {
-    name: 'nft',
-    argv: ['nft', '--version'],
-    purpose: 'redirection rules in pods',
-    cure: 'install the package nftables',
-  },
-  { name: 'ip', argv: ['ip', '-V'], purpose: 'policy routes in pods', cure: 'install the package iproute2' },
-];
+const NFT: Need = { name: 'nft', purpose: 'redirection rules in pods', cure: 'install the package nftables' };
+
+const NFT_RULES: Need = {
+  name: 'nft rules',
+  purpose: 'redirecting connections of pods to the agent, and replies back to it',
+  cure: 'the kernel needs nf_tables with NAT, redirect and connection tracking (modules nft_redir, nft_ct, nf_nat)',
+};
+
+/** One rule of each kind that capture uses. */
+const PROBE_RULES = `table inet culvert-probe {
+	chain nat { type nat hook output priority -100; meta l4proto tcp meta mark and 0xfff != 0x1 counter redirect to :1; }
+	chain mangle { type route hook output priority -150; ct mark 0x1 counter meta mark set ct mark; }
+}
+`;
 
 const MARK = 0x539;
 
 /** Every need with its state, never just the first that fails: one restart should be enough. */
 export async function selfCheck(sys: Sys, processStatus = readStatus()): Promise<readonly Finding[]> {
-  const tools = await Promise.all(TOOLS.map(({ argv, ...need }) => checkTool(sys, need, argv)));
+  const tools = [await checkTool(sys, NFT, ['nft', '--version']), await checkNftRules(sys)];
   return [
     ...checkCapabilities(processStatus),
     ...tools,
@@ -102,12 +107,22 @@ function probeListener(
   }
 }
 
-async function checkTool(sys: Sys, need: Need, argv: readonly string[]): Promise<Finding> {
+async function checkTool(sys: Sys, need: Need, argv: readonly string[], netns?: Netns, input = ''): Promise<Finding> {
   try {
-    const { code, stderr } = await sys.runInNetns(undefined, argv);
+    const { code, stderr } = await sys.runInNetns(netns, argv, input);
     return code === 0 ? { ...need, ok: true } : { ...need, ok: false, detail: `exit code ${code}: ${stderr.trim()}` };
   } catch (error) {
     return { ...need, ok: false, detail: messageOf(error) };
+  }
+}
+
+/** In a namespace of its own: nothing of the node is touched. */
+async function checkNftRules(sys: Sys): Promise<Finding> {
+  try {
+    using scratch = sys.scratchNetns();
+    return await checkTool(sys, NFT_RULES, ['nft', '-f', '-'], scratch, PROBE_RULES);
+  } catch (error) {
+    return { ...NFT_RULES, ok: false, detail: messageOf(error) };
   }
 }
 

@@ -99,7 +99,7 @@ test(
     const without = await run(CHECK, [], UNPRIVILEGED);
     assert.equal(
       without.stdout.trim(),
-      'CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN setns SO_MARK IP_TRANSPARENT',
+      'CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN nft rules setns SO_MARK IP_TRANSPARENT',
       without.stderr,
     );
     const all = await run(CHECK, []);
