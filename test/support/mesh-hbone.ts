@@ -1,6 +1,5 @@
 /** HBONE peers of a test mesh that are no agents: a client with any certificate, and a server such as a waypoint would be. */
 
-import { formatHostPort, type HostPort } from '../../src/base/ip.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { CaDirectory } from '../../src/identity/ca-directory.ts';
 import { buildLeaf } from '../../src/identity/certificate-builder.ts';
@@ -169,7 +168,6 @@ function double(stream: H2Stream): void {
     onClose: () => {},
   });
 }
-
 
 /** Serial number of the certificate that port 15008 of a captured pod presents now. */
 export async function serverSerial(mesh: TestMesh, from: string, to: HboneTarget): Promise<string> {

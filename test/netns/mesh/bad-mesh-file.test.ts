@@ -69,7 +69,13 @@ const MISTAKES: readonly Mistake[] = [
     name: 'a waypoint that does not exist',
     isTriedAtStart: true,
     document: () => ({
-      services: [{ ...SERVICE, ports: {}, waypoint: { destination: 'infra/nowhere.infra.svc.cluster.local', hboneMtlsPort: 15008 } }],
+      services: [
+        {
+          ...SERVICE,
+          ports: {},
+          waypoint: { destination: 'infra/nowhere.infra.svc.cluster.local', hboneMtlsPort: 15008 },
+        },
+      ],
     }),
     says: [/services\[0\]\.waypoint/, /nowhere\.infra\.svc\.cluster\.local/],
   },
@@ -78,29 +84,33 @@ const MISTAKES: readonly Mistake[] = [
 ];
 
 for (const { name, text, document, says, isTriedAtStart } of MISTAKES) {
-  test(`${name} in the mesh file: refused whole with its place and the cure, and the last good mesh stays`, privileged, async () => {
-    await mesh().update({ policies: [] });
-    using _app = mesh().serve('server', 8080, naming('server'));
-    const bad = text ?? JSON.stringify({ workloads: [], ...document?.() }, undefined, 1);
-    const [n1, n2] = [mesh().agent('n1'), mesh().agent('n2')];
-    const marks = [n1, n2].map(({ lines }) => lines.length);
+  test(
+    `${name} in the mesh file: refused whole with its place and the cure, and the last good mesh stays`,
+    privileged,
+    async () => {
+      await mesh().update({ policies: [] });
+      using _app = mesh().serve('server', 8080, naming('server'));
+      const bad = text ?? JSON.stringify({ workloads: [], ...document?.() }, undefined, 1);
+      const [n1, n2] = [mesh().agent('n1'), mesh().agent('n2')];
+      const marks = [n1, n2].map(({ lines }) => lines.length);
 
-    replaceFile(mesh().meshFile, bad);
+      replaceFile(mesh().meshFile, bad);
 
-    for (const [i, agent] of [n1, n2].entries()) {
-      const line = await agent.line(
-        (found) => found.message === 'mesh file refused, the last good version stays',
-        'refusal of the mesh file',
-        marks[i],
-      );
-      assert.match(String(line['error']), /mesh\.json:\d+:\d+: |mesh\.json: /);
-      for (const part of says) assert.match(String(line['error']), part);
-    }
-    const answer = await ask(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8080 });
-    assert.match(answer, /^server sees/);
-    const { body } = await n2.get('/metrics', 15_020);
-    assert.match(body, /^culvert_mesh_file_loads_total\{result="failed"\} [1-9]/m);
-  });
+      for (const [i, agent] of [n1, n2].entries()) {
+        const line = await agent.line(
+          (found) => found.message === 'mesh file refused, the last good version stays',
+          'refusal of the mesh file',
+          marks[i],
+        );
+        assert.match(String(line['error']), /mesh\.json:\d+:\d+: |mesh\.json: /);
+        for (const part of says) assert.match(String(line['error']), part);
+      }
+      const answer = await ask(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8080 });
+      assert.match(answer, /^server sees/);
+      const { body } = await n2.get('/metrics', 15_020);
+      assert.match(body, /^culvert_mesh_file_loads_total\{result="failed"\} [1-9]/m);
+    },
+  );
 
   if (isTriedAtStart !== true) continue;
   test(`${name} in the mesh file at start: exit code 78, with the place and the cure`, privileged, async () => {

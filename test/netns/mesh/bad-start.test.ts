@@ -59,31 +59,39 @@ for (const [claim, spoil, says] of [
     [/root\/cert\.pem: EISDIR/, /must be a file that the agent can read/],
   ],
 ] as const) {
-  test(`${claim}: the agent does not start, names the file and the cure, and leaves the files alone`, privileged, async () => {
-    const ca = caCopy(claim.replaceAll(/\W+/g, '-'));
-    spoil(ca);
-    const { code, said } = await failedStart(['--ca-dir', ca]);
-    assert.equal(code, 1);
-    assert.match(said, /CV-CA: cannot use /);
-    for (const part of says) assert.match(said, part);
-  });
+  test(
+    `${claim}: the agent does not start, names the file and the cure, and leaves the files alone`,
+    privileged,
+    async () => {
+      const ca = caCopy(claim.replaceAll(/\W+/g, '-'));
+      spoil(ca);
+      const { code, said } = await failedStart(['--ca-dir', ca]);
+      assert.equal(code, 1);
+      assert.match(said, /CV-CA: cannot use /);
+      for (const part of says) assert.match(said, part);
+    },
+  );
 }
 
-test('CA files that are spoiled while the agent runs: the last good ones stay in use, with a warning', privileged, async () => {
-  const agent = mesh().agent('n2');
-  const mark = agent.lines.length;
-  const key = join(mesh().caFolder, 'issuing-1');
-  cpSync(key, `${key}.aside`, { recursive: true });
-  writeFileSync(join(key, 'cert.pem'), 'nothing');
-  const isWarning = (line: Readonly<Record<string, unknown>>): boolean =>
-    line['message'] === 'CA files changed and cannot be used; the last good ones stay';
-  const line = await agent.line(isWarning, 'warning about the CA', mark);
-  assert.match(String(line['error']), /issuing-1\/cert\.pem: /);
-  using _app = mesh().serve('server', 8080, naming('server'));
-  assert.match(await ask(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8080 }), /^server/);
-  cpSync(`${key}.aside`, key, { recursive: true });
-  rmSync(`${key}.aside`, { recursive: true });
-});
+test(
+  'CA files that are spoiled while the agent runs: the last good ones stay in use, with a warning',
+  privileged,
+  async () => {
+    const agent = mesh().agent('n2');
+    const mark = agent.lines.length;
+    const key = join(mesh().caFolder, 'issuing-1');
+    cpSync(key, `${key}.aside`, { recursive: true });
+    writeFileSync(join(key, 'cert.pem'), 'nothing');
+    const isWarning = (line: Readonly<Record<string, unknown>>): boolean =>
+      line['message'] === 'CA files changed and cannot be used; the last good ones stay';
+    const line = await agent.line(isWarning, 'warning about the CA', mark);
+    assert.match(String(line['error']), /issuing-1\/cert\.pem: /);
+    using _app = mesh().serve('server', 8080, naming('server'));
+    assert.match(await ask(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8080 }), /^server/);
+    cpSync(`${key}.aside`, key, { recursive: true });
+    rmSync(`${key}.aside`, { recursive: true });
+  },
+);
 
 test('without nft the agent does not start, and says which package has it', privileged, async () => {
   const folder = join(mesh().lab.folder, 'path-without-nft');
@@ -93,20 +101,24 @@ test('without nft the agent does not start, and says which package has it', priv
   assert.match(said, /CV-SYS: nft is missing \(needed for: redirection rules in pods\): install the package nftables/);
 });
 
-test('without root the agent does not start, and names every capability with its use and the cure', privileged, async () => {
-  const child = spawn(
-    'setpriv',
-    ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, MAIN, 'agent', ...mesh().agentFlags('n3')],
-    { stdio: ['ignore', 'ignore', 'pipe'], cwd: REPOSITORY, env: { ...process.env, NODE_OPTIONS: '' } },
-  );
-  let said = '';
-  child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()));
-  const [code] = (await once(child, 'close')) as [number];
-  assert.equal(code, 1);
-  for (const capability of ['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_SYS_ADMIN']) {
-    assert.match(said, new RegExp(`${capability} is missing \\(needed for: [^)]+\\): run as root`));
-  }
-});
+test(
+  'without root the agent does not start, and names every capability with its use and the cure',
+  privileged,
+  async () => {
+    const child = spawn(
+      'setpriv',
+      ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, MAIN, 'agent', ...mesh().agentFlags('n3')],
+      { stdio: ['ignore', 'ignore', 'pipe'], cwd: REPOSITORY, env: { ...process.env, NODE_OPTIONS: '' } },
+    );
+    let said = '';
+    child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()));
+    const [code] = (await once(child, 'close')) as [number];
+    assert.equal(code, 1);
+    for (const capability of ['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_SYS_ADMIN']) {
+      assert.match(said, new RegExp(`${capability} is missing \\(needed for: [^)]+\\): run as root`));
+    }
+  },
+);
 
 test('a second agent on a node is refused with the pid of the first, which goes on', privileged, async () => {
   const first = mesh().agent('n2');
@@ -140,16 +152,20 @@ for (const [name, port] of [
   });
 }
 
-test('every wrong setting is named at once, and the exit code says that a restart will not help', privileged, async () => {
-  const { code, said } = await failedStart(['--admin-port', '70000', '--drain', 'soon'], {
-    KEEPALIVE_RETRIES: 'many',
-    IPV6_ENABLED: 'perhaps',
-  });
-  assert.equal(code, 78);
-  for (const setting of ['--admin-port', '--drain', 'KEEPALIVE_RETRIES', 'IPV6_ENABLED']) {
-    assert.match(said, new RegExp(`culvert agent: ${setting} `));
-  }
-});
+test(
+  'every wrong setting is named at once, and the exit code says that a restart will not help',
+  privileged,
+  async () => {
+    const { code, said } = await failedStart(['--admin-port', '70000', '--drain', 'soon'], {
+      KEEPALIVE_RETRIES: 'many',
+      IPV6_ENABLED: 'perhaps',
+    });
+    assert.equal(code, 78);
+    for (const setting of ['--admin-port', '--drain', 'KEEPALIVE_RETRIES', 'IPV6_ENABLED']) {
+      assert.match(said, new RegExp(`culvert agent: ${setting} `));
+    }
+  },
+);
 
 test('a run directory that cannot be used is named', privileged, async () => {
   const file = join(mesh().lab.folder, 'a-file');

@@ -19,18 +19,23 @@ async function target() {
   return { ip: mesh().pod('server').ip, material, expected: [identityOf('server')] };
 }
 
-test('a renewed certificate serves the very next handshake, and tunnels made with the old one go on', privileged, async () => {
-  using _app = mesh().serve('server', 8080, doubling);
-  using open = await dial(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8080 });
-  await open.exchange('before');
-  const first = await serverSerial(mesh(), 'outside', await target());
-  const renewals = async () => (await metricsOf(mesh().agent('n2')))('culvert_certificate_renewals_total', { result: 'ok' });
-  const before = await renewals();
-  while ((await renewals()) === before) await sleep(100);
-  const second = await serverSerial(mesh(), 'outside', await target());
-  assert.notEqual(second, first);
-  assert.equal(await open.exchange('after'), 'beforebeforeafterafter');
-});
+test(
+  'a renewed certificate serves the very next handshake, and tunnels made with the old one go on',
+  privileged,
+  async () => {
+    using _app = mesh().serve('server', 8080, doubling);
+    using open = await dial(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8080 });
+    await open.exchange('before');
+    const first = await serverSerial(mesh(), 'outside', await target());
+    const renewals = async () =>
+      (await metricsOf(mesh().agent('n2')))('culvert_certificate_renewals_total', { result: 'ok' });
+    const before = await renewals();
+    while ((await renewals()) === before) await sleep(100);
+    const second = await serverSerial(mesh(), 'outside', await target());
+    assert.notEqual(second, first);
+    assert.equal(await open.exchange('after'), 'beforebeforeafterafter');
+  },
+);
 
 test('a client of another CA is refused until its root is added, and from then on served', privileged, async () => {
   const foreign = await meshCa('foreign');
