@@ -83,11 +83,11 @@ test('Ctrl-C in the middle ends the demo with 130 and removes its namespaces', o
 
 test('--keep leaves a working mesh up and says how to try and how to remove it', options, async () => {
   const { code, stdout } = await runToEnd('--keep', '--family', 'ipv4');
-  const id = /netns exec cv([0-9a-f]{6})-/.exec(stdout)?.[1] ?? '';
+  const id = /netns\/cv([0-9a-f]{6})-shop/.exec(stdout)?.[1] ?? '';
   try {
     assert.equal(code, 0);
     assert(namespacesOf(id).length > 0);
-    const tryIt = /^\s+(ip netns exec \S+-shop .*?)\s+# allowed$/m.exec(stdout)?.[1] ?? 'false';
+    const tryIt = /^\s+(nsenter --net=\S+-shop .*?)\s+# allowed$/m.exec(stdout)?.[1] ?? 'false';
     const shell = spawn('sh', ['-c', tryIt], { stdio: ['ignore', 'pipe', 'inherit'] });
     assert.match(await text(shell.stdout), /"pod":"cart"/);
   } finally {
