@@ -6,24 +6,17 @@ import { isDeepStrictEqual } from 'node:util';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
 import type { Netns } from '../sys/sys.ts';
-import type { CaptureDeps, PodStatus, ProxySet, StopMode } from './capture-contract.ts';
+import { ActivePod } from './active-pod.ts';
+import type { CaptureDeps, PodStatus, StopMode } from './capture-contract.ts';
 import type { CapturedPod } from './pod-source.ts';
 import type { RedirectOptions } from './redirect-rules.ts';
-
-interface Active {
-  readonly pod: CapturedPod;
-  readonly netns: Netns;
-  readonly proxy: ProxySet;
-  /** Set once the proxy was told to stop. */
-  stopped?: Promise<void>;
-}
 
 export class PodCapture {
   readonly #deps: CaptureDeps;
   #described: CapturedPod;
   #isWanted = true;
   #isStopping = false;
-  #active: Active | undefined;
+  #active: ActivePod | undefined;
   /** Redirection as last put or found. */
   #applied: RedirectOptions | undefined;
   /** Fingerprint of the namespace when `#applied` was last found complete. */
@@ -66,10 +59,6 @@ export class PodCapture {
     return !this.#isWanted && this.#active === undefined && this.#loop === undefined && this.#lastError === undefined;
   }
 
-  get netnsPath(): string {
-    return this.#described.netnsPath;
-  }
-
   status(): PodStatus {
     const error = this.#lastError;
     return {
@@ -98,7 +87,7 @@ export class PodCapture {
     this.#retry?.[Symbol.dispose]();
     // Not after the loop: a tool that hangs in it must not hold up the drain.
     const active = this.#active;
-    await Promise.allSettled([this.#loop, active === undefined ? undefined : this.#stopProxy(active, mode)]);
+    await Promise.allSettled([this.#loop, active?.stopProxy(mode)]);
     await this.#dropProxy(mode);
   }
 
@@ -151,37 +140,15 @@ export class PodCapture {
   async #leaveOldSandbox(pod: CapturedPod): Promise<void> {
     const active = this.#active;
     if (active === undefined) return;
-    const sandbox = this.#sandboxNow(pod, active);
-    if (sandbox === 'same' && isSameProxy(active.pod, pod) && active.stopped === undefined) return;
+    const sandbox = active.sandboxAt(pod.netnsPath);
+    if (sandbox === 'same' && active.isServing(pod)) return;
     this.#deps.log.info?.('pod changed, its proxy starts anew', { ...this.#names(), sandbox });
     await this.#dropProxy('immediate');
   }
 
-  #sandboxNow(pod: CapturedPod, { netns }: Active): 'same' | 'other' | 'gone' {
-    try {
-      using now = this.#deps.sys.openNetns(pod.netnsPath);
-      return now.id.device === netns.id.device && now.id.inode === netns.id.inode ? 'same' : 'other';
-    } catch (error) {
-      // Out of descriptors and the like say nothing about the pod.
-      if (isGone(toMeshError(error))) return 'gone';
-      throw error;
-    }
-  }
-
-  async #start(pod: CapturedPod): Promise<Active> {
-    const { sys, claims, startProxy, onEvent } = this.#deps;
-    const netns = sys.openNetns(pod.netnsPath);
-    try {
-      claims.claim(netns, pod.uid);
-      const active: Active = { pod, netns, proxy: await startProxy(pod, netns) };
-      this.#active = active;
-      onEvent('started');
-      return active;
-    } catch (error) {
-      claims.release(netns, pod.uid);
-      netns[Symbol.dispose]();
-      throw error;
-    }
+  async #start(pod: CapturedPod): Promise<ActivePod> {
+    this.#active = await ActivePod.start(pod, this.#deps);
+    return this.#active;
   }
 
   async #redirect(netns: Netns, pod: CapturedPod): Promise<void> {
@@ -229,7 +196,7 @@ export class PodCapture {
     try {
       const isOurs = netns !== undefined && !claims.isWantedByAnother(netns, this.#described);
       if (isOurs && active !== undefined) await redirection.release(netns);
-      if (active !== undefined) await this.#stopProxy(active, 'immediate');
+      await active?.stopProxy('immediate');
       if (isOurs) await redirection.remove(netns);
     } finally {
       if (active === undefined) netns?.[Symbol.dispose]();
@@ -237,11 +204,6 @@ export class PodCapture {
     await this.#dropProxy('immediate');
     journal?.forget(this.#described.uid);
     log.info?.('pod released', this.#names());
-  }
-
-  #stopProxy(active: Active, mode: StopMode): Promise<void> {
-    active.stopped ??= active.proxy.stop(mode);
-    return active.stopped;
   }
 
   /** Rules of an earlier agent may be in a pod that this one never got to work. */
@@ -264,32 +226,11 @@ export class PodCapture {
     this.#applied = undefined;
     this.#verified = undefined;
     this.#isOpen = true;
-    try {
-      await this.#stopProxy(active, mode);
-    } finally {
-      this.#deps.claims.release(active.netns, active.pod.uid);
-      active.netns[Symbol.dispose]();
-      this.#deps.onEvent('stopped');
-    }
+    await active.end(mode);
   }
 
   #names(): { uid: string; pod: string } {
     const { uid, namespace, name } = this.#described;
     return { uid, pod: `${namespace}/${name}` };
   }
-}
-
-/** Only redirection options may change under a running proxy. */
-function isSameProxy(a: CapturedPod, b: CapturedPod): boolean {
-  return (
-    a.name === b.name &&
-    a.namespace === b.namespace &&
-    a.serviceAccount === b.serviceAccount &&
-    a.options.dnsCapture === b.options.dnsCapture
-  );
-}
-
-function isGone({ code, fields }: MeshError): boolean {
-  const errno = fields['errno'];
-  return code === 'CV-NETNS' && (errno === undefined || errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'ESRCH');
 }

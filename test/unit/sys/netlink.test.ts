@@ -11,11 +11,8 @@ test('messages survive a round trip, several in one datagram', () => {
   const message = fc.record({ type: u16, payload }, { noNullPrototype: true });
   fc.assert(
     fc.property(fc.array(message, { maxLength: 5 }), (messages) => {
-      const datagram = Buffer.concat(messages.map((sent) => encodeMessage(sent.type, 1, sent.payload)));
-      const decoded = [...decodeMessages(datagram)].map((got) => ({
-        type: got.type,
-        payload: Uint8Array.from(got.payload),
-      }));
+      const datagram = Buffer.concat(messages.map((one) => encodeMessage(one.type, 1, one.payload)));
+      const decoded = [...decodeMessages(datagram)].map((one) => ({ ...one, payload: Uint8Array.from(one.payload) }));
       assert.deepEqual(decoded, messages);
     }),
   );
