@@ -16,11 +16,12 @@ export class ChunkQueue {
     return this.#bytes;
   }
 
-  push(chunk: Uint8Array): void {
+  /** Keeps `chunk` itself, or a copy when it is only lent. */
+  push(chunk: Uint8Array, isLent: boolean): void {
     this.#bytes += chunk.length;
     if (chunk.length >= SMALL_CHUNK_BYTES) {
       this.#seal();
-      this.#chunks.push(chunk);
+      this.#chunks.push(isLent ? new Uint8Array(chunk) : chunk);
       return;
     }
     if (this.#gather !== undefined && this.#gatherFilled + chunk.length > GATHER_BYTES) this.#seal();

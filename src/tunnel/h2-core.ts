@@ -30,6 +30,8 @@ export class H2Core implements StreamHost {
   readonly streams: H2Streams;
   readonly sender: H2Sender;
   readonly abuse: H2Abuse;
+  /** What the socket gives us is lent: streams pass it on at once or copy it. */
+  isLending = false;
   readonly peer: PeerSettings = defaultPeerSettings();
   readonly #encoder = new HpackEncoder();
   readonly #onStreamGone: (stream: H2Stream) => void;

@@ -9,6 +9,7 @@ import { connectionError, DEFAULT_WINDOW_BYTES, H2, h2CodeName, MAX_31_BITS, PRE
 import { goawayFrame, pingFrame, settingsFrame, windowUpdateFrame } from '../wire/h2-write.ts';
 import { H2Core } from './h2-core.ts';
 import { H2Inbound } from './h2-inbound.ts';
+import { readFrom } from './h2-input.ts';
 import { H2Keepalive } from './h2-keepalive.ts';
 import { type H2Request, H2RequestQueue } from './h2-request-queue.ts';
 import {
@@ -169,9 +170,13 @@ export class H2Session {
       this.#close(error, H2.settingsTimeout);
     });
     this.#keepalive.start();
-    socket.on('data', (chunk: Uint8Array) => this.#receive(chunk));
     // Later, because the owner does not have this session yet.
-    if (socket.destroyed) queueMicrotask(() => this.#lost('the connection was closed before HTTP/2 began'));
+    process.nextTick(() => this.#read());
+  }
+
+  #read(): void {
+    if (this.#socket.destroyed) this.#lost('the connection was closed before HTTP/2 began');
+    this.#core.isLending = readFrom(this.#socket, (chunk) => this.#receive(chunk));
   }
 
   /** The border: whatever a frame causes ends here. */

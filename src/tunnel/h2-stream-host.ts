@@ -5,6 +5,8 @@ import type { H2Stream } from './h2-stream.ts';
 export type OutgoingHeaders = Readonly<Record<string, string | readonly string[]>>;
 
 export interface StreamHost {
+  /** Chunks are valid during `receive` only. */
+  readonly isLending: boolean;
   /** Sends response HEADERS. */
   sendResponse(stream: H2Stream, status: number, headers: OutgoingHeaders, isEnd: boolean): void;
   /** Frames what may go out now; returns how many octets. */

@@ -30,8 +30,6 @@ export class H2Stream implements ByteStream, SendingStream {
   /** Called when the stream ends before `open`: the owner should stop working on it. */
   onAborted: (() => void) | undefined;
 
-  /** Payload is given on as the views that TLS made; nobody uses them again. */
-  readonly isLending = false;
   readonly #host: StreamHost;
   readonly #isClient: boolean;
   #handlers: ByteStreamHandlers | undefined;
@@ -68,6 +66,11 @@ export class H2Stream implements ByteStream, SendingStream {
       else if (this.#isClosed) this.#response.reject(this.#closeError ?? unansweredError());
     }
     return this.#response.promise;
+  }
+
+  /** Payload is given on as views of what the session read. */
+  get isLending(): boolean {
+    return this.#host.isLending;
   }
 
   get isClosed(): boolean {
@@ -142,7 +145,7 @@ export class H2Stream implements ByteStream, SendingStream {
     }
     if (rest.length === 0) return true;
     this.outbox ??= new ChunkQueue();
-    this.outbox.push(isLent ? new Uint8Array(rest) : rest);
+    this.outbox.push(rest, isLent);
     return this.#host.queued(this, rest.length);
   }
 
@@ -193,7 +196,7 @@ export class H2Stream implements ByteStream, SendingStream {
       this.#host.credit(this, chunk.length, false);
     } else if (this.#handlers === undefined || this.#isPaused || this.#inbox !== undefined) {
       this.#inbox ??= new ChunkQueue();
-      this.#inbox.push(chunk);
+      this.#inbox.push(chunk, this.#host.isLending);
       this.#host.parked(chunk.length);
     } else {
       this.#deliver(this.#handlers, chunk);

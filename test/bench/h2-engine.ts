@@ -70,7 +70,7 @@ function serveOurs(certificates: Certificates): net.Server {
           const isEcho = authority.startsWith('echo');
           stream.respond(200);
           stream.open({
-            onData: (chunk) => void (isEcho && stream.write(chunk)),
+            onData: (chunk) => void (isEcho && stream.write(chunk, stream.isLending)),
             onEnd: () => stream.end(),
             onDrain: () => undefined,
             onClose: () => undefined,

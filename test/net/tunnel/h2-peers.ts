@@ -133,11 +133,13 @@ export class Reader implements ByteStreamHandlers {
   readonly #close = Promise.withResolvers<MeshError | undefined>();
   readonly #waiting: { readonly isDone: () => boolean; readonly resolve: () => void }[] = [];
   readonly #keep: boolean;
+  readonly #stream: H2Stream;
 
   constructor(stream: H2Stream, { keep = true } = {}) {
     this.ended = this.#end.promise;
     this.closed = this.#close.promise;
     this.#keep = keep;
+    this.#stream = stream;
     stream.open(this);
   }
 
@@ -157,7 +159,7 @@ export class Reader implements ByteStreamHandlers {
 
   onData(chunk: Uint8Array): void {
     assert.equal(this.ends + this.closes, 0, 'data after the end');
-    if (this.#keep) this.chunks.push(chunk);
+    if (this.#keep) this.chunks.push(this.#stream.isLending ? new Uint8Array(chunk) : chunk);
     this.bytes += chunk.length;
     this.#look();
   }
@@ -197,7 +199,7 @@ export function echo(stream: H2Stream): void {
   stream.respond(200);
   stream.open({
     onData: (chunk) => {
-      if (!stream.write(chunk)) stream.pause();
+      if (!stream.write(chunk, stream.isLending)) stream.pause();
     },
     onEnd: () => stream.end(),
     onDrain: () => stream.resume(),

@@ -460,3 +460,9 @@ test('a receiver that throws when told to go on or that the peer has ended break
   const next = await connected(pair);
   assert.equal(next.near.isClosed, false);
 });
+
+test('what comes over TLS is lent, not allocated; a Node that no longer allows it is noticed here', async () => {
+  await using pair = await enginePair(accept);
+  const { near, far } = await connected(pair);
+  assert.deepEqual([near.isLending, far.isLending], [true, true]);
+});
