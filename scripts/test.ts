@@ -32,7 +32,8 @@ const TEST_TIMEOUT_MS = 180_000;
 const PHASE_SUMMARY = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) /;
 
 const totals = { tests: 0, suites: 0, passed: 0, cancelled: 0, skipped: 0, todo: 0 };
-const skipped: string[] = [];
+/** Reason → names of the tests. */
+const skipped = new Map<string, string[]>();
 let isEveryPhaseGood = true;
 
 function selectPhases(args: readonly string[]): readonly Phase[] {
@@ -64,7 +65,7 @@ function summaryLines(durationMs: number): readonly string[] {
 function observe(event: TestEvent): boolean {
   if (event.type === 'test:pass' && event.data.skip !== undefined) {
     const reason = event.data.skip === true || event.data.skip === '' ? 'no reason given' : String(event.data.skip);
-    skipped.push(`${event.data.name} (${reason})`);
+    skipped.set(reason, [...(skipped.get(reason) ?? []), event.data.name]);
   }
   if (event.type === 'test:summary') {
     if (event.data.file === undefined) addUp(event.data);
@@ -87,6 +88,7 @@ async function* events(phases: readonly Phase[]): AsyncGenerator<TestEvent> {
     });
     for await (const event of stream) if (observe(event)) yield event;
   }
+  for (const [reason, names] of skipped) yield diagnostic(`${names.length} not run: ${reason}`);
   for (const line of summaryLines(performance.now() - startedMs)) yield diagnostic(line);
 }
 
@@ -95,10 +97,12 @@ function isGood(): boolean {
     console.error('no test ran');
     return false;
   }
-  for (const name of skipped) console.log(`skipped: ${name}`);
   const isSkipAllowed = process.env['MESH_REQUIRE_ROOT'] !== '1';
-  if (skipped.length > 0 && !isSkipAllowed) console.error('MESH_REQUIRE_ROOT=1: a skipped test counts as failed');
-  return isEveryPhaseGood && (isSkipAllowed || skipped.length === 0);
+  if (skipped.size > 0 && !isSkipAllowed) {
+    console.error('MESH_REQUIRE_ROOT=1: a skipped test counts as failed:');
+    for (const [reason, names] of skipped) for (const name of names) console.error(`  ${name} (${reason})`);
+  }
+  return isEveryPhaseGood && (isSkipAllowed || skipped.size === 0);
 }
 
 await pipeline(Readable.from(events(selectPhases(process.argv.slice(2)))), spec(), process.stdout, { end: false });
