@@ -134,7 +134,7 @@ function lifetimeSettings(read: SettingsReader) {
   const graceSeconds = read.integer({ env: 'TERMINATION_GRACE_PERIOD_SECONDS' }, { fallback: 0, min: 0, max: 86_400 });
   return {
     drainGraceMs: read.durationMs({ flag: 'drain', env: 'CONNECTION_TERMINATION_DEADLINE' }, drainOf(graceSeconds)),
-    verifyPeriodMs: read.durationMs({ flag: 'verify-period', env: 'CULVERT_VERIFY_PERIOD' }, 5_000),
+    verifyPeriodMs: read.durationMs({ flag: 'verify-period', env: 'CULVERT_VERIFY_PERIOD' }, 1_000),
     idleTimeoutMs: read.durationMs({ env: 'CULVERT_IDLE_TIMEOUT' }, 24 * 3_600_000),
     halfClosedTimeoutMs: read.durationMs({ env: 'CULVERT_HALF_CLOSED_TIMEOUT' }, 3_600_000),
     maxConnectionsPerPod: read.integer(

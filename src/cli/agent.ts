@@ -45,7 +45,7 @@ export function agentCommand(): Command {
       '--drain <duration>',
       'how long connections may finish at stop (CONNECTION_TERMINATION_DEADLINE; default 5s)',
     )
-    .option('--verify-period <duration>', 'how often rules in pods are compared (CULVERT_VERIFY_PERIOD; default 5s)')
+    .option('--verify-period <duration>', 'how often rules in pods are compared (CULVERT_VERIFY_PERIOD; default 1s)')
     .option('--log-level <filter>', 'for example info or access=debug,info (RUST_LOG)')
     .option('--log-format <format>', 'text or json (LOG_FORMAT)')
     .option('--check', 'say what this machine lacks, and exit')
