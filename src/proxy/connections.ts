@@ -3,7 +3,7 @@ import { type ErrorFields, MeshError } from '../base/errors.ts';
 import type { Refusal } from '../model/verdict.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
-import { Relay } from '../tunnel/relay.ts';
+import { type IdleSweep, Relay } from '../tunnel/relay.ts';
 
 export interface ConnectionParts {
   readonly id: string;
@@ -97,10 +97,10 @@ export class Connections {
   }
 
   /** Closes connections on which nothing moved since the previous sweep of their kind. Call once per idle period. */
-  closeIdle(kind: 'any' | 'half-closed', idleMs: number): void {
+  closeIdle(kind: IdleSweep, idleMs: number): void {
     for (const { relay, id } of [...this.#open.values()]) {
       if (relay === undefined || (kind === 'half-closed' && !relay.isHalfClosed)) continue;
-      if (relay.takeIdle()) this.#open.get(id)?.close(idleError(kind, idleMs));
+      if (relay.takeIdle(kind)) this.#open.get(id)?.close(idleError(kind, idleMs));
     }
   }
 
@@ -133,7 +133,7 @@ function at(fields: ErrorFields): string {
   return fields['address'] === undefined ? '' : ` (${String(fields['address'])})`;
 }
 
-function idleError(kind: 'any' | 'half-closed', idleMs: number): MeshError {
+function idleError(kind: IdleSweep, idleMs: number): MeshError {
   const seconds = Math.round(idleMs / 1_000);
   const what = kind === 'any' ? 'connection idle' : 'half-closed connection idle';
   return new MeshError('CV-IDLE', `${what} for ${seconds} s`, { idleMs });

@@ -15,6 +15,7 @@ const SOL_IPV6 = 41;
 
 export const SO_REUSEADDR: SocketOption = { name: 'SO_REUSEADDR', level: SOL_SOCKET, option: 2 };
 export const SO_KEEPALIVE: SocketOption = { name: 'SO_KEEPALIVE', level: SOL_SOCKET, option: 9 };
+const SO_LINGER: SocketOption = { name: 'SO_LINGER', level: SOL_SOCKET, option: 13 };
 export const SO_REUSEPORT: SocketOption = { name: 'SO_REUSEPORT', level: SOL_SOCKET, option: 15 };
 export const SO_MARK: SocketOption = { name: 'SO_MARK', level: SOL_SOCKET, option: 36 };
 export const TCP_NODELAY: SocketOption = { name: 'TCP_NODELAY', level: SOL_TCP, option: 1 };
@@ -59,6 +60,14 @@ export function tryGetBytes(fd: number, { level, option }: SocketOption, maxByte
   lengthValue[0] = maxBytes;
   if (libc.getsockopt(fd, level, option, value, lengthValue) !== 0) return undefined;
   return value.subarray(0, lengthValue[0]);
+}
+
+/** struct linger: on, for no time. */
+const LINGER_ZERO = Int32Array.of(1, 0);
+
+/** Closing the descriptor sends RST from now on, and drops what was not sent (socket(7)). */
+export function resetOnClose(fd: number): void {
+  libc.setsockopt(fd, SO_LINGER.level, SO_LINGER.option, LINGER_ZERO, LINGER_ZERO.byteLength);
 }
 
 /** Accepted sockets inherit all of these from their listener, so a listener set once costs nothing per connection. */

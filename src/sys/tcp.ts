@@ -5,6 +5,7 @@ import { type ErrorFields, MeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import { acceptLending, lendingSocket } from './lending-socket.ts';
+import { resetOnClose } from './sockopt.ts';
 import type { DialOptions, Netns, Sys } from './sys.ts';
 
 export interface AcceptHandlers {
@@ -147,6 +148,16 @@ export function socketFd(socket: net.Socket): number | undefined {
   const handle = (socket as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle;
   const fd = handle?.fd ?? -1;
   return fd < 0 ? undefined : fd;
+}
+
+/**
+ * Ends `socket` now, with a reset. Node's `resetAndDestroy` loses the descriptor, and never says `close`, when the write
+ * half is just being shut down: libuv refuses the reset then.
+ */
+export function resetSocket(socket: net.Socket): void {
+  const fd = socketFd(socket);
+  if (fd !== undefined) resetOnClose(fd);
+  socket.destroy();
 }
 
 function ignore(): void {}

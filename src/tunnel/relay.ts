@@ -15,6 +15,9 @@ export type RelayDone = (error: MeshError | undefined) => void;
 /** Flushing is seen by looking; only a hand-over waits here. */
 const QUIESCE_POLL_MS = 1;
 
+/** Who asks whether a connection is idle: each sweep has its own period, and so its own memory of the last look. */
+export type IdleSweep = 'any' | 'half-closed';
+
 /** RFC 9113 §8.5: an error in the TCP connection is passed on as a reset, never as an orderly end. */
 const RESET_BY_PEER = new MeshError('CV-IO', 'connection reset by peer');
 
@@ -28,8 +31,9 @@ export class Relay {
   readonly #done: RelayDone;
   #error: MeshError | undefined;
   #isQuiescing = false;
-  #bytesSeen = 0;
-  #bytesAtLastLook = -1;
+  /** Grows with every byte, and with the end of a half. */
+  #moves = 0;
+  readonly #movesAtLastLook: Record<IdleSweep, number> = { any: -1, 'half-closed': -1 };
 
   constructor(downstream: ByteStream, upstream: ByteStream, counters: RelayCounters, done: RelayDone) {
     this.#done = done;
@@ -72,26 +76,27 @@ export class Relay {
     return this.#isQuiescing;
   }
 
-  /** True when one half has ended and the other still lives. */
+  /** True when one half has ended, or both have and a reader does not take the rest. */
   get isHalfClosed(): boolean {
-    return this.#down.hasEnded !== this.#up.hasEnded;
+    return this.#down.hasEnded || this.#up.hasEnded;
   }
 
-  /** True when no byte moved since the previous call: what an idle sweep asks once per period. */
-  takeIdle(): boolean {
-    const isIdle = this.#bytesSeen === this.#bytesAtLastLook;
-    this.#bytesAtLastLook = this.#bytesSeen;
+  /** True when nothing moved since the previous call for `sweep`: to be asked once per period. */
+  takeIdle(sweep: IdleSweep): boolean {
+    const isIdle = this.#moves === this.#movesAtLastLook[sweep];
+    this.#movesAtLastLook[sweep] = this.#moves;
     return isIdle;
   }
 
   /** @internal Side only. */
-  moved(bytes: number): void {
-    this.#bytesSeen += bytes;
+  moved(amount: number): void {
+    this.#moves += amount;
   }
 
   /** @internal Side only: one stream is gone. The relay is over when both are. */
   closed(side: Side, error: MeshError | undefined): void {
-    this.#error ??= error;
+    // That one is ours: the other stream was told to pass the reset on.
+    if (error !== RESET_BY_PEER) this.#error ??= error && directed(error, side === this.#down);
     if (side.other.isClosed) {
       this.#done(this.#error);
       return;
@@ -143,6 +148,7 @@ class Side implements ByteStreamHandlers {
 
   onEnd(): void {
     this.hasEnded = true;
+    this.#relay.moved(1);
     this.other.stream.end();
   }
 
@@ -164,4 +170,12 @@ class Side implements ByteStreamHandlers {
   resumeUnlessBlocked(): void {
     if (!this.#isBlocked) this.stream.resume();
   }
+}
+
+/** A failing socket does not know which way it carries; log lines say it (facts/operations.md §3.5). */
+function directed(error: MeshError, isDownstream: boolean): MeshError {
+  if (error.code !== 'CV-IO') return error;
+  return new MeshError('CV-IO', `${isDownstream ? 'send' : 'receive'}: ${error.message}`, error.fields, {
+    cause: error,
+  });
 }

@@ -3,6 +3,7 @@ import type net from 'node:net';
 import { setImmediate } from 'node:timers';
 import { MeshError, messageOf } from '../base/errors.ts';
 import { lendTo } from '../sys/lending-socket.ts';
+import { resetSocket } from '../sys/tcp.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
 
 /** Ways in which TCP connections end every day; the reference calls them ordinary termination too (datapath facts §1.9). */
@@ -70,7 +71,7 @@ export class SocketStream implements ByteStream {
 
   destroy(error?: MeshError): void {
     if (error === undefined) this.#socket.destroy();
-    else this.#socket.resetAndDestroy();
+    else resetSocket(this.#socket);
   }
 
   get bufferedBytes(): number {

@@ -9,6 +9,7 @@ import { listenOn } from '../../../src/sys/tcp.ts';
 import { Relay } from '../../../src/tunnel/relay.ts';
 import { SocketStream } from '../../../src/tunnel/socket-stream.ts';
 import { readToEnd, tcpPair } from '../../support/tcp.ts';
+import { enginePair } from './h2-peers.ts';
 
 interface Joined extends AsyncDisposable {
   readonly client: Awaited<ReturnType<typeof tcpPair>>;
@@ -20,6 +21,8 @@ interface Joined extends AsyncDisposable {
 async function joined(): Promise<Joined> {
   const client = await tcpPair();
   const server = await tcpPair();
+  // Connections are cut here on purpose.
+  for (const socket of [client.near, client.far, server.near, server.far]) socket.on('error', () => {});
   const end = Promise.withResolvers<{ error: MeshError | undefined; sent: number; received: number }>();
   let sent = 0;
   let received = 0;
@@ -76,6 +79,75 @@ test('closing a relay ends both sockets and reports why', async () => {
 
   await both;
   assert.equal((await pair.done).error?.code, 'CV-POLICY-CHANGED');
+});
+
+/** Fills every buffer on the way to a reader that does not read, until the relay holds bytes it cannot write. */
+async function stalled(pair: Joined): Promise<void> {
+  pair.server.far.pause();
+  pair.relay.start();
+  while (pair.server.near.writableLength === 0) {
+    pair.client.near.write(Buffer.alloc(256 * 1024, 1));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+test('closing a relay ends it at once also when a reader has stopped reading', { timeout: 10_000 }, async () => {
+  await using pair = await joined();
+  await stalled(pair);
+  const client = closed(pair.client.near);
+
+  pair.relay.close(new MeshError('CV-POLICY-CHANGED', 'connection closed due to policy change'));
+
+  assert.equal((await pair.done).error?.code, 'CV-POLICY-CHANGED');
+  await client;
+});
+
+test('a connection that is cut never looks as if it had ended in order', { timeout: 10_000 }, async () => {
+  for (let round = 0; round < 20; round += 1) {
+    await using pair = await joined();
+    pair.relay.start();
+    const seen: string[] = [];
+    pair.server.far.on('end', () => seen.push('end')).on('error', () => seen.push('reset'));
+    pair.client.near.write('half of it');
+    await once(pair.server.far, 'data');
+
+    pair.relay.close(new MeshError('CV-DRAIN', 'connection closed due to connection drain'));
+
+    await closed(pair.server.far);
+    assert.deepEqual(seen, ['reset']);
+  }
+});
+
+test('a reset by the application ends a tunnelled connection without an error', { timeout: 10_000 }, async () => {
+  const end = Promise.withResolvers<MeshError | undefined>();
+  const app = await tcpPair();
+  const counters = { addClientBytes: () => {}, addServerBytes: () => {} };
+  await using peers = await enginePair({
+    onStream: (stream) => {
+      stream.respond(200);
+      new Relay(stream, new SocketStream(app.near), counters, end.resolve).start();
+      app.far.resetAndDestroy();
+    },
+  });
+
+  await peers.client.session.request({ authority: '10.0.0.1:80' }).response;
+
+  assert.equal(await end.promise, undefined);
+  await app[Symbol.asyncDispose]();
+});
+
+test('a reset that comes with the end of the other direction leaves no socket open', { timeout: 10_000 }, async () => {
+  await using pair = await joined();
+  pair.relay.start();
+  pair.client.near.resume();
+  pair.server.far.resume();
+  pair.server.near.once('end', () => pair.relay.close(new MeshError('CV-DRAIN', 'drain')));
+  const client = closed(pair.client.near);
+
+  pair.server.far.end();
+
+  assert.equal((await pair.done).error?.code, 'CV-DRAIN');
+  await client;
 });
 
 test('a reader that stops bounds what the relay buffers', async () => {
