@@ -2,7 +2,7 @@
  * Culvert: one agent per node, both pods enrolled, and the client connects to the server pod's own address. The agents
  * run the shipped command line with access logs off, as the peers have theirs off.
  */
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Daemon, run, startDaemon, stopDaemon, until } from '../command.ts';
@@ -49,8 +49,10 @@ function podsFile(role: Role, pod: Pod): string {
 }
 
 function startAgent(setup: ColumnSetup, role: Role, program: AgentProgram): Daemon {
-  const at = (name: string): string => join(setup.directory, name);
+  const at = (name: string): string => join(setup.directory, 'agents', name);
   const pod = setup.pods[role];
+  // A directory of their own: agents watch it, and the load generators write their logs next door.
+  mkdirSync(at(''), { recursive: true });
   writeFileSync(at('mesh.yaml'), meshFile(setup.pods));
   writeFileSync(at(`pods-${role}.yaml`), podsFile(role, pod));
   const argv = [
