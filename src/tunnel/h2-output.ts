@@ -1,30 +1,6 @@
 /** Outgoing octets of one session: frames are gathered and written to the socket a page at a time. */
 import type { Duplex } from 'node:stream';
-
-/**
- * One write at a time, one page each: TLS encrypts a single buffer in place of copying it again, and takes the next
- * write only in the next turn. Four TLS records and room for the frame headers.
- */
-const PAGE_BYTES = 64 * 1024 + 64;
-/** Pages kept for re-use by all sessions of the thread, 2 MiB. */
-const MAX_SPARE_PAGES = 32;
-
-interface Page {
-  readonly bytes: Uint8Array;
-  filled: number;
-}
-
-/** Idle sessions own no page, so the pool is shared; it holds nothing but empty buffers. */
-const sparePages: Page[] = [];
-
-function takePage(): Page {
-  return sparePages.pop() ?? { bytes: Buffer.allocUnsafeSlow(PAGE_BYTES), filled: 0 };
-}
-
-function givePage(page: Page): void {
-  page.filled = 0;
-  if (sparePages.length < MAX_SPARE_PAGES) sparePages.push(page);
-}
+import { givePage, PAGE_BYTES, type Page, takePage } from './pages.ts';
 
 export interface OutputSource {
   /** Called before each write to the socket: add queued DATA while `room` allows. */
@@ -33,6 +9,10 @@ export interface OutputSource {
   flushed(): void;
 }
 
+/**
+ * One write at a time, one page each: TLS encrypts a single buffer in place of copying it again, and takes the next
+ * write only in the next turn.
+ */
 export class H2Output {
   readonly #socket: Duplex;
   readonly #source: OutputSource;

@@ -5,22 +5,23 @@ import { MeshError, messageOf } from '../base/errors.ts';
 import { lendTo } from '../sys/lending-socket.ts';
 import { resetSocket } from '../sys/tcp.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
+import { givePage, PAGE_BYTES, type Page, takePage } from './pages.ts';
 
 /** Ways in which TCP connections end every day; the reference calls them ordinary termination too (datapath facts §1.9). */
 const ORDINARY_ENDS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 'ECONNABORTED']);
 
 /**
- * Large chunks of one turn leave in one system call: TLS gives bulk data out in records of 16 KiB, four or more a read.
- * Small chunks are requests and answers; they leave at once.
+ * Bulk chunks of one turn leave in one system call: TLS gives bulk data out in records of 16 KiB, four or more a read.
+ * Smaller ones are requests and answers; they leave at once.
  */
 const BULK_BYTES = 8 * 1024;
-const MAX_CORKED_BYTES = 60 * 1024;
 
 export class SocketStream implements ByteStream {
   readonly #socket: net.Socket;
   #failure: MeshError | undefined;
   #isLending = false;
-  #corkedBytes = 0;
+  /** Bulk bytes of this turn, not yet given to the socket. */
+  #page: Page | undefined;
 
   constructor(socket: net.Socket) {
     this.#socket = socket;
@@ -51,13 +52,14 @@ export class SocketStream implements ByteStream {
   write(chunk: Uint8Array, isLent = false): boolean {
     const socket = this.#socket;
     if (!socket.writable) return true;
-    if (chunk.length >= BULK_BYTES) this.#cork(chunk.length);
+    if (this.#page !== undefined || chunk.length >= BULK_BYTES) this.#gather(chunk);
     // The kernel may take only a part now, and Node would keep the chunk for the rest.
-    return socket.write(isLent ? new Uint8Array(chunk) : chunk);
+    else socket.write(isLent ? Buffer.from(chunk) : chunk);
+    return !socket.writableNeedDrain;
   }
 
   end(): void {
-    this.#uncork();
+    this.#flushPage();
     if (this.#socket.writable) this.#socket.end();
   }
 
@@ -75,27 +77,37 @@ export class SocketStream implements ByteStream {
   }
 
   get bufferedBytes(): number {
-    return this.#socket.writableLength;
+    return this.#socket.writableLength + (this.#page?.filled ?? 0);
   }
 
-  #cork(bytes: number): void {
-    if (this.#corkedBytes === 0) {
-      this.#socket.cork();
-      setImmediate(this.#uncork);
-    } else if (this.#corkedBytes + bytes > MAX_CORKED_BYTES) {
-      // What is there goes now; the rest of the turn gathers anew, under the same immediate.
-      this.#socket.uncork();
-      this.#socket.cork();
-      this.#corkedBytes = 0;
+  #gather(chunk: Uint8Array): void {
+    for (let from = 0; from < chunk.length; ) {
+      const page = this.#page ?? this.#startPage();
+      const to = Math.min(chunk.length, from + PAGE_BYTES - page.filled);
+      page.bytes.set(from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to), page.filled);
+      page.filled += to - from;
+      from = to;
+      if (page.filled === PAGE_BYTES) this.#flushPage();
     }
-    this.#corkedBytes += bytes;
   }
 
-  readonly #uncork = (): void => {
-    if (this.#corkedBytes === 0) return;
-    this.#corkedBytes = 0;
-    this.#socket.uncork();
-  };
+  #startPage(): Page {
+    this.#page = takePage();
+    setImmediate(this.#flushTurn);
+    return this.#page;
+  }
+
+  readonly #flushTurn = (): void => this.#flushPage();
+
+  #flushPage(): void {
+    const page = this.#page;
+    if (page === undefined) return;
+    this.#page = undefined;
+    // A page of a failed write may still be in use below: it is left to the garbage collector.
+    this.#socket.write(page.bytes.subarray(0, page.filled), (error) => {
+      if (error === undefined || error === null) givePage(page);
+    });
+  }
 }
 
 function codeOf(error: Error): string {
