@@ -4,7 +4,7 @@ import { MeshError, toMeshError } from '../base/errors.ts';
 import { type HostPort, ipFamily } from '../base/ip.ts';
 import type { ConnectionLabels, InboundQuestion, InboundVerdict, Refusal } from '../model/verdict.ts';
 import type { Netns } from '../sys/sys.ts';
-import { type DialCodes, dialTcp } from '../sys/tcp.ts';
+import { type DialCodes, type Dialled, dialTcpSpoofed } from '../sys/tcp.ts';
 import type { ConnectionStart } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import { type Connection, Connections, refusalOf } from './connections.ts';
@@ -33,6 +33,7 @@ export class PodContext {
   readonly connections = new Connections();
   readonly #idPrefix: string;
   #lastId = 0;
+  #isUnspoofedSaid = false;
 
   constructor(pod: ProxyPod, settings: ProxySettings, deps: ProxyDeps) {
     this.pod = pod;
@@ -56,23 +57,25 @@ export class PodContext {
   }
 
   /** To an application, or to whatever an application dialled: a socket for a relay. */
-  dial(address: HostPort, sourceIp?: string): Promise<net.Socket> {
-    return this.#dial(address, { isLending: true }, sourceIp);
+  async dial(address: HostPort, sourceIp?: string): Promise<net.Socket> {
+    const { socket, isSpoofed } = await this.#dial(address, { isLending: true }, sourceIp);
+    if (sourceIp !== undefined && !isSpoofed) this.#warnUnspoofed(sourceIp);
+    return socket;
   }
 
   /** To the other end of a tunnel: a socket for TLS. */
-  dialTunnel(address: HostPort): Promise<net.Socket> {
-    return this.#dial(address, { codes: TUNNEL_CODES });
+  async dialTunnel(address: HostPort): Promise<net.Socket> {
+    return (await this.#dial(address, { codes: TUNNEL_CODES })).socket;
   }
 
   #dial(
     address: HostPort,
     limits: { readonly codes?: DialCodes; readonly isLending?: boolean },
     sourceIp?: string,
-  ): Promise<net.Socket> {
+  ): Promise<Dialled> {
     const { sys, clock } = this.deps;
     const { mark, keepalive, connectTimeoutMs } = this.settings;
-    return dialTcp(
+    return dialTcpSpoofed(
       sys,
       this.pod.netns,
       address,
@@ -84,6 +87,13 @@ export class PodContext {
       },
       { ...limits, timeoutMs: connectTimeoutMs, clock },
     );
+  }
+
+  /** Once per pod: what the kernel refuses, it refuses for every connection. */
+  #warnUnspoofed(sourceIp: string): void {
+    if (this.#isUnspoofedSaid) return;
+    this.#isUnspoofedSaid = true;
+    this.deps.log.warn?.('the application sees our address instead of the client', { pod: this.pod.uid, sourceIp });
   }
 
   open(start: Omit<ConnectionStart, 'podUid'>, downstream: ByteStream, onEnd: () => void = nothing): Connection {

@@ -97,6 +97,7 @@ export class ConnectionRecords implements TrafficTelemetry {
   #countRefusal(code: ReasonCode, direction: 'inbound' | 'outbound'): void {
     this.#refused.set(code, (this.#refused.get(code) ?? 0) + 1);
     this.#deps.metrics.own.refused(code, direction);
+    if (code === 'CV-BUG') this.#deps.metrics.own.bugSeen();
   }
 
   #remember(id: string, ended: Viewable): void {

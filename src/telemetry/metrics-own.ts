@@ -15,8 +15,6 @@ interface CertificateExpiry {
 export interface OwnMetrics {
   /** A connection was refused, or ended, for `code`. */
   refused(code: ReasonCode, direction: Direction): void;
-  /** A TLS handshake did not produce a connection. */
-  handshakeFailed(code: ReasonCode, direction: Direction): void;
   certificateRenewed(outcome: Outcome): void;
   /** Called at every scrape. */
   watchCertificates(list: () => readonly CertificateExpiry[]): void;
@@ -24,13 +22,12 @@ export interface OwnMetrics {
   redirectRepaired(): void;
   meshFileLoaded(outcome: Outcome): void;
   policiesRejected(count: number): void;
-  /** A defect that did not belong to one connection. */
+  /** A defect of ours ended a connection. */
   bugSeen(): void;
 }
 
 export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): OwnMetrics {
   const refusals = counter(registers, 'refusals_total', REFUSALS_HELP, ['reason', 'layer', 'direction']);
-  const handshakes = counter(registers, 'tls_handshake_failures_total', HANDSHAKES_HELP, ['reason', 'direction']);
   const renewals = counter(registers, 'certificate_renewals_total', 'Certificate requests by outcome', ['result']);
   const loads = counter(registers, 'mesh_file_loads_total', 'Loads of the mesh file by outcome', ['result']);
   const repairs = counter(registers, 'redirect_repairs_total', REPAIRS_HELP, []);
@@ -40,7 +37,6 @@ export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): 
   const watch = certificateExpiry(registers);
   return {
     refused: (code, direction) => refusals.inc({ reason: code, layer: reasonOf(code).layer, direction }),
-    handshakeFailed: (code, direction) => handshakes.inc({ reason: code, direction }),
     certificateRenewed: (result) => renewals.inc({ result }),
     watchCertificates: watch,
     redirectRepaired: () => repairs.inc(),
@@ -51,7 +47,6 @@ export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): 
 }
 
 const REFUSALS_HELP = 'Connections refused or ended early, by reason code and deciding layer';
-const HANDSHAKES_HELP = 'TLS handshakes that failed, by reason code';
 const REPAIRS_HELP = 'Pods whose redirection rules were found altered and written again';
 const EXPIRY_HELP = 'Unix time at which the certificate of an identity expires (unstable).';
 
