@@ -1,84 +1,107 @@
-/** A FIFO of byte chunks. Small ones are gathered, so that its memory follows its bytes and not the number of chunks. */
+/** A FIFO of octets. Its memory follows the octets in it, not the number of chunks they came in. */
+import { givePage, type Page, takePage } from './pages.ts';
 
 /** Below this a chunk is copied: a view costs about 100 bytes and may keep a much larger buffer alive. */
 const SMALL_CHUNK_BYTES = 1024;
-const GATHER_BYTES = 4096;
+/** Buffer for small chunks: most streams that hold something hold little. */
+const SMALL_BUFFER_BYTES = 4096;
+
+/** `bytes[from, to)` is queued. */
+interface Entry {
+  readonly bytes: Uint8Array;
+  from: number;
+  to: number;
+  /** When `bytes` is borrowed from the pool. */
+  readonly page: Page | undefined;
+}
 
 export class ChunkQueue {
-  #chunks: Uint8Array[] = [];
+  #entries: Entry[] = [];
   #first = 0;
   #bytes = 0;
-  /** Last chunk when it is a buffer of ours with room: `#gatherFilled` of it is queued. */
-  #gather: Uint8Array | undefined;
-  #gatherFilled = 0;
+  /** The last entry, when it is a buffer of ours and may take more. */
+  #open: Entry | undefined;
+  /** Its octets were given out by `shift` and may still be looked at. */
+  #lent: Page | undefined;
 
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Keeps `chunk` itself, or a copy when it is only lent. */
+  /** Keeps `chunk` itself, or a copy when it is small or only lent. */
   push(chunk: Uint8Array, isLent: boolean): void {
     this.#bytes += chunk.length;
-    if (chunk.length >= SMALL_CHUNK_BYTES) {
-      this.#seal();
-      this.#chunks.push(isLent ? new Uint8Array(chunk) : chunk);
+    if (!isLent && chunk.length >= SMALL_CHUNK_BYTES) {
+      this.#open = undefined;
+      this.#entries.push({ bytes: chunk, from: 0, to: chunk.length, page: undefined });
       return;
     }
-    if (this.#gather !== undefined && this.#gatherFilled + chunk.length > GATHER_BYTES) this.#seal();
-    this.#gather ??= new Uint8Array(GATHER_BYTES);
-    this.#gather.set(chunk, this.#gatherFilled);
-    this.#gatherFilled += chunk.length;
+    for (let from = 0; from < chunk.length; ) {
+      const entry = this.#openEntry(chunk.length - from);
+      const taken = Math.min(chunk.length - from, entry.bytes.length - entry.to);
+      entry.bytes.set(taken === chunk.length ? chunk : chunk.subarray(from, from + taken), entry.to);
+      entry.to += taken;
+      from += taken;
+    }
   }
 
-  /** The next chunk, removed; `undefined` when empty. */
+  /** The next octets, removed; valid until the next call. `undefined` when empty. */
   shift(): Uint8Array | undefined {
-    const chunk = this.#front();
-    if (chunk === undefined) return undefined;
-    this.#dropFront();
-    this.#bytes -= chunk.length;
-    return chunk;
+    this.#giveLent();
+    const entry = this.#entries[this.#first];
+    if (entry === undefined) return undefined;
+    this.#bytes -= entry.to - entry.from;
+    this.#lent = entry.page;
+    this.#dropFirst(entry);
+    return entry.bytes.subarray(entry.from, entry.to);
   }
 
   /** Moves the next `count` octets (at most `bytes`) to `out[at…]`. */
   copyTo(out: Uint8Array, at: number, count: number): void {
-    let to = at;
+    this.#bytes -= count;
     for (let left = count; left > 0; ) {
-      const chunk = this.#front();
-      if (chunk === undefined) return;
-      const taken = Math.min(left, chunk.length);
-      out.set(taken === chunk.length ? chunk : chunk.subarray(0, taken), to);
-      if (taken === chunk.length) this.#dropFront();
-      else this.#chunks[this.#first] = chunk.subarray(taken);
-      this.#bytes -= taken;
-      to += taken;
+      const entry = this.#entries[this.#first];
+      if (entry === undefined) return;
+      const taken = Math.min(left, entry.to - entry.from);
+      out.set(entry.bytes.subarray(entry.from, entry.from + taken), at + count - left);
+      entry.from += taken;
       left -= taken;
+      if (entry.from < entry.to) return;
+      this.#dropFirst(entry);
+      if (entry.page !== undefined) givePage(entry.page);
     }
   }
 
+  /** Forgets everything, and gives borrowed pages back. */
   clear(): void {
-    this.#chunks = [];
+    this.#giveLent();
+    for (const { page } of this.#entries.slice(this.#first)) if (page !== undefined) givePage(page);
+    this.#entries = [];
     this.#first = 0;
     this.#bytes = 0;
-    this.#gather = undefined;
-    this.#gatherFilled = 0;
+    this.#open = undefined;
   }
 
-  #front(): Uint8Array | undefined {
-    if (this.#first === this.#chunks.length) this.#seal();
-    return this.#chunks[this.#first];
+  #openEntry(bytes: number): Entry {
+    if (this.#open !== undefined && this.#open.to < this.#open.bytes.length) return this.#open;
+    const page = bytes < SMALL_CHUNK_BYTES ? undefined : takePage();
+    const entry = { bytes: page?.bytes ?? new Uint8Array(SMALL_BUFFER_BYTES), from: 0, to: 0, page };
+    this.#entries.push(entry);
+    this.#open = entry;
+    return entry;
   }
 
-  #seal(): void {
-    if (this.#gather === undefined) return;
-    this.#chunks.push(this.#gather.subarray(0, this.#gatherFilled));
-    this.#gather = undefined;
-    this.#gatherFilled = 0;
+  #giveLent(): void {
+    if (this.#lent === undefined) return;
+    givePage(this.#lent);
+    this.#lent = undefined;
   }
 
-  #dropFront(): void {
+  #dropFirst(entry: Entry): void {
+    if (this.#open === entry) this.#open = undefined;
     this.#first += 1;
-    if (this.#first * 2 <= this.#chunks.length) return;
-    this.#chunks = this.#chunks.slice(this.#first);
+    if (this.#first * 2 <= this.#entries.length) return;
+    this.#entries = this.#entries.slice(this.#first);
     this.#first = 0;
   }
 }

@@ -90,6 +90,10 @@ export class H2Core implements StreamHost {
     return this.sender.sendNow(stream, chunk);
   }
 
+  mayGoOn(stream: H2Stream, bytes: number): boolean {
+    return this.sender.mayGoOn(stream, bytes);
+  }
+
   queued(stream: H2Stream, bytes: number): boolean {
     return this.sender.queued(stream, bytes, stream.isSending);
   }

@@ -10,8 +10,8 @@ export interface OutputSource {
 }
 
 /**
- * One write at a time, one page each: TLS encrypts a single buffer in place of copying it again, and takes the next
- * write only in the next turn.
+ * One write at a time, one page each: TLS encrypts a single buffer without copying it again, and takes the next write
+ * only in the next turn of the event loop.
  */
 export class H2Output {
   readonly #socket: Duplex;
@@ -44,6 +44,11 @@ export class H2Output {
     const page = this.#pages[0];
     if (page === undefined) return this.#isClosed ? 0 : PAGE_BYTES;
     return this.#pages.length > 1 ? 0 : PAGE_BYTES - page.filled;
+  }
+
+  /** A write is under way, so what is added now waits for it. */
+  get isBusy(): boolean {
+    return this.#writing.length > 0;
   }
 
   /** The page that DATA goes to: write at `filled`, then call `added`. Only after `room` said it fits. */

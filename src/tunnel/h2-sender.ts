@@ -13,7 +13,9 @@ const MIN_CUT_BYTES = 1024;
 const CROWDED_SESSION_BYTES = 4 * 1024 * 1024;
 const CROWDED_STREAM_BYTES = 16 * 1024;
 /** High-water mark of one stream; a blocked writer is told to go on at half of it. */
-const STREAM_HIGH_WATER_BYTES = 256 * 1024;
+const STREAM_HIGH_WATER_BYTES = 64 * 1024;
+/** A writer of such chunks is stopped before the page is full: what does not fit would be copied twice. */
+const BULK_BYTES = 16 * 1024;
 
 /** A stream as the sender sees it. */
 export interface SendingStream {
@@ -71,7 +73,16 @@ export class H2Sender implements OutputSource {
     return sent;
   }
 
-  /** `chunk` went into the outbox of `stream`. False: it should wait for `flushed`. */
+  /** After `sendNow` took all of a chunk of `bytes`. False: the writer should wait for `flushed`, the page is full. */
+  mayGoOn(stream: SendingStream, bytes: number): boolean {
+    if (stream.isBlocked) return false;
+    if (bytes < BULK_BYTES || !this.output.isBusy || this.output.room >= BULK_BYTES) return true;
+    stream.isBlocked = true;
+    this.#told.push(stream);
+    return false;
+  }
+
+  /** `bytes` went into the outbox of `stream`. False: it should wait for `flushed`. */
   queued(stream: SendingStream, bytes: number, maySend: boolean): boolean {
     this.#queuedBytes += bytes;
     if (maySend) this.makeReady(stream);

@@ -11,6 +11,8 @@ export interface StreamHost {
   sendResponse(stream: H2Stream, status: number, headers: OutgoingHeaders, isEnd: boolean): void;
   /** Frames what may go out now; returns how many octets. */
   sendNow(stream: H2Stream, chunk: Uint8Array): number;
+  /** After all of a chunk of `bytes` was framed. False: the writer should wait. */
+  mayGoOn(stream: H2Stream, bytes: number): boolean;
   /** `bytes` joined the outbox. False: the writer should wait. */
   queued(stream: H2Stream, bytes: number): boolean;
   /** `bytes` left the outbox unsent. */

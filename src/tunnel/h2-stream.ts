@@ -140,7 +140,7 @@ export class H2Stream implements ByteStream, SendingStream {
     let rest = chunk;
     if (this.#canSend && this.bufferedBytes === 0) {
       const sent = this.#host.sendNow(this, chunk);
-      if (sent === chunk.length) return true;
+      if (sent === chunk.length) return this.#host.mayGoOn(this, sent);
       if (sent > 0) rest = chunk.subarray(sent);
     }
     if (rest.length === 0) return true;
@@ -320,6 +320,7 @@ export class H2Stream implements ByteStream, SendingStream {
     this.#closeError = error;
     this.#dropOutbox();
     const parked = this.#inbox?.bytes ?? 0;
+    this.#inbox?.clear();
     this.#inbox = undefined;
     if (parked > 0) this.#host.credit(this, parked, true);
     if (this.#responseHead === undefined) this.#response?.reject(error ?? unansweredError());
@@ -331,6 +332,7 @@ export class H2Stream implements ByteStream, SendingStream {
 
   #dropOutbox(): number {
     const bytes = this.bufferedBytes;
+    this.outbox?.clear();
     this.outbox = undefined;
     if (bytes > 0) this.#host.dropped(bytes);
     return bytes;
