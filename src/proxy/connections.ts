@@ -1,4 +1,5 @@
 /** Open connections of one pod: each ends exactly once, whoever ends it, with one record closed. */
+import { setImmediate } from 'node:timers';
 import { type ErrorFields, MeshError } from '../base/errors.ts';
 import type { Refusal } from '../model/verdict.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
@@ -69,15 +70,44 @@ export class Connection {
 
 export class Connections {
   readonly #open = new Map<string, Connection>();
+  /** Accepted and not open yet, because something about them is waited for: how to give each up. */
+  readonly #arriving = new Set<(error: MeshError) => void>();
   #idle: PromiseWithResolvers<void> | undefined;
+  /** Why all were closed: what arrives from then on ends at once. */
+  #ended: MeshError | undefined;
 
   get size(): number {
     return this.#open.size;
   }
 
+  /** Open ones and those on their way to it: what limits count. */
+  get held(): number {
+    return this.#open.size + this.#arriving.size;
+  }
+
+  /** Settles as `work` does, or rejects as soon as all connections are closed. `work` itself is not stopped. */
+  async arrive<T>(work: Promise<T>): Promise<T> {
+    const { promise: ended, reject } = Promise.withResolvers<never>();
+    if (this.#ended !== undefined) reject(this.#ended);
+    this.#arriving.add(reject);
+    try {
+      return await Promise.race([ended, work]);
+    } finally {
+      this.#arriving.delete(reject);
+      // Later, because what has arrived is opened by the end of this turn.
+      if (this.#idle !== undefined) setImmediate(() => this.#tellEmpty());
+    }
+  }
+
+  /** For whoever is about to begin something new. */
+  throwIfEnded(): void {
+    if (this.#ended !== undefined) throw this.#ended;
+  }
+
   open(parts: ConnectionParts): Connection {
     const connection = new Connection(this, parts);
     this.#open.set(connection.id, connection);
+    if (this.#ended !== undefined) connection.close(this.#ended);
     return connection;
   }
 
@@ -85,13 +115,16 @@ export class Connections {
     return this.#open.get(id);
   }
 
+  /** Ends every connection, those on their way and later ones too. */
   closeAll(error: MeshError): void {
+    this.#ended ??= error;
+    for (const giveUp of [...this.#arriving]) giveUp(error);
     for (const connection of [...this.#open.values()]) connection.close(error);
   }
 
-  /** Resolves when none is open. */
+  /** Resolves when none is open or on its way. */
   async empty(): Promise<void> {
-    if (this.#open.size === 0) return;
+    if (this.held === 0) return;
     this.#idle ??= Promise.withResolvers();
     await this.#idle.promise;
   }
@@ -107,7 +140,11 @@ export class Connections {
   /** @internal Connection only. */
   forget(connection: Connection): void {
     this.#open.delete(connection.id);
-    if (this.#open.size > 0) return;
+    this.#tellEmpty();
+  }
+
+  #tellEmpty(): void {
+    if (this.held > 0) return;
     this.#idle?.resolve();
     this.#idle = undefined;
   }

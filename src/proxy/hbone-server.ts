@@ -4,7 +4,7 @@ import { MeshError, toMeshError } from '../base/errors.ts';
 import type { HostPort } from '../base/ip.ts';
 import { reasonOf } from '../base/reasons.ts';
 import { acceptTls } from '../identity/tls-handshake.ts';
-import type { InboundVerdict } from '../model/verdict.ts';
+import type { InboundVerdict, TlsMaterial } from '../model/verdict.ts';
 import { H2Session } from '../tunnel/h2-session.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
@@ -23,11 +23,21 @@ interface TunnelPeer {
   readonly identity?: string | undefined;
 }
 
+/** A socket whose handshake is not done. */
+interface Handshake {
+  readonly socket: net.Socket;
+  /** Why we ended it, if we did. */
+  dropped?: MeshError;
+}
+
 export class HboneServer {
   readonly #context: PodContext;
   readonly #sessions = new Set<H2Session>();
-  /** Sockets whose handshake is not done, oldest first. */
-  readonly #handshakes = new Set<net.Socket>();
+  /** Oldest first. */
+  readonly #handshakes = new Set<Handshake>();
+  /** Sockets of tunnels: they outlive their session by the time its last frames take. */
+  readonly #sockets = new Set<net.Socket>();
+  #idle: PromiseWithResolvers<void> | undefined;
   #isStopping = false;
 
   constructor(context: PodContext) {
@@ -39,54 +49,90 @@ export class HboneServer {
   }
 
   /** Takes over one accepted socket. */
-  accept(socket: net.Socket): void {
+  async accept(socket: net.Socket): Promise<void> {
     const ends = endpointsOf(socket);
     if (ends === undefined || this.#isStopping) {
       socket.destroy();
       return;
     }
-    this.#handshake(socket, ends).catch((error: unknown) => this.#refused(ends, error));
+    try {
+      await this.#handshake(socket, ends);
+    } catch (error) {
+      this.#refused(ends, error);
+    }
   }
 
-  /** Streams in progress go on; new ones are refused from now on. */
+  /** Streams in progress, and those that peers open before they hear of it, go on; so do handshakes in progress. */
   goaway(): void {
     this.#isStopping = true;
-    for (const socket of this.#handshakes) socket.destroy();
     for (const session of this.#sessions) session.goaway();
   }
 
   close(error: MeshError): void {
+    for (const handshake of [...this.#handshakes]) this.#drop(handshake, error);
     for (const session of [...this.#sessions]) session.destroy(error);
   }
 
+  /** Resolves when no tunnel and no handshake is left. */
+  async empty(): Promise<void> {
+    if (this.#handshakes.size + this.#sockets.size === 0) return;
+    this.#idle ??= Promise.withResolvers();
+    await this.#idle.promise;
+  }
+
+  #tellEmpty(): void {
+    if (this.#handshakes.size + this.#sockets.size > 0) return;
+    this.#idle?.resolve();
+    this.#idle = undefined;
+  }
+
   async #handshake(socket: net.Socket, ends: { peer: HostPort; local: HostPort }): Promise<void> {
-    const { settings, deps, pod } = this.#context;
-    this.#makeRoom();
-    this.#handshakes.add(socket);
+    const { settings, deps, connections } = this.#context;
+    const handshake: Handshake = { socket };
     try {
+      this.#makeRoom();
+      this.#handshakes.add(handshake);
       // Asked for each handshake, so that a renewed certificate serves the very next one.
-      const material = await deps.verdicts.certificate(await deps.verdicts.identityOf(pod.uid));
+      const material = await connections.arrive(this.#material());
       const { contexts, clock } = deps;
       const secured = await acceptTls(socket, material, { contexts, clock, timeoutMs: settings.handshakeTimeoutMs });
       this.#serve(secured.socket, { ...ends, identity: secured.peerIdentity });
     } catch (error) {
       socket.destroy();
-      throw error;
+      throw handshake.dropped ?? error;
     } finally {
-      this.#handshakes.delete(socket);
+      this.#handshakes.delete(handshake);
+      this.#tellEmpty();
     }
   }
 
-  /** A handshake takes milliseconds; when very many are open the oldest is the least likely to be honest. */
+  async #material(): Promise<TlsMaterial> {
+    const { deps, pod } = this.#context;
+    return await deps.verdicts.certificate(await deps.verdicts.identityOf(pod.uid));
+  }
+
   #makeRoom(): void {
     const { maxHandshakes, maxTunnels } = this.#context.settings;
-    if (this.#sessions.size >= maxTunnels) {
-      throw new MeshError('CV-LIMIT', `this pod already serves ${maxTunnels} tunnels`);
-    }
+    if (this.#sessions.size >= maxTunnels) this.#dropIdleTunnel(maxTunnels);
     const [oldest] = this.#handshakes;
     if (this.#handshakes.size < maxHandshakes || oldest === undefined) return;
-    this.#handshakes.delete(oldest);
-    oldest.destroy();
+    // A handshake takes milliseconds; when very many are open the oldest is the least likely to be honest.
+    const text = `dropped for a newer one: this pod has ${maxHandshakes} handshakes in progress`;
+    this.#drop(oldest, new MeshError('CV-LIMIT', text));
+  }
+
+  /** One peer with many idle tunnels must not keep the others out: the oldest idle one makes room. */
+  #dropIdleTunnel(maxTunnels: number): void {
+    const error = new MeshError('CV-LIMIT', `this pod already serves ${maxTunnels} tunnels`);
+    const idle = this.#sessions.values().find((session) => session.activeStreams === 0);
+    if (idle === undefined) throw error;
+    idle.destroy(error);
+  }
+
+  #drop(handshake: Handshake, error: MeshError): void {
+    handshake.dropped ??= error;
+    this.#handshakes.delete(handshake);
+    handshake.socket.destroy();
   }
 
   #serve(secured: net.Socket, peer: TunnelPeer): void {
@@ -97,7 +143,12 @@ export class HboneServer {
       settings: settings.http2Server,
       clock: deps.clock,
       handlers: {
-        onStream: (stream, request) => void this.#connect(stream, request, peer),
+        onStream: (stream, request) => {
+          this.#connect(stream, request, peer).catch((error: unknown) => {
+            this.#context.refusalFor(error);
+            stream.destroy(toMeshError(error));
+          });
+        },
         onClose: (error) => {
           this.#sessions.delete(session);
           if (error !== undefined) this.#sessionFailed(peer, error);
@@ -105,10 +156,15 @@ export class HboneServer {
       },
     });
     this.#sessions.add(session);
+    this.#sockets.add(secured);
+    secured.once('close', () => {
+      this.#sockets.delete(secured);
+      this.#tellEmpty();
+    });
     if (this.#isStopping) session.goaway();
   }
 
-  /** Serves one stream. Never rejects. */
+  /** Serves one stream. Rejects only by a defect. */
   async #connect(stream: H2Stream, request: RequestHead, tunnel: TunnelPeer): Promise<void> {
     const authority = request.authority ?? '';
     if (request.method !== 'CONNECT') {
@@ -125,7 +181,6 @@ export class HboneServer {
     });
     const start = this.#start(id, authority, request, tunnel);
     if (verdict.kind === 'refuse') {
-      deps.verdicts.release(id);
       this.#context.refuse({ start, ...verdict });
       stream.respond(reasonOf(verdict.refusal.code).status, {}, { endStream: true });
       return;
@@ -134,9 +189,12 @@ export class HboneServer {
       deps.verdicts.release(id),
     );
     try {
+      const preface = verdict.proxyHeader && encodeProxyV2(verdict.proxyHeader);
       const app = await this.#context.dial(verdict.address, verdict.sourceIp);
-      if (!connection.isOver) stream.respond(200, responseHeaders(verdict), { endStream: false });
-      if (verdict.proxyHeader !== undefined) app.write(encodeProxyV2(verdict.proxyHeader));
+      if (!connection.isOver) {
+        stream.respond(200, responseHeaders(verdict), { endStream: false });
+        if (preface !== undefined) app.write(preface);
+      }
       connection.join(new SocketStream(app));
     } catch (error) {
       const failure = toMeshError(error);

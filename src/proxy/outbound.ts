@@ -11,14 +11,14 @@ import type { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
 import { formatTraceParent, newTraceParent } from '../wire/traceparent.ts';
-import { endpointsOf, type PodContext, tooMany } from './pod-context.ts';
+import { endpointsOf, type PodContext } from './pod-context.ts';
 import type { ConnectRequest } from './tunnels.ts';
 
 export type TunnelPool = ClientPool<ConnectRequest, H2Stream>;
 type HboneVerdict = Extract<OutboundVerdict, { kind: 'hbone' }>;
 type Carried = Exclude<OutboundVerdict, { kind: 'refuse' }>;
 
-/** Carries or refuses one accepted socket. Never rejects. Nothing is read from it before the way is open. */
+/** Carries or refuses one accepted socket. Nothing is read from it before the way is open. Rejects only by a defect. */
 export async function serveOutbound(context: PodContext, pool: TunnelPool, socket: net.Socket): Promise<void> {
   const ends = endpointsOf(socket);
   if (ends === undefined) {
@@ -47,10 +47,11 @@ export async function serveOutbound(context: PodContext, pool: TunnelPool, socke
 }
 
 async function judge(context: PodContext, client: HostPort, target: HostPort): Promise<OutboundVerdict> {
-  const { maxConnections } = context.settings;
-  if (context.connections.size >= maxConnections) return tooMany(maxConnections);
+  if (context.isFull) return context.tooMany();
   try {
-    return await context.deps.verdicts.outbound({ podUid: context.pod.uid, client, target });
+    return await context.connections.arrive(
+      context.deps.verdicts.outbound({ podUid: context.pod.uid, client, target }),
+    );
   } catch (error) {
     return { kind: 'refuse', refusal: context.refusalFor(error) };
   }

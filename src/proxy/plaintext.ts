@@ -5,7 +5,7 @@ import { socketFd } from '../sys/tcp.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
 import { endpointsOf, type PodContext } from './pod-context.ts';
 
-/** Carries or refuses one accepted socket. Never rejects. */
+/** Carries or refuses one accepted socket. Rejects only by a defect. */
 export async function servePlaintext(context: PodContext, socket: net.Socket): Promise<void> {
   const ends = endpointsOf(socket);
   if (ends === undefined) {
@@ -19,7 +19,6 @@ export async function servePlaintext(context: PodContext, socket: net.Socket): P
 
   const verdict = await context.judge({ connectionId: start.id, peer: ends.peer, local: dst });
   if (verdict.kind === 'refuse') {
-    deps.verdicts.release(start.id);
     context.refuse({ start, ...verdict });
     socket.destroy();
     return;
@@ -30,6 +29,8 @@ export async function servePlaintext(context: PodContext, socket: net.Socket): P
   try {
     connection.join(new SocketStream(await context.dial(verdict.address, verdict.sourceIp)));
   } catch (error) {
-    connection.close(toMeshError(error));
+    const failure = toMeshError(error);
+    context.refusalFor(failure);
+    connection.close(failure);
   }
 }

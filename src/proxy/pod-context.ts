@@ -68,14 +68,15 @@ export class PodContext {
     return (await this.#dial(address, { codes: TUNNEL_CODES })).socket;
   }
 
-  #dial(
+  async #dial(
     address: HostPort,
     limits: { readonly codes?: DialCodes; readonly isLending?: boolean },
     sourceIp?: string,
   ): Promise<Dialled> {
+    this.connections.throwIfEnded();
     const { sys, clock } = this.deps;
     const { mark, keepalive, connectTimeoutMs } = this.settings;
-    return dialTcpSpoofed(
+    return await dialTcpSpoofed(
       sys,
       this.pod.netns,
       address,
@@ -108,14 +109,30 @@ export class PodContext {
     else telemetry.open({ ...start, labels, podUid: this.pod.uid }).close(refusal);
   }
 
-  /** The verdict on an inbound connection; a failure to judge is a refusal. */
+  /** The verdict on an inbound connection, to be released when it is over; a refusal is released already. */
   async judge(question: Omit<InboundQuestion, 'podUid'>): Promise<InboundVerdict> {
-    if (this.connections.size >= this.settings.maxConnections) return tooMany(this.settings.maxConnections);
+    if (this.isFull) return this.tooMany();
+    const release = (): void => this.deps.verdicts.release(question.connectionId);
+    const answer = this.deps.verdicts.inbound({ ...question, podUid: this.pod.uid });
     try {
-      return await this.deps.verdicts.inbound({ ...question, podUid: this.pod.uid });
+      const verdict = await this.connections.arrive(answer);
+      if (verdict.kind === 'refuse') release();
+      return verdict;
     } catch (error) {
+      // An answer that comes after we gave up must not stay tracked.
+      answer.then(release, release);
       return { kind: 'refuse', refusal: this.refusalFor(error) };
     }
+  }
+
+  get isFull(): boolean {
+    return this.connections.held >= this.settings.maxConnections;
+  }
+
+  tooMany(): { readonly kind: 'refuse'; readonly refusal: Refusal } {
+    const { maxConnections } = this.settings;
+    const error = new MeshError('CV-LIMIT', `this pod already has ${maxConnections} connections`);
+    return { kind: 'refuse', refusal: refusalOf(error) };
   }
 
   /** Turns what was caught into a refusal; defects are logged with their stack, once each. */
@@ -124,10 +141,6 @@ export class PodContext {
     if (error.fault === 'bug') this.deps.log.error?.('defect in a connection', { stack: String(error.stack) });
     return refusalOf(error);
   }
-}
-
-export function tooMany(limit: number): { kind: 'refuse'; refusal: Refusal } {
-  return { kind: 'refuse', refusal: refusalOf(new MeshError('CV-LIMIT', `this pod already has ${limit} connections`)) };
 }
 
 /** Both ends of an accepted socket, canonical; `undefined` when it is already gone. */

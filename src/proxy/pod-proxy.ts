@@ -5,7 +5,6 @@ import { MeshError } from '../base/errors.ts';
 import { listenOn } from '../sys/tcp.ts';
 import { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
-import type { Connections } from './connections.ts';
 import { HboneServer } from './hbone-server.ts';
 import { serveOutbound, type TunnelPool } from './outbound.ts';
 import { servePlaintext } from './plaintext.ts';
@@ -75,27 +74,41 @@ export class PodProxy {
   }
 
   async #stop(graceMs: number): Promise<void> {
-    const { connections, deps } = this.#context;
+    const { connections } = this.#context;
     for (const sweep of this.#sweeps) sweep[Symbol.dispose]();
     for (const server of this.#servers) server.close();
     this.#hbone.goaway();
-    if (graceMs > 0) await emptyWithin(connections, deps.clock, graceMs);
+    if (graceMs > 0) await this.#emptyWithin(graceMs);
     const error = new MeshError('CV-DRAIN', 'connection closed due to connection drain');
     connections.closeAll(error);
     this.#pool.close(error);
     this.#hbone.close(error);
     // Sockets close in a later turn, and each connection writes its log line then: the process must not end before.
-    await emptyWithin(connections, deps.clock, CLOSE_WITHIN_MS);
+    await this.#emptyWithin(CLOSE_WITHIN_MS);
+  }
+
+  async #emptyWithin(timeoutMs: number): Promise<void> {
+    const late = (): MeshError => new MeshError('CV-DRAIN', 'grace is over');
+    await withDeadline(this.#empty(), this.#context.deps.clock, timeoutMs, late).catch(() => undefined);
+  }
+
+  /** Resolves when no connection is left, and no tunnel that could bring one. */
+  async #empty(): Promise<void> {
+    const { connections } = this.#context;
+    do {
+      await connections.empty();
+      await this.#hbone.empty();
+    } while (connections.held > 0);
   }
 
   #listen(): void {
     const { ports } = this.#context.settings;
     this.#bind(ports.hbone, 'inbound', (socket) => this.#hbone.accept(socket));
-    this.#bind(ports.plaintext, 'inbound', (socket) => void servePlaintext(this.#context, socket));
-    this.#bind(ports.outbound, 'outbound', (socket) => void serveOutbound(this.#context, this.#pool, socket));
+    this.#bind(ports.plaintext, 'inbound', (socket) => servePlaintext(this.#context, socket));
+    this.#bind(ports.outbound, 'outbound', (socket) => serveOutbound(this.#context, this.#pool, socket));
   }
 
-  #bind(port: number, direction: Direction, serve: (socket: net.Socket) => void): void {
+  #bind(port: number, direction: Direction, serve: (socket: net.Socket) => Promise<void>): void {
     const { pod, settings, deps } = this.#context;
     const isDualStack = settings.isIpv6Enabled && deps.sys.hasIpv6(pod.netns, 'lo');
     const { fd } = deps.sys.listenTcp(pod.netns, {
@@ -111,7 +124,10 @@ export class PodProxy {
     const server = listenOn(fd, {
       onConnection: (socket) => {
         this.#context.hold(socket, direction);
-        serve(socket);
+        serve(socket).catch((error: unknown) => {
+          this.#context.refusalFor(error);
+          socket.destroy();
+        });
       },
       onError: (error) => deps.log.error?.('listener failed', { port, error: error.message }),
       isLending: port !== settings.ports.hbone,
@@ -119,12 +135,6 @@ export class PodProxy {
     this.#servers.push(server);
     deps.log.debug?.('listener established', { port, pod: pod.uid });
   }
-}
-
-/** Resolves when no connection is left or the time is over. */
-async function emptyWithin(connections: Connections, clock: Clock, timeoutMs: number): Promise<void> {
-  const late = (): MeshError => new MeshError('CV-DRAIN', 'grace is over');
-  await withDeadline(connections.empty(), clock, timeoutMs, late).catch(() => undefined);
 }
 
 /** Calls `run` once per period until disposed. */

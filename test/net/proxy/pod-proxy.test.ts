@@ -1,0 +1,203 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import net from 'node:net';
+import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
+import { policy } from '../../unit/model/sample-mesh.ts';
+import { Reader } from '../tunnel/h2-peers.ts';
+import { handshake, OPEN_MESH, ProxyWorld } from './proxy-world.ts';
+
+const bounded = { timeout: 20_000 };
+const CLOSED_MESH: MeshState = { ...OPEN_MESH, policies: [policy('nobody', { rules: [] })] };
+
+/** Resolves when the other end closed the connection, in whatever way. */
+async function ended(socket: net.Socket): Promise<void> {
+  socket.resume().on('end', () => socket.destroy());
+  if (!socket.destroyed) await new Promise((resolve) => socket.once('close', resolve));
+}
+
+test('a tunnel over the limit is closed, not kept and forgotten', bounded, async () => {
+  await using world = new ProxyWorld({ settings: { maxTunnels: 1 } });
+  const { ip, port } = await world.app();
+  const busy = await world.tunnel();
+  await busy.session.request({ authority: `${ip}:${port}` }).response;
+
+  await ended(await world.connect('hbone'));
+
+  assert.equal((await world.line(({ message }) => message === 'connection failed')).fields['reason'], 'CV-LIMIT');
+  assert.equal(busy.session.isClosed, false);
+});
+
+test('at the limit of tunnels an idle one makes room for a new one', bounded, async () => {
+  await using world = new ProxyWorld({ settings: { maxTunnels: 1 } });
+  const { ip, port } = await world.app();
+  const idle = await world.tunnel();
+  while (world.dataPlane.counts('p1')?.tunnelsIn !== 1) await nextTurn();
+
+  const wanted = await world.tunnel();
+
+  assert.equal((await wanted.session.request({ authority: `${ip}:${port}` }).response).status, 200);
+  await idle.closed;
+});
+
+test('a handshake that made room for a newer one is refused for that, and says so', bounded, async () => {
+  await using world = new ProxyWorld({ settings: { maxHandshakes: 1 } });
+  const oldest = await world.connect('hbone');
+  const silent = ended(oldest);
+
+  await world.tunnel();
+
+  await silent;
+  const { fields } = await world.line(({ message }) => message === 'connection failed');
+  assert.equal(fields['reason'], 'CV-LIMIT');
+  assert.match(String(fields['error']), /1 handshakes in progress/);
+});
+
+test(
+  'a graceful stop serves the handshake that is in progress, and the stream that comes with it',
+  bounded,
+  async () => {
+    await using world = new ProxyWorld();
+    const { ip, port } = await world.app();
+    const socket = await world.connect('hbone');
+    await nextTurn();
+    const stopped = world.stop('graceful');
+
+    const peer = await world.tunnel(socket);
+    const stream = peer.session.request({ authority: `${ip}:${port}` });
+    assert.equal((await stream.response).status, 200);
+    const reader = new Reader(stream);
+    stream.write(Buffer.from('late'));
+    await reader.until(4);
+    stream.end();
+
+    await stopped;
+    assert.deepEqual(
+      world.ends.map(({ fields }) => fields['error']),
+      [undefined],
+    );
+  },
+);
+
+test('a graceful stop serves a stream that crosses its GOAWAY', bounded, async () => {
+  await using world = new ProxyWorld();
+  const { ip, port } = await world.app();
+  const peer = await world.tunnel();
+  await nextTurn();
+
+  const stopped = world.stop('graceful');
+  const stream = peer.session.request({ authority: `${ip}:${port}` });
+
+  assert.equal((await stream.response).status, 200);
+  stream.end();
+  new Reader(stream);
+  await stopped;
+});
+
+test('a graceful stop ends as soon as idle tunnels have said goodbye', bounded, async () => {
+  await using world = new ProxyWorld();
+  const peer = await world.tunnel();
+  await world.stop('graceful');
+  assert.equal(await peer.closed, undefined);
+});
+
+for (const listener of ['plaintext', 'outbound'] as const) {
+  test(
+    `${listener}: a connection whose verdict is still waited for ends with its pod, on record`,
+    bounded,
+    async () => {
+      await using world = new ProxyWorld({ mesh: EMPTY_MESH });
+      world.target = await world.app();
+      const client = ended(await world.connect(listener));
+      await nextTurn();
+
+      await world.stop('immediate');
+
+      await client;
+      assert.deepEqual(
+        world.ends.map(({ fields }) => fields['reason']),
+        ['CV-DRAIN'],
+      );
+      world.authority.update(OPEN_MESH);
+      await nextTurn();
+      assert.equal(world.dials, 0, 'dialled for a pod that is gone');
+      assert.equal(world.authority.trackedCount, 0);
+    },
+  );
+}
+
+test('connections whose verdict is waited for count against the limit', bounded, async () => {
+  await using world = new ProxyWorld({ mesh: EMPTY_MESH, settings: { maxConnections: 1 } });
+  await world.connect('plaintext');
+  await ended(await world.connect('plaintext'));
+  assert.equal((await world.line(({ message }) => message === 'connection failed')).fields['reason'], 'CV-LIMIT');
+});
+
+for (const listener of ['plaintext', 'outbound'] as const) {
+  test(`${listener}: a defect ends its connection alone, and is logged`, bounded, async () => {
+    await using world = new ProxyWorld({
+      sys: {
+        originalDestination: () => {
+          throw new Error('a defect');
+        },
+      },
+    });
+    await ended(await world.connect(listener));
+    const { fields } = await world.line(({ message }) => message === 'defect in a connection');
+    assert.match(String(fields['stack']), /a defect/);
+  });
+}
+
+test(
+  'a connection that is forbidden while its application is dialled is cut, and is never answered',
+  bounded,
+  async () => {
+    await using world = new ProxyWorld();
+    const { ip, port } = await world.silent();
+    const peer = await world.tunnel();
+    const stream = peer.session.request({ authority: `${ip}:${port}` });
+    const answer = stream.response.then(
+      ({ status }) => status,
+      () => 'reset',
+    );
+    while (world.dials === 0) await nextTurn();
+
+    world.authority.update(CLOSED_MESH);
+
+    assert.equal(await answer, 'reset');
+    assert.deepEqual(
+      world.ends.map(({ fields }) => fields['reason']),
+      ['CV-POLICY-CHANGED'],
+    );
+    assert.equal(world.authority.trackedCount, 0);
+  },
+);
+
+test('a client that leaves while its destination is dialled leaves one line and no socket', bounded, async () => {
+  await using world = new ProxyWorld();
+  const { promise: accepted, resolve } = Promise.withResolvers<net.Socket>();
+  world.target = await world.app(resolve);
+  const client = await world.connect('plaintext');
+  client.resetAndDestroy();
+
+  const app = (await accepted).resume();
+
+  await ended(app);
+  await world.line(({ message }) => message === 'connection complete');
+  assert.equal(world.ends.length, 1);
+});
+
+test('raw bytes on 15008 are refused with a line and do no harm', bounded, async () => {
+  await using world = new ProxyWorld();
+  const socket = await world.connect('hbone');
+  socket.write('GET / HTTP/1.1\r\n\r\n');
+  await ended(socket);
+  assert.equal(
+    (await world.line(({ message }) => message === 'connection failed')).fields['reason'],
+    'CV-TLS-HANDSHAKE',
+  );
+  const secured = await handshake(await world.connect('hbone'));
+  secured.destroy();
+  await once(secured, 'close');
+});

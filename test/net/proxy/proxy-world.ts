@@ -1,0 +1,226 @@
+/** The data plane of one pod over loopback, with the real verdict authority: no root, no namespaces, no redirection. */
+import { once } from 'node:events';
+import net from 'node:net';
+import { DataPlane } from '../../../src/agent/data-plane.ts';
+import { VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
+import type { Clock } from '../../../src/base/clock.ts';
+import type { HostPort } from '../../../src/base/ip.ts';
+import type { LogFields, Logger } from '../../../src/base/log.ts';
+import type { CapturedPod } from '../../../src/capture/pod-source.ts';
+import { TlsContexts } from '../../../src/identity/tls-context.ts';
+import { connectTls } from '../../../src/identity/tls-handshake.ts';
+import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
+import type { TlsMaterial } from '../../../src/model/verdict.ts';
+import type { ProxySettings } from '../../../src/proxy/settings.ts';
+import { linuxSys } from '../../../src/sys/linux.ts';
+import { openNetns } from '../../../src/sys/netns.ts';
+import { localAddress } from '../../../src/sys/sockets.ts';
+import type { Sys } from '../../../src/sys/sys.ts';
+import { systemClock } from '../../../src/sys/system-clock.ts';
+import { systemRandom } from '../../../src/sys/system-random.ts';
+import { ConnectionRecords } from '../../../src/telemetry/connection-records.ts';
+import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
+import { CLIENT_SETTINGS, SERVER_SETTINGS } from '../../../src/tunnel/h2-settings.ts';
+import { meshCa } from '../../support/certs.ts';
+import { SETTINGS, workload } from '../../unit/model/sample-mesh.ts';
+import { Peer } from '../tunnel/h2-peers.ts';
+
+export const SERVER = 'spiffe://cluster.local/ns/default/sa/server';
+const CLIENT = 'spiffe://cluster.local/ns/default/sa/client';
+const PORTS = { hbone: 15_008, plaintext: 15_006, outbound: 15_001 } as const;
+const POD: CapturedPod = {
+  uid: 'p1',
+  name: 'server',
+  namespace: 'default',
+  serviceAccount: 'server',
+  netnsPath: '/proc/self/ns/net',
+  options: { isIngressMode: false, rerouteInterfaces: [] },
+};
+
+const ca = await meshCa();
+const materials: Record<string, TlsMaterial> = {
+  [SERVER]: await ca.material(SERVER),
+  [CLIENT]: await ca.material(CLIENT),
+};
+
+/** The captured pod is 127.0.0.1; what else a test needs it adds. */
+export const OPEN_MESH: MeshState = { ...EMPTY_MESH, workloads: [workload('server', { ips: ['127.0.0.1'] })] };
+
+interface Line {
+  readonly level: string;
+  readonly message: string;
+  readonly fields: LogFields;
+}
+
+interface WorldOptions {
+  readonly settings?: Partial<ProxySettings>;
+  readonly sys?: Partial<Sys>;
+  readonly clock?: Clock;
+  readonly drainGraceMs?: number;
+  readonly mesh?: MeshState;
+}
+
+export class ProxyWorld implements AsyncDisposable {
+  readonly lines: Line[] = [];
+  readonly authority: VerdictAuthority;
+  readonly dataPlane: DataPlane;
+  /** Original destination of plaintext and outbound connections. */
+  target: HostPort | undefined;
+  /** Sockets made to dial. */
+  dials = 0;
+  readonly #undo = new AsyncDisposableStack();
+  readonly #ports = new Map<number, number>();
+  readonly #proxy: ReturnType<DataPlane['start']>;
+  readonly #waiters = new Set<() => void>();
+
+  constructor(options: WorldOptions = {}) {
+    const { clock = systemClock, drainGraceMs = 20_000, mesh = OPEN_MESH } = options;
+    const log = this.#logger();
+    this.authority = new VerdictAuthority(
+      { ...SETTINGS, nodeName: 'node-1', isPolicyLogAtInfo: false },
+      { clock, random: systemRandom, certificates: certificatesOf(materials), log },
+    );
+    this.authority.addPod(POD);
+    this.authority.update(mesh);
+    const metrics = new AgentMetrics({ buildTag: 'test', hasProcessMetrics: false });
+    this.dataPlane = new DataPlane({
+      settings: { ...SETTINGS_OF_TESTS, ...options.settings },
+      deps: {
+        sys: { ...this.#sys(), ...options.sys },
+        clock,
+        random: systemRandom,
+        verdicts: this.authority,
+        contexts: new TlsContexts(),
+        telemetry: new ConnectionRecords({ metrics, accessLog: log, clock }),
+        log,
+      },
+      drainGraceMs,
+    });
+    const netns = this.#undo.use(openNetns(POD.netnsPath));
+    this.#proxy = this.dataPlane.start(POD, netns);
+    this.#undo.defer(() => this.stop('immediate'));
+  }
+
+  stop(mode: 'graceful' | 'immediate'): Promise<void> {
+    return this.#proxy.stop(mode);
+  }
+
+  /** A TCP connection to one of the three listeners. */
+  async connect(listener: keyof typeof PORTS): Promise<net.Socket> {
+    const port = this.#ports.get(PORTS[listener]) ?? 0;
+    const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true }).on('error', () => {});
+    this.#undo.defer(() => void socket.destroy());
+    await once(socket, 'connect');
+    return socket;
+  }
+
+  /** A tunnel to the pod, by another mesh member. */
+  async tunnel(socket?: net.Socket): Promise<Peer> {
+    return new Peer('client', await handshake(socket ?? (await this.connect('hbone'))));
+  }
+
+  /** An application on loopback that answers with what it gets. */
+  async app(onConnection: (socket: net.Socket) => void = (socket) => socket.pipe(socket)): Promise<HostPort> {
+    const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+      this.#undo.defer(() => void socket.destroy());
+      onConnection(socket.on('error', () => {}));
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    this.#undo.defer(() => void server.close());
+    return { ip: '127.0.0.1', port: (server.address() as net.AddressInfo).port };
+  }
+
+  /** A listener whose queue is full: dials to it hang. */
+  async silent(): Promise<HostPort> {
+    const { fd } = linuxSys.listenTcp(undefined, { address: '127.0.0.1', port: 0, backlog: 0 });
+    this.#undo.defer(() => linuxSys.close(fd));
+    const address = localAddress(fd) ?? { ip: '', port: 0 };
+    const filler = net.connect({ port: address.port, host: address.ip }).on('error', () => {});
+    this.#undo.defer(() => void filler.destroy());
+    await once(filler, 'connect');
+    return address;
+  }
+
+  /** Resolves with the first line that fits, written or still to come. */
+  async line(fits: (line: Line) => boolean): Promise<Line> {
+    for (;;) {
+      const found = this.lines.find(fits);
+      if (found !== undefined) return found;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#waiters.add(resolve);
+      await promise;
+      this.#waiters.delete(resolve);
+    }
+  }
+
+  /** Ends of connections, early refusals included. */
+  get ends(): Line[] {
+    return this.lines.filter(({ message }) => message === 'connection complete' || message === 'connection failed');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#undo.disposeAsync();
+    this.dataPlane[Symbol.dispose]();
+  }
+
+  #sys(): Sys {
+    return {
+      ...linuxSys,
+      hasIpv6: () => false,
+      originalDestination: () => this.target,
+      listenTcp: (_netns, { port, backlog }) => {
+        const made = linuxSys.listenTcp(undefined, { address: '127.0.0.1', port: 0, backlog: backlog ?? 128 });
+        this.#ports.set(port, localAddress(made.fd)?.port ?? 0);
+        return made;
+      },
+      socketTcp: (_netns, { family }) => {
+        this.dials += 1;
+        return linuxSys.socketTcp(undefined, { family });
+      },
+    };
+  }
+
+  #logger(): Logger {
+    const method = (level: string) => (message: string, fields?: LogFields) => {
+      this.lines.push({ level, message, fields: fields ?? {} });
+      for (const tell of [...this.#waiters]) tell();
+    };
+    return { error: method('error'), warn: method('warn'), info: method('info') };
+  }
+}
+
+export function handshake(socket: net.Socket): ReturnType<typeof connectTls> {
+  const material = materials[CLIENT];
+  if (material === undefined) throw new Error('no material');
+  return connectTls(socket, material, [SERVER], { contexts: new TlsContexts(), clock: systemClock });
+}
+
+function certificatesOf(all: Readonly<Record<string, TlsMaterial>>) {
+  return {
+    async get(identity: string): Promise<TlsMaterial> {
+      const material = all[identity];
+      if (material === undefined) throw new Error(`no material for ${identity}`);
+      return material;
+    },
+    prefetch(): void {},
+    forget(): void {},
+  };
+}
+
+const SETTINGS_OF_TESTS: ProxySettings = {
+  ports: PORTS,
+  isIpv6Enabled: false,
+  isReusePort: false,
+  connectTimeoutMs: 10_000,
+  handshakeTimeoutMs: 10_000,
+  responseTimeoutMs: 20_000,
+  idleTimeoutMs: 3_600_000,
+  halfClosedTimeoutMs: 3_600_000,
+  maxHandshakes: 512,
+  maxTunnels: 4_096,
+  maxConnections: 50_000,
+  pool: { maxStreams: 100, idleReleaseMs: 300_000 },
+  http2Client: CLIENT_SETTINGS,
+  http2Server: SERVER_SETTINGS,
+};
