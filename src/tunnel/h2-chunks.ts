@@ -5,6 +5,8 @@ import { givePage, type Page, takePage } from './pages.ts';
 const SMALL_CHUNK_BYTES = 1024;
 /** Buffer for small chunks: most streams that hold something hold little. */
 const SMALL_BUFFER_BYTES = 4096;
+/** Only a queue that holds this much borrows pages: many streams may hold a little each. */
+const BULK_BYTES = 32 * 1024;
 
 /** `bytes[from, to)` is queued. */
 interface Entry {
@@ -72,9 +74,9 @@ export class ChunkQueue {
     }
   }
 
-  /** Forgets everything, and gives borrowed pages back. */
+  /** Forgets everything. Borrowed pages go back, but for one that a receiver may be looking at right now. */
   clear(): void {
-    this.#giveLent();
+    this.#lent = undefined;
     for (const { page } of this.#entries.slice(this.#first)) if (page !== undefined) givePage(page);
     this.#entries = [];
     this.#first = 0;
@@ -84,8 +86,9 @@ export class ChunkQueue {
 
   #openEntry(bytes: number): Entry {
     if (this.#open !== undefined && this.#open.to < this.#open.bytes.length) return this.#open;
-    const page = bytes < SMALL_CHUNK_BYTES ? undefined : takePage();
-    const entry = { bytes: page?.bytes ?? new Uint8Array(SMALL_BUFFER_BYTES), from: 0, to: 0, page };
+    const page = this.#bytes < BULK_BYTES ? undefined : takePage();
+    const own = bytes < SMALL_CHUNK_BYTES ? SMALL_BUFFER_BYTES : bytes;
+    const entry = { bytes: page?.bytes ?? new Uint8Array(own), from: 0, to: 0, page };
     this.#entries.push(entry);
     this.#open = entry;
     return entry;
