@@ -89,20 +89,29 @@ async function prepare(name: ColumnName, index: number, base: Base): Promise<sce
   return bench;
 }
 
+/** Names the column in whatever goes wrong with it. */
+async function inColumn<T>(name: ColumnName, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    throw new Error(`${name}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
+
 async function measure(benches: Benches, options: Options): Promise<void> {
   progress('warm up');
-  await Promise.all([...benches.values()].map(scenario.warmUp));
+  await Promise.all([...benches].map(([name, bench]) => inColumn(name, scenario.warmUp(bench))));
   const measuresMemory = options.scenarios.includes('memory');
   for (const [name, bench] of benches) {
     if (!measuresMemory) break;
     progress(`${name}: ${options.idleConnections} idle connections`);
-    await scenario.idleMemory(bench);
+    await inColumn(name, scenario.idleMemory(bench));
   }
   const turns = TURNS.filter((turn) => options.scenarios.includes(turn.group));
   for (let round = 1; round <= options.rounds; round++) {
     for (const [at, turn] of turns.entries()) {
       progress(`round ${round} of ${options.rounds}, scenario ${at + 1} of ${turns.length}: ${turn.group}`);
-      for (const bench of benches.values()) await turn.run(bench);
+      for (const [name, bench] of benches) await inColumn(name, turn.run(bench));
     }
   }
   if (!measuresMemory) return;
@@ -120,7 +129,9 @@ async function bench(options: Options, cleanup: Cleanup): Promise<void> {
   const base: Base = { options, cleanup, topology, directory, certificates };
 
   const benches = new Map<ColumnName, scenario.Bench>();
-  const prepared = options.columns.map(async (name, index) => [name, await prepare(name, index + 1, base)] as const);
+  const prepared = options.columns.map(
+    async (name, index) => [name, await inColumn(name, prepare(name, index + 1, base))] as const,
+  );
   for (const [name, each] of await Promise.all(prepared)) benches.set(name, each);
   const noise = new Noise();
   await measure(benches, options);
