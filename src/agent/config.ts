@@ -52,7 +52,14 @@ export type ConfigResult =
   | { readonly ok: false; readonly issues: readonly ConfigIssue[] };
 
 const MIB = 1024 * 1024;
+const DAY_MS = 24 * 3_600_000;
 const PORT = { min: 1, max: 65_535 } as const;
+/** What is done again and again; zero would be without a pause. */
+const PERIOD = { minMs: 100 } as const;
+/** The kernel takes whole seconds up to 32,767 (tcp(7)). */
+const KEEPALIVE = { minMs: 1_000, maxMs: 32_767_000 } as const;
+const AGENT_MARK = 0x539;
+const MARK_MASK = 0xfff;
 
 /** Reports every bad setting, not just the first: one restart should be enough to fix them all. */
 export function resolveConfig(env: Environment, flags: Environment): ConfigResult {
@@ -76,7 +83,7 @@ function identitySettings(read: SettingsReader) {
       { env: 'ISTIO_META_CLUSTER_ID' },
       read.text({ flag: 'cluster', env: 'CLUSTER_ID' }, 'Kubernetes'),
     ),
-    certificateTtlMs: read.durationMs({ env: 'SECRET_TTL' }, 24 * 3_600_000),
+    certificateTtlMs: read.durationMs({ env: 'SECRET_TTL' }, 24 * 3_600_000, { minMs: 1_000, maxMs: 365 * DAY_MS }),
   };
 }
 
@@ -95,13 +102,13 @@ function placeSettings(read: SettingsReader) {
 function socketSettings(read: SettingsReader) {
   const origSrc = read.oneOf({ env: 'ENABLE_ORIG_SRC' }, ['true', 'false', 'auto'], 'auto');
   const keepalive = {
-    idleMs: read.durationMs({ env: 'KEEPALIVE_TIME' }, 180_000),
-    intervalMs: read.durationMs({ env: 'KEEPALIVE_INTERVAL' }, 180_000),
+    idleMs: read.durationMs({ env: 'KEEPALIVE_TIME' }, 180_000, KEEPALIVE),
+    intervalMs: read.durationMs({ env: 'KEEPALIVE_INTERVAL' }, 180_000, KEEPALIVE),
     probes: read.integer({ env: 'KEEPALIVE_RETRIES' }, { fallback: 9, min: 1, max: 127 }),
   };
   return {
     isIpv6Enabled: read.bool({ env: 'IPV6_ENABLED' }, true),
-    packetMark: read.integer({ env: 'PACKET_MARK' }, { fallback: 0x539, min: 1, max: 0xffff_ffff }),
+    packetMark: packetMark(read),
     isReusePort: read.bool({ env: 'INPOD_PORT_REUSE' }, true),
     isOrigSrcEnabled: origSrc === 'auto' ? undefined : origSrc === 'true',
     keepalive: read.bool({ env: 'KEEPALIVE_ENABLED' }, true) ? keepalive : undefined,
@@ -109,10 +116,20 @@ function socketSettings(read: SettingsReader) {
   };
 }
 
+function packetMark(read: SettingsReader): number {
+  const mark = read.integer({ env: 'PACKET_MARK' }, { fallback: AGENT_MARK, min: 1, max: 0xffff_ffff });
+  if ((mark & MARK_MASK) !== AGENT_MARK) {
+    // The agent's own connections would be redirected to itself, without end.
+    const problem = `must be ${AGENT_MARK} in its low 12 bits, which is what the rules in pods let pass, got "${mark}"`;
+    read.issues.push({ setting: 'PACKET_MARK', problem });
+  }
+  return mark;
+}
+
 function tunnelSettings(read: SettingsReader) {
   return {
     poolMaxStreams: read.integer({ env: 'POOL_MAX_STREAMS_PER_CONNECTION' }, { fallback: 100, min: 1, max: 65_535 }),
-    poolIdleReleaseMs: read.durationMs({ env: 'POOL_UNUSED_RELEASE_TIMEOUT' }, 300_000),
+    poolIdleReleaseMs: read.durationMs({ env: 'POOL_UNUSED_RELEASE_TIMEOUT' }, 300_000, PERIOD),
     http2: {
       // RFC 9113 §6.9.1: a window is at most 2^31-1; §6.5.2: a frame is 2^14 to 2^24-1.
       streamWindowBytes: read.integer(
@@ -134,9 +151,9 @@ function lifetimeSettings(read: SettingsReader) {
   const graceSeconds = read.integer({ env: 'TERMINATION_GRACE_PERIOD_SECONDS' }, { fallback: 0, min: 0, max: 86_400 });
   return {
     drainGraceMs: read.durationMs({ flag: 'drain', env: 'CONNECTION_TERMINATION_DEADLINE' }, drainOf(graceSeconds)),
-    verifyPeriodMs: read.durationMs({ flag: 'verify-period', env: 'CULVERT_VERIFY_PERIOD' }, 1_000),
-    idleTimeoutMs: read.durationMs({ env: 'CULVERT_IDLE_TIMEOUT' }, 24 * 3_600_000),
-    halfClosedTimeoutMs: read.durationMs({ env: 'CULVERT_HALF_CLOSED_TIMEOUT' }, 3_600_000),
+    verifyPeriodMs: read.durationMs({ flag: 'verify-period', env: 'CULVERT_VERIFY_PERIOD' }, 1_000, PERIOD),
+    idleTimeoutMs: read.durationMs({ env: 'CULVERT_IDLE_TIMEOUT' }, DAY_MS, PERIOD),
+    halfClosedTimeoutMs: read.durationMs({ env: 'CULVERT_HALF_CLOSED_TIMEOUT' }, 3_600_000, PERIOD),
     maxConnectionsPerPod: read.integer(
       { env: 'CULVERT_MAX_CONNECTIONS' },
       { fallback: 50_000, min: 1, max: 10_000_000 },

@@ -66,6 +66,6 @@ function keepaliveOptions({ idleMs, intervalMs, probes }: Keepalive, isUserTimeo
     idleSeconds: Math.max(1, Math.round(idleMs / 1_000)),
     intervalSeconds: Math.max(1, Math.round(intervalMs / 1_000)),
     probes,
-    ...(isUserTimeoutEnabled ? { userTimeoutMs: idleMs + intervalMs * probes } : {}),
+    ...(isUserTimeoutEnabled ? { userTimeoutMs: Math.min(idleMs + intervalMs * probes, 2 ** 31 - 1) } : {}),
   };
 }

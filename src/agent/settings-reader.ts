@@ -14,6 +14,14 @@ export interface Source {
   readonly flag?: string;
 }
 
+/** Node fires a timer that is set for longer at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+export interface DurationBounds {
+  readonly minMs?: number;
+  readonly maxMs?: number;
+}
+
 const UNIT_MS: Readonly<Record<string, number>> = {
   ns: 1e-6,
   us: 1e-3,
@@ -72,8 +80,12 @@ export class SettingsReader {
   }
 
   /** `10s`, `1m30s`, or a bare number of seconds. Milliseconds. */
-  durationMs(source: Source, fallbackMs: number): number {
-    return this.#parse(source, fallbackMs, 'must be a duration such as 30s, 5m or 1h30m', parseDurationMs);
+  durationMs(source: Source, fallbackMs: number, { minMs = 0, maxMs = MAX_TIMER_MS }: DurationBounds = {}): number {
+    const problem = `must be a duration such as 30s, 5m or 1h30m, from ${minMs / 1_000}s to ${Math.trunc(maxMs / 1_000)}s`;
+    return this.#parse(source, fallbackMs, problem, (text) => {
+      const value = parseDurationMs(text);
+      return value !== undefined && value >= minMs && value <= maxMs ? value : undefined;
+    });
   }
 
   #parse<T>(source: Source, fallback: T, problem: string, parse: (text: string) => T | undefined): T {

@@ -49,6 +49,25 @@ for (const [grace, wantMs] of [
   });
 }
 
+for (const [setting, text] of [
+  ['CULVERT_IDLE_TIMEOUT', '30d'],
+  ['CULVERT_IDLE_TIMEOUT', '0'],
+  ['CULVERT_VERIFY_PERIOD', '0s'],
+  ['POOL_UNUSED_RELEASE_TIMEOUT', '0'],
+  ['KEEPALIVE_TIME', '12h'],
+  ['KEEPALIVE_INTERVAL', '100ms'],
+  ['CONNECTION_TERMINATION_DEADLINE', '5w'],
+  ['SECRET_TTL', '0'],
+  ['PACKET_MARK', '1338'],
+] as const) {
+  test(`${setting}=${text} is refused, for a timer or the kernel would not do what it says`, () => {
+    const result = resolveConfig({ ...minimal, [setting]: text }, {});
+    assert(!result.ok);
+    assert.equal(result.issues.length, 1);
+    assert.match(result.issues[0]?.problem ?? '', /^must be .* got "/);
+  });
+}
+
 for (const [text, wantMs] of [
   ['30', 30_000],
   ['1m30s', 90_000],
