@@ -67,7 +67,16 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   parts.pods.start();
   parts.readiness.complete('proxy');
   const cleanup = undo.move();
-  return { ...parts, stop: () => cleanup.disposeAsync() };
+  return { ...parts, stop: () => stopAgent(parts.pods, cleanup) };
+}
+
+/** Pods first: the drain must not wait for a slow reader of the admin port, and can be watched there meanwhile. */
+async function stopAgent(pods: PodManager, cleanup: AsyncDisposableStack): Promise<void> {
+  try {
+    await pods.stop('graceful');
+  } finally {
+    await cleanup.disposeAsync();
+  }
 }
 
 async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDisposableStack): Promise<AgentParts> {

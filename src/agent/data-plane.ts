@@ -52,8 +52,11 @@ export class DataPlane implements Disposable {
   }
 
   #receive(push: VerdictPush): void {
-    // Contexts are keyed by serial: the next handshake asks for the material and finds the new one by itself.
-    if (push.kind === 'certificate') return;
+    if (push.kind === 'certificate') {
+      // Renewed, or no pod uses it any more: either way the key that was must not stay in memory.
+      this.#options.deps.contexts.drop(push.identity);
+      return;
+    }
     const error = new MeshError(push.refusal.code, push.refusal.text);
     for (const proxy of this.#proxies.values()) proxy.revoke(push.connectionIds, error);
   }

@@ -101,6 +101,8 @@ export class PodCapture {
   }
 
   async #attempt(): Promise<void> {
+    // It may have waited for its turn behind many others.
+    if (this.#isStopping) return;
     this.#retry?.[Symbol.dispose]();
     try {
       await (this.#isWanted ? this.#capture() : this.#release());

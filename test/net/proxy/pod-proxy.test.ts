@@ -6,7 +6,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import { policy } from '../../unit/model/sample-mesh.ts';
 import { Reader } from '../tunnel/h2-peers.ts';
-import { handshake, OPEN_MESH, ProxyWorld } from './proxy-world.ts';
+import { handshake, OPEN_MESH, ProxyWorld, SERVER } from './proxy-world.ts';
 
 const bounded = { timeout: 20_000 };
 const CLOSED_MESH: MeshState = { ...OPEN_MESH, policies: [policy('nobody', { rules: [] })] };
@@ -200,4 +200,12 @@ test('raw bytes on 15008 are refused with a line and do no harm', bounded, async
   const secured = await handshake(await world.connect('hbone'));
   secured.destroy();
   await once(secured, 'close');
+});
+
+test('the key of a certificate that was renewed or given up does not stay in memory', bounded, async () => {
+  await using world = new ProxyWorld();
+  await world.tunnel();
+  assert.equal(world.contexts.size, 1);
+  world.authority.certificateChanged(SERVER);
+  assert.equal(world.contexts.size, 0);
 });

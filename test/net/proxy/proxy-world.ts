@@ -64,6 +64,7 @@ export class ProxyWorld implements AsyncDisposable {
   readonly lines: Line[] = [];
   readonly authority: VerdictAuthority;
   readonly dataPlane: DataPlane;
+  readonly contexts = new TlsContexts();
   /** Original destination of plaintext and outbound connections. */
   target: HostPort | undefined;
   /** Sockets made to dial. */
@@ -90,7 +91,7 @@ export class ProxyWorld implements AsyncDisposable {
         clock,
         random: systemRandom,
         verdicts: this.authority,
-        contexts: new TlsContexts(),
+        contexts: this.contexts,
         telemetry: new ConnectionRecords({ metrics, accessLog: log, clock }),
         log,
       },

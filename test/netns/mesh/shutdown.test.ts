@@ -86,6 +86,16 @@ test('POST /quitquitquit stops the agent as SIGTERM does', privileged, async () 
   assert.equal(await scene.agent.exited, 0);
 });
 
+test('a drain can be watched at the admin port until it is over', privileged, async () => {
+  await using scene = await stopping((mesh) => mesh.agent('n2').kill('SIGTERM'));
+  const { status, body } = await scene.agent.get('/status');
+  assert.equal(status, 200);
+  assert.equal(JSON.parse(body).connections.live, 2);
+  scene.open.socket.end();
+  scene.plain.socket.end();
+  assert.equal(await scene.agent.exited, 0);
+});
+
 test('a second SIGINT ends the agent at once', privileged, async () => {
   await using scene = await stopping((mesh) => mesh.agent('n2').kill('SIGINT'), '60s');
   scene.agent.kill('SIGINT');
