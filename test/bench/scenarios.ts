@@ -82,7 +82,7 @@ export async function connections(bench: Bench): Promise<void> {
 /** Run once per column before anything is kept, so that no column is measured cold: code, caches, tunnels, ARP. */
 export async function warmUp(bench: Bench): Promise<void> {
   const { pods, running } = bench;
-  await connect(bench, 1);
+  await connect(bench, 2);
   await request(bench, 64, 2);
   for (const direction of ['up', 'down'] as const) {
     await iperf3(pods.client, running.targets.iperf, { connections: 1, seconds: 1, direction });

@@ -22,20 +22,20 @@ const CHARTED: readonly MetricName[] = [
 const ACROSS = 3;
 const WIDTH = 960;
 const MARGIN = 16;
-const HEADER_HEIGHT = 56;
+const HEADER_HEIGHT = 98;
 const BAR_HEIGHT = 16;
 const BAR_PITCH = 22;
 const LABEL_WIDTH = 58;
 const VALUE_WIDTH = 62;
-const TITLE_HEIGHT = 26;
+const TITLE_HEIGHT = 44;
 
 const STYLE = `
   text { font: 12px system-ui, sans-serif; fill: #1f2328 }
-  .title { font-weight: 600; font-size: 13px } .head { font-weight: 600; font-size: 16px } .note { fill: #59636e }
-  .direct { fill: #c3cad1 } .haproxy { fill: #7d96b8 } .nginx { fill: #6fa58b } .culvert { fill: #d9622b } .baseline { fill: #e3b341 }
+  .title { font-weight: 600; font-size: 13px } .head { font-weight: 600; font-size: 16px } .note { fill: #59636e; font-size: 11px }
+  .haproxy { fill: #7d96b8 } .nginx { fill: #6fa58b } .culvert { fill: #d9622b } .baseline { fill: #e3b341 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .note { fill: #9198a1 }
-    .direct { fill: #4a525b } .haproxy { fill: #5b7aa6 } .nginx { fill: #4f8a70 } .culvert { fill: #ee7f45 }
+    .haproxy { fill: #5b7aa6 } .nginx { fill: #4f8a70 } .culvert { fill: #ee7f45 }
   }`;
 
 function escaped(text: string): string {
@@ -52,7 +52,8 @@ function bar(row: Row, column: ColumnName, box: Box): string {
   const value = row.medians.get(column);
   if (value === undefined) return '';
   const room = box.width - LABEL_WIDTH - VALUE_WIDTH;
-  const length = Math.max(1, (Math.max(0, value) / Math.max(...row.medians.values())) * room);
+  const longest = Math.max(...[...row.medians].map(([name, each]) => (name === 'direct' ? 0 : each)));
+  const length = Math.max(1, (Math.max(0, value) / longest) * room);
   const textY = box.y + BAR_HEIGHT - 4;
   const barX = box.x + LABEL_WIDTH;
   return `<text x="${box.x}" y="${textY}"${column === 'culvert' ? ' class="title"' : ''}>${column}</text>
@@ -60,16 +61,23 @@ function bar(row: Row, column: ColumnName, box: Box): string {
 <text x="${(barX + length + 6).toFixed(1)}" y="${textY}">${formatted(row.name, value)}</text>`;
 }
 
+/** No proxy at all is another league: its figure is a note, so that the bars compare proxies. */
+function noteOf(row: Row): string {
+  const direct = row.medians.get('direct');
+  const way = metric(row.name).better === 'more' ? 'longer is better' : 'shorter is better';
+  return direct === undefined ? way : `${way}; with no proxy ${formatted(row.name, direct)}`;
+}
+
 function panel(row: Row, columns: readonly ColumnName[], box: Box): string {
-  const { title, unit, better } = metric(row.name);
-  const heading = `<text class="title" x="${box.x}" y="${box.y + 12}">${escaped(title)}, ${unit} <tspan class="note">${better} is better</tspan></text>`;
-  const present = columns.filter((column) => row.medians.has(column));
-  const bars = present.map((column, at) => bar(row, column, { ...box, y: box.y + TITLE_HEIGHT - 4 + at * BAR_PITCH }));
+  const { title, unit } = metric(row.name);
+  const heading = `<text class="title" x="${box.x}" y="${box.y + 12}">${escaped(title)}, ${unit}</text>
+<text class="note" x="${box.x}" y="${box.y + 28}">${noteOf(row)}</text>`;
+  const bars = columns.map((column, at) => bar(row, column, { ...box, y: box.y + TITLE_HEIGHT - 6 + at * BAR_PITCH }));
   return [heading, ...bars].join('\n');
 }
 
 export function renderChart(results: Results, machine: Conditions): string {
-  const columns = [...results.keys()];
+  const columns = [...results.keys()].filter((column) => column !== 'direct');
   const rows = compare(results).filter((row) => CHARTED.includes(row.name));
   const panelHeight = TITLE_HEIGHT + columns.length * BAR_PITCH + 14;
   const panelWidth = (WIDTH - MARGIN * (ACROSS + 1)) / ACROSS;
@@ -83,7 +91,10 @@ export function renderChart(results: Results, machine: Conditions): string {
 <style>${STYLE}
 </style>
 <text class="head" x="${MARGIN}" y="24">Two nodes, mutual TLS 1.3 between them, medians of one interleaved run</text>
-<text class="note" x="${MARGIN}" y="42">${escaped(machineLine(machine))}</text>
+${machineLine(machine)
+  .split('; ')
+  .map((part, at) => `<text class="note" x="${MARGIN}" y="${42 + at * 15}">${escaped(part)}</text>`)
+  .join('\n')}
 ${panels.join('\n')}
 </svg>
 `;
