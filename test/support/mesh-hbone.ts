@@ -67,7 +67,7 @@ export class HboneClient implements Disposable {
 
   /** `expected`: identities one of which the pod must prove. */
   static async open(mesh: TestMesh, from: string, to: HboneTarget): Promise<HboneClient> {
-    const socket = await mesh.pod(from).inside.dial({ ip: to.ip, port: 15_008 });
+    const socket = await mesh.dial(from, { ip: to.ip, port: 15_008 });
     return new HboneClient(await connectTls(socket, to.material, to.expected, handshake));
   }
 
@@ -171,7 +171,7 @@ function double(stream: H2Stream): void {
 
 /** Serial number of the certificate that port 15008 of a captured pod presents now. */
 export async function serverSerial(mesh: TestMesh, from: string, to: HboneTarget): Promise<string> {
-  const socket = await mesh.pod(from).inside.dial({ ip: to.ip, port: 15_008 });
+  const socket = await mesh.dial(from, { ip: to.ip, port: 15_008 });
   const secured = await connectTls(socket, to.material, to.expected, handshake);
   const serial = secured.getPeerX509Certificate()?.serialNumber ?? '';
   secured.destroy();

@@ -110,7 +110,7 @@ export class Client implements Disposable {
 
 /** A connection from inside a pod. Rejects with a `MeshError` when TCP itself fails. */
 export async function dial(mesh: TestMesh, from: string, to: HostPort): Promise<Client> {
-  return new Client(await mesh.pod(from).inside.dial(to));
+  return new Client(await mesh.dial(from, to));
 }
 
 /** Sends `request`, half-closes, and resolves with the whole answer; rejects unless the answer ends in order. */

@@ -6,6 +6,7 @@ import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import type net from 'node:net';
 import { dirname, join } from 'node:path';
 import { after, before } from 'node:test';
+import type { HostPort } from '../../src/base/ip.ts';
 import { createLab, type Lab, type LabPod } from '../../src/cli/lab/lab.ts';
 import type { Family } from '../../src/cli/lab/plan.ts';
 import { linuxSys } from '../../src/sys/linux.ts';
@@ -43,6 +44,7 @@ export class TestMesh implements AsyncDisposable {
   readonly lab: Lab;
   readonly #agents = new Map<string, AgentProcess>();
   readonly #options: MeshOptions;
+  readonly #dialled = new Set<net.Socket>();
   readonly #undo = new AsyncDisposableStack();
 
   private constructor(lab: Lab, options: MeshOptions) {
@@ -208,6 +210,13 @@ export class TestMesh implements AsyncDisposable {
     return { uid: uidOf(name), name, namespace: NAMESPACE, serviceAccount: name, netns };
   }
 
+  /** A TCP connection from inside a pod, paused, half-open capable; gone with the mesh at the latest. */
+  async dial(podName: string, to: HostPort): Promise<net.Socket> {
+    const socket = await this.pod(podName).inside.dial(to);
+    this.#dialled.add(socket);
+    return socket.once('close', () => this.#dialled.delete(socket));
+  }
+
   /** An application inside a pod, on all its addresses, until disposed. Half-open capable, reading. */
   serve(podName: string, port: number, onConnection: (socket: net.Socket) => void): Disposable {
     const address = this.lab.pod(podName).ips.some((ip) => ip.includes(':')) ? '::' : '0.0.0.0';
@@ -230,6 +239,7 @@ export class TestMesh implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const socket of this.#dialled) socket.destroy();
     await this.#undo.disposeAsync();
   }
 

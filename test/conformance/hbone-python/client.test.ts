@@ -185,7 +185,7 @@ test(
     using _denied = mesh().serve(
       'server',
       8083,
-      (socket) => void socket.on('data', (chunk) => heard.push(`denied ${chunk}`)),
+      (socket) => void socket.on('data', (chunk: Buffer) => heard.push(`denied ${chunk.toString()}`)),
     );
     using _allowed = mesh().serve('server', 8084, doubling);
     const policy = { name: 'no-8083', namespace: 'demo', scope: 'Namespace', action: 'Deny', dryRun: false };

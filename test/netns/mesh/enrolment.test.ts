@@ -165,7 +165,7 @@ test('rules that something else removed are put back, and traffic is captured ag
   await inside.exec(['nft', 'flush', 'ruleset']);
   await agent.line((line) => line.message === 'redirection repaired', 'repair', mark);
   using _server = mesh().serve('server', 8085, naming('server'));
-  const client = new Client(await mesh().pod('outside').inside.dial({ ip, port: 8085 }));
+  const client = new Client(await mesh().dial('outside', { ip, port: 8085 }));
   client.socket.end();
   await client.ended();
   assert.match(client.text, /^server/);

@@ -32,8 +32,7 @@ function addressOf(from: string, target: string): string {
 
 async function call(from: string, ip: string, port: number): Promise<Outcome> {
   const client = await mesh()
-    .pod(from)
-    .inside.dial({ ip, port })
+    .dial(from, { ip, port })
     .then(
       (socket) => new Client(socket),
       () => undefined,
