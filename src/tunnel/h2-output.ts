@@ -51,7 +51,7 @@ export class H2Output {
     return this.#writing.length > 0;
   }
 
-  /** The page that DATA goes to: write at `filled`, then call `added`. Only after `room` said it fits. */
+  /** The page that DATA goes to: write at `filled` and advance it, after `room` said that it fits. */
   dataPage(): Page {
     let page = this.#pages[0];
     if (page === undefined) {

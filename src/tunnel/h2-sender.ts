@@ -26,7 +26,7 @@ export interface SendingStream {
   readonly isEnding: boolean;
   isReady: boolean;
   isBlocked: boolean;
-  /** The outbox has passed below its low-water mark, or its end was framed. */
+  /** The writer may go on, or the end of the outbox was framed. */
   flushed(): void;
 }
 

@@ -50,7 +50,7 @@ export interface H2SessionOptions {
 const MOST_STREAMS = 65_535;
 /** After the last frame the socket may take so long to close by itself. */
 const CLOSE_WITHIN_MS = 1_000;
-/** HEADERS may hold a little more than the list it encodes: literals we count without their length octets. */
+/** Padding, priority and table sizes come on top of the header list that a block encodes. */
 const BLOCK_SLACK_BYTES = 4096;
 
 export class H2Session {
