@@ -2,10 +2,13 @@
 import { MeshError } from '../base/errors.ts';
 import { H2, h2CodeName } from '../wire/h2-protocol.ts';
 
-/** A broken TCP connection is CONNECT_ERROR. Everything else we decide ourselves is CANCEL, as in the reference. */
+/**
+ * A connection that is cut, by its application or by us, is CONNECT_ERROR; nobody needs it any more is CANCEL. The
+ * reference says CANCEL for both, which the other side must read as an orderly end: a cut answer looks complete.
+ */
 export function resetCodeOf(error: MeshError | undefined): number {
-  if (error?.code === 'CV-IO') return H2.connectError;
-  return error?.code === 'CV-BUG' ? H2.internalError : H2.cancel;
+  if (error === undefined) return H2.cancel;
+  return error.code === 'CV-BUG' ? H2.internalError : H2.connectError;
 }
 
 /** Reads as the end of the peer's half, after what it sent before. */

@@ -186,17 +186,24 @@ test('a reset with any other code is an error', async () => {
   assert.match(error?.message ?? '', /INTERNAL_ERROR/);
 });
 
-test('destroying a stream of a broken application connection resets with CONNECT_ERROR, others with CANCEL', async () => {
+for (const code of ['CV-IO', 'CV-POLICY-CHANGED', 'CV-DRAIN', 'CV-IDLE'] as const) {
+  test(`a stream cut for ${code} never reads as an orderly end at the other side`, async () => {
+    await using pair = await enginePair(accept);
+    const { near, far } = await connected(pair);
+    const cut = new Reader(near);
+    far.write(Buffer.from('half an answer'));
+    far.destroy(new MeshError(code, 'cut'));
+    assert.equal(await cut.closed, undefined);
+    assert.equal(cut.ends, 0);
+  });
+}
+
+test('destroying a stream without an error resets with CANCEL, which reads as an end', async () => {
   await using pair = await enginePair(accept);
-  const first = await connected(pair);
-  const broken = new Reader(first.near);
-  first.far.destroy(new MeshError('CV-IO', 'connection reset by peer'));
-  assert.equal(await broken.closed, undefined);
-  assert.equal(broken.ends, 0);
-  const second = await connected(pair);
-  const cut = new Reader(second.near);
-  second.far.destroy(new MeshError('CV-POLICY-CHANGED', 'policy'));
-  await cut.ended;
+  const { near, far } = await connected(pair);
+  const given = new Reader(near);
+  far.destroy();
+  await given.ended;
 });
 
 test('an answer of 401 ends the stream and rejects nothing', async () => {

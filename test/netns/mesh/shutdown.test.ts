@@ -65,7 +65,7 @@ test('the end of the grace cuts what is still open, says so, and ends the agent'
   await using scene = await stopping((mesh) => mesh.agent('n2').kill('SIGTERM'), '1s');
   const { agent, open, plain } = scene;
   assert.equal(await agent.exited, 0);
-  await open.ended();
+  assert.equal(await open.ended(), 'reset');
   assert.equal(await plain.ended(), 'reset');
   const lines = agent.lines.filter((line) => line['direction'] === 'inbound' && line.message === 'connection complete');
   assert.equal(lines.length, 2);
