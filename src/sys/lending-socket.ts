@@ -4,8 +4,8 @@
  */
 import net from 'node:net';
 
-/** What libuv asks for when Node lets it choose. */
-const SHARED_BYTES = 64 * 1024;
+/** Twice what libuv asks for when Node lets it choose: a page of `tunnel/pages.ts`. */
+const SHARED_BYTES = 128 * 1024;
 /** Written and not yet taken by the kernel before `write` says to wait. */
 const HIGH_WATER_BYTES = 128 * 1024;
 
