@@ -2,6 +2,7 @@
  * Culvert: one agent per node, both pods enrolled, and the client connects to the server pod's own address. The agents
  * run the shipped command line with access logs off, as the peers have theirs off.
  */
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -58,7 +59,7 @@ function startAgent(setup: ColumnSetup, role: Role, program: AgentProgram): Daem
   const argv = [
     process.execPath,
     ...program.nodeFlags,
-    join(program.checkout, 'src/cli/main.ts'),
+    join(program.checkout, 'dist/cli/main.js'),
     'agent',
     '--node',
     `bench-${role}`,
@@ -79,7 +80,13 @@ function startAgent(setup: ColumnSetup, role: Role, program: AgentProgram): Daem
   return startDaemon(setup.cleanup, argv, { place: pod.node, logPath: at(`agent-${role}.log`) });
 }
 
+/** What is shipped and what the image runs: `dist/`, as new as the sources beside it. */
+function build({ checkout }: AgentProgram): void {
+  execFileSync(process.execPath, ['scripts/build.ts'], { cwd: checkout, stdio: ['ignore', 'ignore', 'inherit'] });
+}
+
 export async function startCulvert(setup: ColumnSetup, program: AgentProgram): Promise<Running> {
+  build(program);
   const host = setup.pods.server.ip;
   // The server's agent first: it makes the CA both share, and a client that finds no peer backs off.
   const server = startAgent(setup, 'server', program);
