@@ -1,15 +1,13 @@
 /** What the admin port shows, read from the running parts at the moment somebody asks. */
-import { readFileSync } from 'node:fs';
 import { formatHostPort } from '../base/ip.ts';
 import { dumpMesh } from '../model/dump.ts';
-import { MeshIndex } from '../model/mesh-index.ts';
 import { rfc3339 } from '../telemetry/timestamp.ts';
-import { parseMeshFile } from '../xds/local-file.ts';
 import type { AdminProviders } from './admin.ts';
 import type { CertificatesView, MeshView, PodView, StatusView } from './admin-views.ts';
 import type { AgentDeps, AgentParts } from './agent.ts';
 import { configDump, workloadState } from './config-dump.ts';
 import { configSection } from './config-dump-settings.ts';
+import { staticConfig } from './static-config.ts';
 
 export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProviders {
   return {
@@ -28,7 +26,7 @@ function dump(parts: AgentParts, deps: AgentDeps): object {
     ...mesh,
     certificates: parts.certificates.snapshot(),
     config: configSection(parts.config),
-    staticConfig: staticConfig(parts),
+    staticConfig: staticConfig(parts.config.meshFile, mesh),
     version: {
       version: deps.version,
       gitRevision: 'unknown',
@@ -40,18 +38,6 @@ function dump(parts: AgentParts, deps: AgentDeps): object {
     },
     workloadState: workloadState(podViews(parts), parts.records.live()),
   });
-}
-
-/** The mesh file as it is on disk now, which may be newer or worse than what is in force. */
-function staticConfig({ config }: AgentParts): object {
-  try {
-    const parsed = parseMeshFile(readFileSync(config.meshFile, 'utf8'));
-    if (parsed.kind === 'refused') return {};
-    const { workloads, services, policies } = dumpMesh(new MeshIndex(parsed.state));
-    return { workloads, services, policies };
-  } catch {
-    return {};
-  }
 }
 
 function status(parts: AgentParts, deps: AgentDeps): StatusView {
