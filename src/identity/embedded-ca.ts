@@ -48,8 +48,10 @@ export class EmbeddedCa implements CertificateProvider {
     lifetimes: CaLifetimes = DEFAULT_LIFETIMES,
   ): Promise<EmbeddedCa> {
     const directory = new CaDirectory(path, lifetimes, deps.log);
+    // Taken before the files are read, here and below: what changes meanwhile is seen at the next look.
+    const fingerprint = await directory.fingerprint();
     const state = await directory.open(deps.clock.wallMs());
-    return new EmbeddedCa(directory, state, await directory.fingerprint(), deps);
+    return new EmbeddedCa(directory, state, fingerprint, deps);
   }
 
   async issue(identity: string, csrPem: string, ttlMs: number, signal: AbortSignal): Promise<IssuedCertificate> {
@@ -113,7 +115,7 @@ export class EmbeddedCa implements CertificateProvider {
       if (fingerprint === this.#fingerprint && !this.#isRenewalDue()) return;
       const before = this.rootsPem;
       this.#state = await this.#directory.reload(this.#clock.wallMs());
-      this.#fingerprint = await this.#directory.fingerprint();
+      this.#fingerprint = fingerprint;
       this.#lastProblem = '';
       this.#announce(before);
     } catch (error) {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -351,3 +352,19 @@ async function contents(path: string): Promise<Record<string, string>> {
   const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
   return Object.fromEntries(await Promise.all(files.map(async (file) => [file, await readFile(file, 'utf8')])));
 }
+
+test('a root that is added while the files are being read is trusted at the next look', async (t) => {
+  const path = await temporary(t);
+  const roots = join(path, 'extra-roots');
+  const { rootPem } = await meshCa('extra');
+  // The warning about the first file comes when the directory was listed already.
+  const log: Logger = { warn: () => writeFileSync(join(roots, 'b.pem'), rootPem) };
+  using ca = await EmbeddedCa.open(path, { clock: new FakeClock(), log });
+  await mkdir(roots);
+  await writeFile(join(roots, 'a.pem'), 'no certificate');
+
+  await ca.refresh();
+  await ca.refresh();
+
+  assert.deepEqual(ca.rootsPem.slice(1), [rootPem]);
+});
