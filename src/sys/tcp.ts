@@ -106,7 +106,7 @@ function socketOf(sys: Sys, fd: number, isLending: boolean): net.Socket {
   }
 }
 
-function connected(socket: net.Socket, address: HostPort, limits: DialLimits): Promise<void> {
+async function connected(socket: net.Socket, address: HostPort, limits: DialLimits): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const { codes = APPLICATION_CODES, signal, timeoutMs } = limits;
   const fields = { address: formatHostPort(address) };
@@ -115,12 +115,14 @@ function connected(socket: net.Socket, address: HostPort, limits: DialLimits): P
   const onError = (error: NodeJS.ErrnoException): void => reject(dialError(codes, fields, error));
   signal?.addEventListener('abort', onAbort, { once: true });
   socket.once('connect', resolve).once('error', onError);
-  socket.connect({ host: address.ip, port: address.port });
-  return promise.finally(() => {
+  try {
+    socket.connect({ host: address.ip, port: address.port });
+    await promise;
+  } finally {
     timer[Symbol.dispose]();
     signal?.removeEventListener('abort', onAbort);
     socket.off('connect', resolve).off('error', onError);
-  });
+  }
 }
 
 function timeoutError(codes: DialCodes, fields: ErrorFields, timeoutMs: number): MeshError {

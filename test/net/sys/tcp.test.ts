@@ -113,6 +113,15 @@ test(
   },
 );
 
+test('a dial to what is no address is refused once, and leaves no deadline behind', bounded, async () => {
+  const clock = new FakeClock();
+  const nowhere = { ip: '127.0.0.1', port: 70_000 };
+  await assert.rejects(dialTcp(linuxSys, undefined, nowhere, options, { timeoutMs: 10_000, clock }));
+  // An unhandled rejection would fail this test.
+  clock.advance(10_000);
+  await new Promise((resolve) => setImmediate(resolve));
+});
+
 test('the descriptor of a socket is known while it is open', bounded, async () => {
   using to = await listening((socket) => socket.resume());
   const socket = await dialTcp(linuxSys, undefined, to, options, limits);
