@@ -166,9 +166,9 @@ export class HboneServer {
 
   /** Serves one stream. Rejects only by a defect. */
   async #connect(stream: H2Stream, request: RequestHead, tunnel: TunnelPeer): Promise<void> {
-    const authority = request.authority ?? '';
+    const authority = short(request.authority ?? '');
     if (request.method !== 'CONNECT') {
-      this.#deny(stream, tunnel, new MeshError('CV-METHOD', `expected method CONNECT, got ${request.method}`));
+      this.#deny(stream, tunnel, new MeshError('CV-METHOD', `expected method CONNECT, got ${short(request.method)}`));
       return;
     }
     const { deps } = this.#context;
@@ -238,6 +238,14 @@ export class HboneServer {
     if (error.code === 'CV-TUNNEL-ABUSE') this.#context.deps.log.warn?.('tunnel closed for abuse', fields);
     else this.#context.deps.log.debug?.('tunnel closed', fields);
   }
+}
+
+/** What is kept of a peer's text while a refusal is remembered: a valid authority has at most 259 characters. */
+const MAX_TEXT_CHARS = 300;
+
+/** A copy when it cuts: a slice would keep all of the text alive. */
+function short(text: string): string {
+  return text.length <= MAX_TEXT_CHARS ? text : Buffer.from(text.slice(0, MAX_TEXT_CHARS)).toString();
 }
 
 function hboneQuestion(request: RequestHead, authority: string, { identity }: TunnelPeer) {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import http2 from 'node:http2';
 import net from 'node:net';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
@@ -208,4 +209,17 @@ test('the key of a certificate that was renewed or given up does not stay in mem
   assert.equal(world.contexts.size, 1);
   world.authority.certificateChanged(SERVER);
   assert.equal(world.contexts.size, 0);
+});
+
+test('of a method as long as a header may be little is kept, though its refusal is remembered', bounded, async () => {
+  await using world = new ProxyWorld();
+  const secured = await handshake(await world.connect('hbone'));
+  const session = http2.connect('https://pod', { createConnection: () => secured });
+  const request = session.request({ ':method': 'A'.repeat(14_000), ':path': '/' });
+  const [headers] = (await once(request, 'response')) as [http2.IncomingHttpHeaders];
+  assert.equal(headers[':status'], 400);
+  const kept = JSON.stringify(world.records.recentRefusals());
+  assert.match(kept, /CV-METHOD/);
+  assert.ok(kept.length < 2_000, `${kept.length} characters are remembered`);
+  session.destroy();
 });
