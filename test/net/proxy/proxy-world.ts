@@ -65,7 +65,6 @@ export class ProxyWorld implements AsyncDisposable {
   readonly authority: VerdictAuthority;
   readonly dataPlane: DataPlane;
   readonly contexts = new TlsContexts();
-  readonly records: ConnectionRecords;
   /** Original destination of plaintext and outbound connections. */
   target: HostPort | undefined;
   /** Sockets made to dial. */
@@ -85,7 +84,6 @@ export class ProxyWorld implements AsyncDisposable {
     this.authority.addPod(POD);
     this.authority.update(mesh);
     const metrics = new AgentMetrics({ buildTag: 'test', hasProcessMetrics: false });
-    this.records = new ConnectionRecords({ metrics, accessLog: log, clock });
     this.dataPlane = new DataPlane({
       settings: { ...SETTINGS_OF_TESTS, ...options.settings },
       deps: {
@@ -94,7 +92,7 @@ export class ProxyWorld implements AsyncDisposable {
         random: systemRandom,
         verdicts: this.authority,
         contexts: this.contexts,
-        telemetry: this.records,
+        telemetry: new ConnectionRecords({ metrics, accessLog: log, clock }),
         log,
       },
       drainGraceMs,
