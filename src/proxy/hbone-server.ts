@@ -189,6 +189,8 @@ export class HboneServer {
       deps.verdicts.release(id),
     );
     try {
+      // Opening and resetting at once costs the peer nothing; it must not cost us a connection to the application each.
+      if (stream.isClosed) throw new MeshError('CV-TUNNEL-CLOSED', 'the client gave up before it was answered');
       const preface = verdict.proxyHeader && encodeProxyV2(verdict.proxyHeader);
       const app = await this.#context.dial(verdict.address, verdict.sourceIp);
       if (!connection.isOver) {

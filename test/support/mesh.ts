@@ -250,12 +250,17 @@ export class TestMesh implements AsyncDisposable {
   }
 }
 
-/** One mesh for all tests of a file; none without root, when they are skipped. */
-export function meshForFile(options: MeshOptions = {}): () => TestMesh {
+/** One mesh for all tests of a file; none without root, when they are skipped. `prepare` runs before the first test. */
+export function meshForFile(
+  options: MeshOptions = {},
+  prepare: (mesh: TestMesh) => Promise<void> | void = () => {},
+): () => TestMesh {
   let mesh: TestMesh | undefined;
   before(
     async () => {
-      if (skipWithoutRoot === false) mesh = await TestMesh.start(options);
+      if (skipWithoutRoot !== false) return;
+      mesh = await TestMesh.start(options);
+      await prepare(mesh);
     },
     { timeout: START_TIMEOUT_MS },
   );

@@ -16,7 +16,10 @@ const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2';
 const SERVER_AUTH = '1.3.6.1.5.5.7.3.1';
 const H2 = ['-brief', '-tls1_3', '-alpn', 'h2'];
 /** Preface and an empty SETTINGS frame: what makes an accepted session answer. */
-const HELLO = Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), Buffer.from('000000040000000000', 'hex')]);
+const HELLO = Buffer.concat([
+  Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
+  Buffer.from('000000040000000000', 'hex'),
+]);
 /** Length 24, type SETTINGS: the first frame of our server. */
 const SERVER_SETTINGS = Buffer.from('00001804', 'hex');
 
@@ -47,7 +50,14 @@ async function sClient(material: TlsMaterial | undefined, args: readonly string[
   const identity =
     material === undefined
       ? []
-      : ['-key', file('key', material.keyPem), '-cert', file('chain', material.chainPem), '-cert_chain', file('chain', material.chainPem)];
+      : [
+          '-key',
+          file('key', material.keyPem),
+          '-cert',
+          file('chain', material.chainPem),
+          '-cert_chain',
+          file('chain', material.chainPem),
+        ];
   const argv = ['openssl', 's_client', '-connect', `${mesh().pod('server').ip}:15008`, '-ign_eof'];
   const child = mesh()
     .pod('outside')
@@ -70,7 +80,10 @@ async function sClient(material: TlsMaterial | undefined, args: readonly string[
   return promise;
 }
 
-function peer(identity = identityOf('client'), overrides: Parameters<typeof meshMaterial>[2] = {}): Promise<TlsMaterial> {
+function peer(
+  identity = identityOf('client'),
+  overrides: Parameters<typeof meshMaterial>[2] = {},
+): Promise<TlsMaterial> {
   return meshMaterial(mesh(), identity, overrides);
 }
 
@@ -109,20 +122,31 @@ test('a server name in the handshake changes nothing', privileged, async () => {
   assert.equal(isServed, true, report);
 });
 
-test('the pod proves itself with a P-256 leaf that has its SPIFFE URI alone, and its issuer, not the root', privileged, async () => {
-  const { certificates, report } = await sClient(await peer(), ['-showcerts', '-tls1_3', '-alpn', 'h2']);
-  assert.equal(certificates.length, 2, report);
-  const [leaf, issuer] = certificates;
-  assert.ok(leaf !== undefined && issuer !== undefined);
-  assert.equal(leaf.subjectAltName, `URI:${identityOf('server')}`);
-  assert.equal(leaf.subject, undefined);
-  assert.equal(leaf.publicKey.asymmetricKeyDetails?.namedCurve, 'prime256v1');
-  assert.ok(leaf.verify(issuer.publicKey));
-  assert.equal(issuer.verify(issuer.publicKey), false, 'the root was sent');
-});
+test(
+  'the pod proves itself with a P-256 leaf that has its SPIFFE URI alone, and its issuer, not the root',
+  privileged,
+  async () => {
+    const { certificates, report } = await sClient(await peer(), ['-showcerts', '-tls1_3', '-alpn', 'h2']);
+    assert.equal(certificates.length, 2, report);
+    const [leaf, issuer] = certificates;
+    assert.ok(leaf !== undefined && issuer !== undefined);
+    assert.equal(leaf.subjectAltName, `URI:${identityOf('server')}`);
+    assert.equal(leaf.subject, undefined);
+    assert.equal(leaf.publicKey.asymmetricKeyDetails?.namedCurve, 'prime256v1');
+    assert.ok(leaf.verify(issuer.publicKey));
+    assert.equal(issuer.verify(issuer.publicKey), false, 'the root was sent');
+  },
+);
 
 for (const [claim, material, args, reason, error, alert] of [
-  ['no client certificate', async () => undefined, H2, 'CV-PEER-CERT', /did not present a certificate/, /certificate required/],
+  [
+    'no client certificate',
+    async () => undefined,
+    H2,
+    'CV-PEER-CERT',
+    /did not present a certificate/,
+    /certificate required/,
+  ],
   [
     'a certificate of another trust domain',
     () => peer('spiffe://elsewhere.local/ns/demo/sa/client'),
@@ -163,8 +187,22 @@ for (const [claim, material, args, reason, error, alert] of [
     /does not allow this use/,
     undefined,
   ],
-  ['TLS 1.2', () => peer(), ['-brief', '-tls1_2', '-alpn', 'h2'], 'CV-TLS-HANDSHAKE', /unsupported protocol/, /protocol version/],
-  ['another ALPN', () => peer(), ['-brief', '-tls1_3', '-alpn', 'http/1.1'], 'CV-TLS-HANDSHAKE', /no application protocol|ALPN/, /no application protocol/],
+  [
+    'TLS 1.2',
+    () => peer(),
+    ['-brief', '-tls1_2', '-alpn', 'h2'],
+    'CV-TLS-HANDSHAKE',
+    /unsupported protocol/,
+    /protocol version/,
+  ],
+  [
+    'another ALPN',
+    () => peer(),
+    ['-brief', '-tls1_3', '-alpn', 'http/1.1'],
+    'CV-TLS-HANDSHAKE',
+    /no application protocol|ALPN/,
+    /no application protocol/,
+  ],
   ['no ALPN', () => peer(), ['-brief', '-tls1_3'], 'CV-TLS-HANDSHAKE', /ALPN/, undefined],
 ] as const) {
   test(`${claim}: refused, and the log says why`, privileged, async () => {
