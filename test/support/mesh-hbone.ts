@@ -103,7 +103,7 @@ export interface HboneAnswer {
 }
 
 /** All that a stream says until it ends; sends `text` and ends its half first. */
-export async function exchange(stream: H2Stream, text: string): Promise<string> {
+async function exchange(stream: H2Stream, text: string): Promise<string> {
   const chunks: Uint8Array[] = [];
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   stream.open({
