@@ -102,21 +102,6 @@ export interface HboneAnswer {
   readonly stream: H2Stream;
 }
 
-/** All that a stream says until it ends; sends `text` and ends its half first. */
-async function exchange(stream: H2Stream, text: string): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  const { promise, resolve, reject } = Promise.withResolvers<string>();
-  stream.open({
-    onData: (chunk) => void chunks.push(Uint8Array.from(chunk)),
-    onEnd: () => resolve(Buffer.concat(chunks).toString()),
-    onDrain: () => {},
-    onClose: (error) => (error === undefined ? resolve(Buffer.concat(chunks).toString()) : reject(error)),
-  });
-  stream.write(Buffer.from(text));
-  stream.end();
-  return promise;
-}
-
 export interface SeenConnect {
   /** Who the tunnel came from, by certificate and by address. */
   readonly identity: string | undefined;
