@@ -63,7 +63,6 @@ for (const family of ['ipv4', 'ipv6']) {
       result.steps.map((step) => step.id),
       ['a', 'b', 'c', 'd', 'e', 'f'],
     );
-    assert(result.durationMs < 60_000, `${result.durationMs} ms`);
     assert(result.accessLog.length > 0 && result.counters.length > 0);
   });
 }

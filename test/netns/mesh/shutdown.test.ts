@@ -53,13 +53,15 @@ test(
   },
 );
 
-test('SIGTERM with nothing open ends the agent at once, with exit code 0', privileged, async () => {
-  await using mesh = await TestMesh.start({ nodes: { n1: ['client'] }, flags: ['--drain', '60s'] });
-  const startedMs = performance.now();
-  mesh.agent('n1').kill('SIGTERM');
-  assert.equal(await mesh.agent('n1').exited, 0);
-  assert.ok(performance.now() - startedMs < 20_000, 'it waited for its grace');
-});
+test(
+  'SIGTERM with nothing open ends the agent without waiting for its grace, with exit code 0',
+  privileged,
+  async () => {
+    await using mesh = await TestMesh.start({ nodes: { n1: ['client'] }, flags: ['--drain', '1h'] });
+    mesh.agent('n1').kill('SIGTERM');
+    assert.equal(await mesh.agent('n1').exited, 0);
+  },
+);
 
 test('the end of the grace cuts what is still open, says so, and ends the agent', privileged, async () => {
   await using scene = await stopping((mesh) => mesh.agent('n2').kill('SIGTERM'), '1s');

@@ -283,7 +283,9 @@ test('the issuing certificate is renewed at half of its life, and the old file s
   assert.notEqual(after, before);
   assert.equal((await leafOf(other))[1], after);
   assert.equal(factsOf(after).notAfterMs, clock.wallMs() + 10 * DAY_MS);
-  assert.deepEqual(await readdir(path), ['issuing-1', 'issuing-2', 'root']);
+  // The clock also woke the looks of both at their files: one of those may be about to give its own copy up.
+  const kept = (await readdir(path)).filter((name) => !name.includes('.new-'));
+  assert.deepEqual(kept, ['issuing-1', 'issuing-2', 'root']);
   assert.equal(await readFile(join(path, 'issuing-1/cert.pem'), 'utf8'), before);
 });
 

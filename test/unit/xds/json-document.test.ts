@@ -85,7 +85,7 @@ test('mistakes in JSON and in the same text as YAML are reported alike', () => {
   assert.deepEqual(parseMeshFile(text), parseMeshFile(`${text}\n# YAML\n`));
 });
 
-test('a mesh of 20,000 workloads as JSON is read quickly, and a mistake in the last one is found', () => {
+test('a mesh of 20,000 workloads as JSON is read, and a mistake in the last one is found', (t) => {
   const workloads = Array.from({ length: 20_000 }, (_, i) => ({
     uid: `lab//Pod/demo/p${i}`,
     name: `p${i}`,
@@ -96,18 +96,15 @@ test('a mesh of 20,000 workloads as JSON is read quickly, and a mistake in the l
   const good = JSON.stringify({ workloads, services: [] });
   const started = performance.now();
   assert.equal(parseMeshFile(good).kind, 'mesh');
-  const tookMs = performance.now() - started;
+  t.diagnostic(`${Math.round(performance.now() - started)} ms for ${good.length} bytes`);
   const result = parseMeshFile(good.replace('"10.0.78.31"', '"10.0.78.31x"'));
   assert(result.kind === 'refused');
   const [issue] = result.issues;
   assert.equal(issue?.column, good.indexOf('"10.0.78.31"') + 1);
-  assert(tookMs < 5_000, `${tookMs} ms`);
 });
 
-test('YAML over its limit is refused at once and told to be JSON', () => {
-  const started = performance.now();
+test('YAML over its limit is refused and told to be JSON', () => {
   const result = parseMeshFile(`workloads: []\n#${'x'.repeat(9 * 1024 * 1024)}`);
   assert(result.kind === 'refused');
   assert.match(result.issues[0]?.cure ?? '', /as JSON/);
-  assert(performance.now() - started < 2_000);
 });
