@@ -12,7 +12,7 @@ import { parseForwardedHost } from '../wire/forwarded.ts';
 import type { RequestHead } from '../wire/h2-head.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
 import { refusalOf } from './connections.ts';
-import { endpointsOf, type PodContext } from './pod-context.ts';
+import type { PodContext } from './pod-context.ts';
 
 type Accept = Extract<InboundVerdict, { kind: 'accept' }>;
 
@@ -50,7 +50,7 @@ export class HboneServer {
 
   /** Takes over one accepted socket. */
   async accept(socket: net.Socket): Promise<void> {
-    const ends = endpointsOf(socket);
+    const ends = this.#context.endsOf(socket);
     if (ends === undefined || this.#isStopping) {
       socket.destroy();
       return;

@@ -11,7 +11,7 @@ import type { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
 import { formatTraceParent, newTraceParent } from '../wire/traceparent.ts';
-import { endpointsOf, type PodContext } from './pod-context.ts';
+import type { PodContext } from './pod-context.ts';
 import type { ConnectRequest } from './tunnels.ts';
 
 export type TunnelPool = ClientPool<ConnectRequest, H2Stream>;
@@ -20,7 +20,7 @@ type Carried = Exclude<OutboundVerdict, { kind: 'refuse' }>;
 
 /** Carries or refuses one accepted socket. Nothing is read from it before the way is open. Rejects only by a defect. */
 export async function serveOutbound(context: PodContext, pool: TunnelPool, socket: net.Socket): Promise<void> {
-  const ends = endpointsOf(socket);
+  const ends = context.endsOf(socket);
   if (ends === undefined) {
     socket.destroy();
     return;

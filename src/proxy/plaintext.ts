@@ -3,11 +3,11 @@ import type net from 'node:net';
 import { toMeshError } from '../base/errors.ts';
 import { socketFd } from '../sys/tcp.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
-import { endpointsOf, type PodContext } from './pod-context.ts';
+import type { PodContext } from './pod-context.ts';
 
 /** Carries or refuses one accepted socket. Rejects only by a defect. */
 export async function servePlaintext(context: PodContext, socket: net.Socket): Promise<void> {
-  const ends = endpointsOf(socket);
+  const ends = context.endsOf(socket);
   if (ends === undefined) {
     socket.destroy();
     return;

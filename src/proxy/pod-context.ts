@@ -4,7 +4,7 @@ import { MeshError, toMeshError } from '../base/errors.ts';
 import { type HostPort, ipFamily } from '../base/ip.ts';
 import type { ConnectionLabels, InboundQuestion, InboundVerdict, Refusal } from '../model/verdict.ts';
 import type { Netns } from '../sys/sys.ts';
-import { type DialCodes, type Dialled, dialTcpSpoofed } from '../sys/tcp.ts';
+import { type DialCodes, type Dialled, dialTcpSpoofed, socketFd } from '../sys/tcp.ts';
 import type { ConnectionStart } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import { type Connection, Connections, refusalOf } from './connections.ts';
@@ -54,6 +54,15 @@ export class PodContext {
     const reporter = direction === 'outbound' ? 'source' : 'destination';
     telemetry.socketOpened(reporter);
     socket.once('close', () => telemetry.socketClosed(reporter));
+  }
+
+  /** Both ends of an accepted socket, canonical. A client that has reset it already has an address all the same. */
+  endsOf(socket: net.Socket): { readonly peer: HostPort; readonly local: HostPort } | undefined {
+    const fd = socketFd(socket);
+    const local = hostPort(socket.localAddress, socket.localPort);
+    const peer = hostPort(socket.remoteAddress, socket.remotePort);
+    const known = peer ?? (fd === undefined ? undefined : this.deps.sys.peerAddress(fd));
+    return local === undefined || known === undefined ? undefined : { peer: known, local };
   }
 
   /** To an application, or to whatever an application dialled: a socket for a relay. */
@@ -141,14 +150,6 @@ export class PodContext {
     if (error.fault === 'bug') this.deps.log.error?.('defect in a connection', { stack: String(error.stack) });
     return refusalOf(error);
   }
-}
-
-/** Both ends of an accepted socket, canonical; `undefined` when it is already gone. */
-export function endpointsOf(socket: net.Socket): { peer: HostPort; local: HostPort } | undefined {
-  const { remoteAddress, remotePort, localAddress, localPort } = socket;
-  const peer = hostPort(remoteAddress, remotePort);
-  const local = hostPort(localAddress, localPort);
-  return peer === undefined || local === undefined ? undefined : { peer, local };
 }
 
 function hostPort(address: string | undefined, port: number | undefined): HostPort | undefined {

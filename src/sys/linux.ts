@@ -6,7 +6,7 @@ import { libc } from './libc.ts';
 import { inNetns, openNetns, scratchNetns } from './netns.ts';
 import { addPolicyRoute, policyRouteState, removePolicyRoute } from './policy-routes.ts';
 import { closeTcp, tcpSockets } from './sock-diag.ts';
-import { listenTcp, originalDestination, socketTcp, socketUdp } from './sockets.ts';
+import { listenTcp, originalDestination, peerAddress, socketTcp, socketUdp } from './sockets.ts';
 import type { Netns, Sys } from './sys.ts';
 import { runTool } from './tool.ts';
 
@@ -20,6 +20,7 @@ export const linuxSys: Sys = {
   socketTcp,
   socketUdp,
   originalDestination,
+  peerAddress,
   close: (fd) => void libc.close(fd),
   runInNetns: (netns, argv, input) => runTool(netns, argv, input),
   policyRouteState,

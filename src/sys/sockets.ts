@@ -3,7 +3,14 @@ import { MeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort, ipFamily } from '../base/ip.ts';
 import { callError, libc } from './libc.ts';
 import { inNetns } from './netns.ts';
-import { AF_INET, AF_INET6, decodeSockaddr, encodeSockaddr, SOCKADDR_IN6_BYTES } from './sockaddr.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  decodeSockaddr,
+  encodeSockaddr,
+  SOCKADDR_IN_BYTES,
+  SOCKADDR_IN6_BYTES,
+} from './sockaddr.ts';
 import {
   IP_BIND_ADDRESS_NO_PORT,
   IP_FREEBIND,
@@ -14,6 +21,7 @@ import {
   IPV6_V6ONLY,
   SO_MARK,
   SO_ORIGINAL_DST,
+  SO_PEERNAME,
   SO_REUSEADDR,
   SO_REUSEPORT,
   setKeepalive,
@@ -71,6 +79,13 @@ export function socketUdp(netns: Netns | undefined, options: ListenOptions): num
 export function originalDestination(fd: number): HostPort | undefined {
   const found =
     tryGetBytes(fd, SO_ORIGINAL_DST, SOCKADDR_IN6_BYTES) ?? tryGetBytes(fd, IP6T_SO_ORIGINAL_DST, SOCKADDR_IN6_BYTES);
+  return found === undefined ? undefined : decodeSockaddr(found);
+}
+
+/** The other end of a TCP socket, also when a reset came already and getpeername(2) only says ENOTCONN. */
+export function peerAddress(fd: number): HostPort | undefined {
+  // The kernel takes no longer buffer than the address is.
+  const found = tryGetBytes(fd, SO_PEERNAME, SOCKADDR_IN6_BYTES) ?? tryGetBytes(fd, SO_PEERNAME, SOCKADDR_IN_BYTES);
   return found === undefined ? undefined : decodeSockaddr(found);
 }
 

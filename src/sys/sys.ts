@@ -89,6 +89,8 @@ export interface Sys {
   socketUdp(netns: Netns | undefined, options: ListenOptions): number;
   /** SO_ORIGINAL_DST, then IP6T_SO_ORIGINAL_DST, canonicalised; `undefined` when the socket was not redirected. */
   originalDestination(fd: number): HostPort | undefined;
+  /** The other end of a TCP socket, canonicalised, also after a reset. */
+  peerAddress(fd: number): HostPort | undefined;
   close(fd: number): void;
   /** Runs a tool inside `netns` (argv form, no shell), feeding `input`. Bounded in time and output. */
   runInNetns(netns: Netns | undefined, argv: readonly string[], input?: string): Promise<ToolResult>;

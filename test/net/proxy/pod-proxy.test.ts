@@ -189,6 +189,26 @@ test('a client that leaves while its destination is dialled leaves one line and 
   assert.equal(world.ends.length, 1);
 });
 
+for (const listener of ['plaintext', 'outbound', 'hbone'] as const) {
+  test(`${listener}: a client that reset before it was accepted has its line, with its address`, bounded, async () => {
+    await using world = new ProxyWorld();
+    world.target = await world.app((socket) => socket.resume());
+    const ports: (number | undefined)[] = [];
+    // Of so many at once some are reset before the listener has its turn.
+    const clients = Array.from({ length: 50 }, () => world.dial(listener));
+    for (const client of clients) {
+      client.once('connect', () => {
+        ports.push(client.localPort);
+        client.resetAndDestroy();
+      });
+    }
+    await Promise.all(clients.map((client) => once(client, 'close')));
+    await world.line(() => world.ends.length === ports.length);
+    const sources = world.ends.map(({ fields }) => fields['src.addr']);
+    assert.deepEqual(sources.toSorted(), ports.map((port) => `127.0.0.1:${port}`).toSorted());
+  });
+}
+
 test('raw bytes on 15008 are refused with a line and do no harm', bounded, async () => {
   await using world = new ProxyWorld();
   const socket = await world.connect('hbone');

@@ -108,10 +108,16 @@ export class ProxyWorld implements AsyncDisposable {
 
   /** A TCP connection to one of the three listeners. */
   async connect(listener: keyof typeof PORTS): Promise<net.Socket> {
+    const socket = this.dial(listener);
+    await once(socket, 'connect');
+    return socket;
+  }
+
+  /** As `connect`, not connected yet. */
+  dial(listener: keyof typeof PORTS): net.Socket {
     const port = this.#ports.get(PORTS[listener]) ?? 0;
     const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true }).on('error', () => {});
     this.#undo.defer(() => void socket.destroy());
-    await once(socket, 'connect');
     return socket;
   }
 
