@@ -204,8 +204,8 @@ for (const listener of ['plaintext', 'outbound', 'hbone'] as const) {
     }
     await Promise.all(clients.map((client) => once(client, 'close')));
     await world.line(() => world.ends.length === ports.length);
-    const sources = world.ends.map(({ fields }) => fields['src.addr']);
-    assert.deepEqual(sources.toSorted(), ports.map((port) => `127.0.0.1:${port}`).toSorted());
+    const sources = new Set(world.ends.map(({ fields }) => fields['src.addr']));
+    assert.deepEqual(sources, new Set(ports.map((port) => `127.0.0.1:${port}`)));
   });
 }
 
