@@ -1,5 +1,6 @@
 /** HBONE peers of a test mesh that are no agents: a client with any certificate, and a server such as a waypoint would be. */
 
+import type { TLSSocket } from 'node:tls';
 import { silentLogger } from '../../src/base/log.ts';
 import { CaDirectory } from '../../src/identity/ca-directory.ts';
 import { buildLeaf } from '../../src/identity/certificate-builder.ts';
@@ -67,8 +68,7 @@ export class HboneClient implements Disposable {
 
   /** `expected`: identities one of which the pod must prove. */
   static async open(mesh: TestMesh, from: string, to: HboneTarget): Promise<HboneClient> {
-    const socket = await mesh.dial(from, { ip: to.ip, port: 15_008 });
-    return new HboneClient(await connectTls(socket, to.material, to.expected, handshake));
+    return new HboneClient(await openTls(mesh, from, to));
   }
 
   /** Sends one CONNECT and resolves with status, headers and the stream, which is not read yet. */
@@ -111,12 +111,13 @@ export interface SeenConnect {
 
 /**
  * Port 15008 of a pod that is not captured, as a waypoint has it: answers each CONNECT with 200, says `waypoint`, and
- * doubles what it hears.
+ * doubles what it hears, unless `answer` does something else.
  */
 export async function serveWaypoint(
   mesh: TestMesh,
   pod: string,
   identity: string,
+  answer: (stream: H2Stream) => void = double,
 ): Promise<{ readonly seen: SeenConnect[] } & Disposable> {
   const seen: SeenConnect[] = [];
   const material = await meshMaterial(mesh, identity);
@@ -127,7 +128,7 @@ export async function serveWaypoint(
       ({ socket: secured, peerIdentity }) => {
         const onStream = (stream: H2Stream, request: RequestHead): void => {
           seen.push({ identity: peerIdentity, peerIp, request });
-          double(stream);
+          answer(stream);
         };
         void new H2Session({
           socket: secured,
@@ -154,10 +155,15 @@ function double(stream: H2Stream): void {
   });
 }
 
+/** A handshaken connection to port 15008 of a captured pod on which nobody speaks HTTP/2 yet. */
+export async function openTls(mesh: TestMesh, from: string, to: HboneTarget): Promise<TLSSocket> {
+  const socket = await mesh.dial(from, { ip: to.ip, port: 15_008 });
+  return await connectTls(socket, to.material, to.expected, handshake);
+}
+
 /** Serial number of the certificate that port 15008 of a captured pod presents now. */
 export async function serverSerial(mesh: TestMesh, from: string, to: HboneTarget): Promise<string> {
-  const socket = await mesh.dial(from, { ip: to.ip, port: 15_008 });
-  const secured = await connectTls(socket, to.material, to.expected, handshake);
+  const secured = await openTls(mesh, from, to);
   const serial = secured.getPeerX509Certificate()?.serialNumber ?? '';
   secured.destroy();
   return serial;
