@@ -1,5 +1,6 @@
 /** The data plane of one pod: three listeners in its netns, its tunnels in and out, and their orderly end. */
 import type net from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Clock, withDeadline } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import { listenOn } from '../sys/tcp.ts';
@@ -23,6 +24,7 @@ export class PodProxy {
   readonly #hbone: HboneServer;
   readonly #servers: net.Server[] = [];
   #sweeps: Disposable[] = [];
+  #accepted = 0;
   #stopping: Promise<void> | undefined;
 
   private constructor(context: PodContext) {
@@ -76,6 +78,7 @@ export class PodProxy {
   async #stop(graceMs: number): Promise<void> {
     const { connections } = this.#context;
     for (const sweep of this.#sweeps) sweep[Symbol.dispose]();
+    if (graceMs > 0) await this.#acceptQueued();
     for (const server of this.#servers) server.close();
     this.#hbone.goaway();
     if (graceMs > 0) await this.#emptyWithin(graceMs);
@@ -85,6 +88,16 @@ export class PodProxy {
     this.#hbone.close(error);
     // Sockets close in a later turn, and each connection writes its log line then: the process must not end before.
     await this.#emptyWithin(CLOSE_WITHIN_MS);
+  }
+
+  /** Clients in the queues of the kernel believe that they are connected; closing the listeners would reset them. */
+  async #acceptQueued(): Promise<void> {
+    // A turn accepts at least one of each queue; the first may begin after sockets were looked at.
+    for (let turns = 0, seen = -1; seen !== this.#accepted && turns < 2 * BACKLOG; turns += 2) {
+      seen = this.#accepted;
+      await nextTurn();
+      await nextTurn();
+    }
   }
 
   async #emptyWithin(timeoutMs: number): Promise<void> {
@@ -123,6 +136,7 @@ export class PodProxy {
     });
     const server = listenOn(fd, {
       onConnection: (socket) => {
+        this.#accepted += 1;
         this.#context.hold(socket, direction);
         serve(socket).catch((error: unknown) => {
           this.#context.refusalFor(error);

@@ -5,12 +5,18 @@ import net from 'node:net';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
+import { readToEnd } from '../../support/tcp.ts';
 import { policy } from '../../unit/model/sample-mesh.ts';
 import { Reader } from '../tunnel/h2-peers.ts';
 import { handshake, OPEN_MESH, ProxyWorld, SERVER } from './proxy-world.ts';
 
 const bounded = { timeout: 20_000 };
 const CLOSED_MESH: MeshState = { ...OPEN_MESH, policies: [policy('nobody', { rules: [] })] };
+
+/** A dial to an address of this machine is done in the next tick; nobody has looked at sockets until then. */
+function nextTick(): Promise<void> {
+  return new Promise((resolve) => process.nextTick(() => process.nextTick(resolve)));
+}
 
 /** Resolves when the other end closed the connection, in whatever way. */
 async function ended(socket: net.Socket): Promise<void> {
@@ -53,6 +59,20 @@ test('a handshake that made room for a newer one is refused for that, and says s
   const { fields } = await world.line(({ message }) => message === 'connection failed');
   assert.equal(fields['reason'], 'CV-LIMIT');
   assert.match(String(fields['error']), /1 handshakes in progress/);
+});
+
+test('a graceful stop serves clients that the kernel has connected already', bounded, async () => {
+  await using world = new ProxyWorld();
+  world.target = await world.app();
+  const clients = Array.from({ length: 20 }, () => world.dial('plaintext'));
+  await nextTick();
+
+  const stopped = world.stop('graceful');
+
+  for (const client of clients) client.end('hello');
+  const answers = await Promise.all(clients.map((client) => readToEnd(client).catch(() => 'reset')));
+  assert.deepEqual(new Set(answers), new Set(['hello']));
+  await stopped;
 });
 
 test(
