@@ -1,10 +1,10 @@
 /** Open connections of one pod: each ends exactly once, whoever ends it, with one record closed. */
 import { setImmediate } from 'node:timers';
-import { type ErrorFields, MeshError } from '../base/errors.ts';
-import type { Refusal } from '../model/verdict.ts';
+import { MeshError } from '../base/errors.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import { type IdleSweep, Relay } from '../tunnel/relay.ts';
+import { refusalOf } from './operator-text.ts';
 
 export interface ConnectionParts {
   readonly id: string;
@@ -148,26 +148,6 @@ export class Connections {
     this.#idle?.resolve();
     this.#idle = undefined;
   }
-}
-
-/** What log and metrics say of `error`: its code, and the operator text of facts/operations.md §3.5. */
-export function refusalOf(error: MeshError): Refusal {
-  return { code: error.code, text: operatorText(error) };
-}
-
-function operatorText({ code, message, fields }: MeshError): string {
-  if (code === 'CV-TUNNEL-TIMEOUT') {
-    return 'connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: deadline has elapsed';
-  }
-  if (code === 'CV-APP-TIMEOUT') return `connection failed: deadline has elapsed${at(fields)}`;
-  if (code === 'CV-APP-REFUSED' || code === 'CV-TUNNEL-REFUSED') {
-    return `connection failed: ${String(fields['errno'] ?? message)}${at(fields)}`;
-  }
-  return message;
-}
-
-function at(fields: ErrorFields): string {
-  return fields['address'] === undefined ? '' : ` (${String(fields['address'])})`;
 }
 
 function idleError(kind: IdleSweep, idleMs: number): MeshError {

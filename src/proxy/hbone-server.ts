@@ -11,7 +11,7 @@ import { SocketStream } from '../tunnel/socket-stream.ts';
 import { parseForwardedHost } from '../wire/forwarded.ts';
 import type { RequestHead } from '../wire/h2-head.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
-import { refusalOf } from './connections.ts';
+import { refusalOf } from './operator-text.ts';
 import type { PodContext } from './pod-context.ts';
 
 type Accept = Extract<InboundVerdict, { kind: 'accept' }>;

@@ -7,7 +7,8 @@ import type { Netns } from '../sys/sys.ts';
 import { type DialCodes, type Dialled, dialTcpSpoofed, socketFd } from '../sys/tcp.ts';
 import type { ConnectionStart } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
-import { type Connection, Connections, refusalOf } from './connections.ts';
+import { type Connection, Connections } from './connections.ts';
+import { refusalOf } from './operator-text.ts';
 import type { ProxyDeps, ProxySettings } from './settings.ts';
 
 export interface ProxyPod {

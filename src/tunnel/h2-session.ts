@@ -166,6 +166,7 @@ export class H2Session {
     this.#settingsTimer = this.#clock.after(limits.settingsTimeoutMs, () => {
       const error = new MeshError('CV-TUNNEL-HTTP2', 'HTTP/2: no SETTINGS of the peer in time', {
         h2Code: H2.settingsTimeout,
+        isHandshake: true,
       });
       this.#close(error, H2.settingsTimeout);
     });
@@ -283,8 +284,10 @@ export class H2Session {
   /** The socket went away under us. In order only between streams, after the peer had spoken. */
   #lost(message: string): void {
     const isInOrder = this.#hasPeerSettings && this.activeStreams === 0;
-    const code = this.#hasPeerSettings ? 'CV-TUNNEL-CLOSED' : 'CV-TUNNEL-HTTP2';
-    this.#close(isInOrder ? undefined : new MeshError(code, message), H2.noError);
+    const error = this.#hasPeerSettings
+      ? new MeshError('CV-TUNNEL-CLOSED', message)
+      : new MeshError('CV-TUNNEL-HTTP2', message, { isHandshake: true });
+    this.#close(isInOrder ? undefined : error, H2.noError);
   }
 
   #socketClosed(): void {
