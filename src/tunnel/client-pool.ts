@@ -30,7 +30,7 @@ export interface PoolLimits {
   readonly maxStreams: number;
   /** A tunnel without streams for this long is closed. */
   readonly idleReleaseMs: number;
-  /** Tunnels of one pod; more is refused with `CV-LIMIT`. */
+  /** Tunnels of one pod; for more an idle one is closed, or the request refused with `CV-LIMIT`. */
   readonly maxTunnels: number;
 }
 
@@ -112,7 +112,7 @@ export class ClientPool<Request, Stream> {
   }
 
   async #dialOnce(group: Group<Request, Stream>, key: TunnelKey): Promise<void> {
-    if (this.#tunnels.size + this.#dialing >= this.#limits.maxTunnels) {
+    if (this.#tunnels.size + this.#dialing >= this.#limits.maxTunnels && !this.#releaseLongestIdle()) {
       throw new MeshError('CV-LIMIT', `this pod already holds ${this.#limits.maxTunnels} tunnels`);
     }
     this.#dialing++;
@@ -162,6 +162,17 @@ export class ClientPool<Request, Stream> {
       this.#releaseIdle();
       if (this.#tunnels.size > 0) this.#startSweep();
     });
+  }
+
+  /** A client of very many servers, such as a scraper, pays with a handshake and not with an error. */
+  #releaseLongestIdle(): boolean {
+    let longest: { tunnel: Tunnel<Request, Stream>; lastBusyMs: number } | undefined;
+    for (const [tunnel, { lastBusyMs }] of this.#tunnels) {
+      if (tunnel.activeStreams > 0 || lastBusyMs >= (longest?.lastBusyMs ?? Number.POSITIVE_INFINITY)) continue;
+      longest = { tunnel, lastBusyMs };
+    }
+    longest?.tunnel.destroy();
+    return longest !== undefined;
   }
 
   #releaseIdle(): void {

@@ -165,6 +165,23 @@ test('the number of tunnels of one pod is bounded', async () => {
   );
 });
 
+test('at the bound the tunnel that was idle for longest makes room', async () => {
+  const { pool, peers, clock } = world({ maxTunnels: 2 });
+  const to = (port: number): TunnelKey => ({ ...key, address: { ip: '10.0.0.2', port } });
+  (await pool.request(to(1), 'x')).end();
+  clock.advance(1);
+  (await pool.request(to(2), 'x')).end();
+  clock.advance(1);
+  (await pool.request(to(1), 'x')).end();
+
+  await pool.request(to(3), 'x');
+
+  assert.deepEqual(
+    peers.map(({ isDestroyed }) => isDestroyed),
+    [false, true, false],
+  );
+});
+
 test('a peer that refuses each new tunnel is given up on after three dials', async () => {
   const { pool, peers } = world({ bornUsable: false });
   await assert.rejects(pool.request(key, 'x'), { code: 'CV-TUNNEL-CLOSED' });
