@@ -140,8 +140,9 @@ test('at most eight requests run at once, and waiting handshakes overtake prefet
 
   while (lab.requests.length < 21) await once(lab.events, 'request');
   assert.equal(lab.mostRunning, 8);
-  // Eight slots came free together; keys are made in threads, so the order among the eight is open.
-  const next = lab.requests.slice(8, 16);
+  // Eight slots came free together and keys are made in threads, so the exact order is open; without overtaking both
+  // would be the last two.
+  const next = lab.requests.slice(8, 19);
   assert(next.includes(id('urgent')) && next.includes(id('warm-19')), next.join());
 });
 
