@@ -109,14 +109,20 @@ export async function idleMemory(bench: Bench): Promise<void> {
   const { options, running, pods, directory } = bench;
   if (!hasProxies(bench)) return;
   await sleep(options.settleSeconds * 1000);
-  const before = memory(running.processIds).rssBytes;
+  const rssOfEach = (): number[] => running.processIds.map((id) => memory([id]).rssBytes);
+  const before = rssOfEach();
   const load = { place: pods.client, target: running.targets.http, connections: options.idleConnections };
   const held = await holdIdle(bench.cleanup, { ...load, logPath: `${directory}/idle.log` });
   await sleep(options.settleSeconds * 1000);
-  const growth = memory(running.processIds).rssBytes - before;
+  const growth = rssOfEach().map((bytes, at) => (bytes - (before[at] ?? 0)) / options.idleConnections / 1024);
   await held.release();
-  bench.samples.add('idleKib', growth / options.idleConnections / 1024);
-  bench.samples.add('rssIdleMib', before / MIB);
+  bench.samples.add('idleKib', sum(growth));
+  bench.samples.add('idleLargerKib', Math.max(...growth));
+  bench.samples.add('rssIdleMib', sum(before) / MIB);
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }
 
 export function memoryAfterLoad(bench: Bench): void {
