@@ -18,11 +18,14 @@ export class Cleanup {
     }
   }
 
-  /** 128 + signal number, as a shell reports it. */
+  /**
+   * 128 + signal number, as a shell reports it. `on`, not `once`: Ctrl-C reaches the whole process group and npm passes it
+   * on as well, and the second signal must not end us in the middle of the clean-up.
+   */
   onSignals(): void {
-    process.once('SIGINT', () => this.#exit(130));
-    process.once('SIGTERM', () => this.#exit(143));
-    process.once('SIGHUP', () => this.#exit(129));
+    process.on('SIGINT', () => this.#exit(130));
+    process.on('SIGTERM', () => this.#exit(143));
+    process.on('SIGHUP', () => this.#exit(129));
   }
 
   #exit(code: number): void {

@@ -42,10 +42,11 @@ async function setCongestionControl(place: Place): Promise<void> {
 }
 
 async function addNamespace(cleanup: Cleanup, place: Place): Promise<void> {
-  await run(['ip', 'netns', 'add', place.netns]);
+  // Before it exists: an interrupt may come while it is being made.
   cleanup.add(() => {
     spawnSync('ip', ['netns', 'del', place.netns]);
   });
+  await run(['ip', 'netns', 'add', place.netns]);
   await run(['ip', '-n', place.netns, 'link', 'set', 'lo', 'up']);
   for (const sysctl of SYSCTLS) await run(['sysctl', '-qw', sysctl], place);
   await setCongestionControl(place);
