@@ -1,4 +1,4 @@
-// Sets everything up, then runs the pinned Node 26: `node scripts/run.mjs [--for=demo|test|tools] <node arguments>`.
+// Sets everything up, then runs the pinned Node 26: `node scripts/run.mjs [--for=demo|test|tools|generate] <node arguments>`.
 // Plain JavaScript without dependencies: it is the one file that runs on the machine's own Node (20 or newer).
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
@@ -20,7 +20,7 @@ async function setUp(purpose) {
   await withSetupLock(root, async () => {
     await ensurePackages(root);
     await ensureTools(root, purpose);
-    if (purpose === 'tools') await ensureLintTools(root);
+    if (purpose === 'tools' || purpose === 'generate') await ensureLintTools(root);
   });
 }
 

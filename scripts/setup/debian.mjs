@@ -1,5 +1,5 @@
 // Debian packages a purpose needs. Root: installs those missing. Otherwise: prints the exact line to run, and why.
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
 import path from 'node:path';
 import { ensureCurl, hasNewCurl } from './curl.mjs';
 import { pinnedNode } from './packages.mjs';
@@ -12,13 +12,30 @@ const TOOLS = {
   iproute2: { command: 'ip', why: 'network namespaces and policy routes' },
   openssl: { command: 'openssl', why: 'TLS tests with a peer not written here' },
   'python3-h2': { python: 'h2', why: 'HTTP/2 tests with a peer not written here' },
+  'python3-grpcio': { python: 'grpc', why: 'xDS and CA tests with servers not written here' },
+  'python3-protobuf': { python: 'google.protobuf', why: 'xDS and CA tests with servers not written here' },
+  'bind9-dnsutils': { command: 'dig', why: 'DNS tests with a client not written here' },
+  'protobuf-compiler': { command: 'protoc', why: 'reading the .proto files' },
+  'libprotobuf-dev': { file: '/usr/include/google/protobuf/any.proto', why: 'reading the .proto files' },
 };
 
 const NEEDS = {
   start: ['libatomic1'],
   tools: ['libatomic1'],
   demo: ['libatomic1', 'nftables', 'iproute2'],
-  test: ['libatomic1', 'nftables', 'iproute2', 'openssl', 'python3-h2'],
+  generate: ['libatomic1', 'protobuf-compiler', 'libprotobuf-dev'],
+  test: [
+    'libatomic1',
+    'nftables',
+    'iproute2',
+    'openssl',
+    'python3-h2',
+    'python3-grpcio',
+    'python3-protobuf',
+    'bind9-dnsutils',
+    'protobuf-compiler',
+    'libprotobuf-dev',
+  ],
 };
 
 /** The Python that Debian packages install into; another `python3` may come first on the path. */
@@ -39,6 +56,7 @@ function hasCommand(command) {
 async function isPresent(root, tool) {
   if (tool.runs !== undefined) return (await run(tool.runs(root), ['--version'])).code === 0;
   if (tool.command !== undefined) return hasCommand(tool.command);
+  if (tool.file !== undefined) return existsSync(tool.file);
   return (await run(DEBIAN_PYTHON, ['-c', `import ${tool.python}`])).code === 0;
 }
 
