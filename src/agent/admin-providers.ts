@@ -26,7 +26,7 @@ function dump(parts: AgentParts, deps: AgentDeps): object {
     ...mesh,
     certificates: parts.certificates.snapshot(),
     config: configSection(parts.config),
-    staticConfig: staticConfig(parts.config.meshFile, mesh),
+    staticConfig: staticConfig(parts.config.localMesh, mesh),
     version: {
       version: deps.version,
       gitRevision: 'unknown',

@@ -85,7 +85,7 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
   for (const task of ['state manager', 'proxy', 'workload proxy manager'] as const) readiness.begin(task);
   const metrics = new AgentMetrics({ buildTag: deps.version, hasProcessMetrics: true });
   const records = new ConnectionRecords({ metrics, accessLog: logs.scope('access'), clock });
-  const ca = undo.use(await EmbeddedCa.open(config.caDir, { clock, log: logs.scope('identity') }));
+  const ca = undo.use(await EmbeddedCa.open(config.certificateSource.dir, { clock, log: logs.scope('identity') }));
   const certificates = undo.use(makeCertificates(config, deps, ca, metrics));
   const authority = new VerdictAuthority(authoritySettings(config), {
     clock,
@@ -96,7 +96,7 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
   metrics.own.watchCertificates(() => certificates.expiries());
   undo.use(certificates.subscribe((identity) => authority.certificateChanged(identity)));
   const mesh = undo.use(
-    new MeshFile(config.meshFile, {
+    new MeshFile(config.localMesh, {
       clock,
       log: logs.scope('state'),
       onMesh: (state) => {
@@ -145,7 +145,7 @@ function makePods(
     clock,
     log,
     journal: new CaptureJournal(join(config.runDir, 'captured.json'), { sys, clock, log }),
-    source: staticSource({ path: config.podsPath, clock }),
+    source: staticSource({ path: config.podSource.path, clock }),
     redirection: createRedirection(sys),
     settings: { ipv6: config.isIpv6Enabled, verifyMs: config.verifyPeriodMs },
     startProxy: async (pod, netns) => startPod(pod, netns, parts),

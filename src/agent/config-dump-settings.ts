@@ -5,6 +5,9 @@ export interface DumpedSettings {
   readonly nodeName: string;
   readonly network: string;
   readonly clusterId: string;
+  readonly clusterDomain: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly proxyArgs: string;
   readonly adminPort: number;
   readonly statsPort: number;
   readonly readinessPort: number;
@@ -37,13 +40,13 @@ export function configSection(settings: DumpedSettings): object {
     network: settings.network,
     localNode: settings.nodeName,
     clusterId: settings.clusterId,
-    clusterDomain: 'cluster.local',
+    clusterDomain: settings.clusterDomain,
     proxy: true,
     dnsProxy: false,
     proxyMode: 'Shared',
     proxyWorkloadInformation: null,
-    proxyMetadata: {},
-    proxyArgs: 'agent',
+    proxyMetadata: settings.metadata,
+    proxyArgs: settings.proxyArgs,
     numWorkerThreads: 1,
     inpodUds: '',
     preferedServiceNamespace: null,

@@ -1,17 +1,14 @@
-/** Reads settings from flags and environment, flags first, and collects every mistake instead of stopping at one. */
+/** Reads settings from flags, environment and ProxyConfig, in this order, and collects every mistake instead of stopping at one. */
+import { type ProxyConfig, type ProxyConfigKey, readProxyConfig } from './proxy-config.ts';
+import type { ConfigIssue, Environment, Start } from './settings-input.ts';
 
-export type Environment = Readonly<Record<string, string | undefined>>;
-
-export interface ConfigIssue {
-  /** The flag or variable as the operator wrote it. */
-  readonly setting: string;
-  readonly problem: string;
-}
-
-/** Where one setting may come from. A flag wins over a variable. */
+/** Where one setting may come from; the first that is set wins, in the order of these fields. */
 export interface Source {
-  readonly env?: string;
   readonly flag?: string;
+  /** Without its prefix: `ISTIO_META_` variables and `proxyMetadata` of ProxyConfig. */
+  readonly meta?: string;
+  readonly env?: string;
+  readonly config?: ProxyConfigKey;
 }
 
 /** Node fires a timer that is set for longer at once. */
@@ -35,14 +32,42 @@ const UNIT_MS: Readonly<Record<string, number>> = {
 };
 
 export class SettingsReader {
-  readonly issues: ConfigIssue[] = [];
+  readonly issues: ConfigIssue[];
+  readonly start: Start;
   readonly #env: Environment;
   readonly #flags: Environment;
+  readonly #proxyConfig: ProxyConfig;
 
   /** `flags` by name without dashes, values as typed. */
-  constructor(env: Environment, flags: Environment) {
+  constructor(env: Environment, flags: Environment, start: Start) {
     this.#env = env;
     this.#flags = flags;
+    this.start = start;
+    this.#proxyConfig = readProxyConfig(env, start.readText);
+    this.issues = [...this.#proxyConfig.issues];
+  }
+
+  /** Everything said about this proxy for the control plane: `proxyMetadata` and `ISTIO_META_*`, without that prefix. */
+  get metadata(): Readonly<Record<string, string>> {
+    return this.#proxyConfig.metadata;
+  }
+
+  /** Variables whose name begins with `prefix`, the rest of the name → value. */
+  withPrefix(prefix: string): Readonly<Record<string, string>> {
+    const entries = Object.entries(this.#env).flatMap(([name, value]) =>
+      name.startsWith(prefix) && value !== undefined ? [[name.slice(prefix.length), value] as const] : [],
+    );
+    return Object.fromEntries(entries);
+  }
+
+  /** Set by anybody, even to nothing. */
+  isSet(source: Source): boolean {
+    return this.#find(source) !== undefined;
+  }
+
+  /** Adds a mistake that involves more than the form of one value. */
+  refuse(source: Source, problem: string): void {
+    this.issues.push({ setting: this.#find(source)?.name ?? nameOf(source), problem });
   }
 
   text(source: Source, fallback: string): string {
@@ -54,9 +79,10 @@ export class SettingsReader {
     return text === '' ? undefined : text;
   }
 
-  required(source: Source): string {
+  /** `cure`: what to set it to. */
+  required(source: Source, cure: string): string {
     const text = this.optional(source);
-    if (text === undefined) this.issues.push({ setting: nameOf(source), problem: 'is required' });
+    if (text === undefined) this.issues.push({ setting: nameOf(source), problem: `is required: ${cure}` });
     return text ?? '';
   }
 
@@ -96,12 +122,32 @@ export class SettingsReader {
     return value ?? fallback;
   }
 
-  #find({ env, flag }: Source): { name: string; text: string } | undefined {
-    const flagText = flag === undefined ? undefined : this.#flags[flag];
-    if (flagText !== undefined) return { name: `--${flag}`, text: flagText };
-    const envText = env === undefined ? undefined : this.#env[env];
-    return envText === undefined ? undefined : { name: env ?? '', text: envText };
+  #find({ flag, meta, env, config }: Source): { name: string; text: string } | undefined {
+    const { metadata, values } = this.#proxyConfig;
+    return (
+      found(flag, this.#flags, (name) => `--${name}`) ??
+      found(meta, metadata, metaName) ??
+      found(env, this.#env, (name) => name) ??
+      found(config, values, configName)
+    );
   }
+}
+
+function found<Key extends string>(
+  key: Key | undefined,
+  texts: Readonly<Partial<Record<Key, string>>>,
+  nameOfKey: (key: Key) => string,
+): { name: string; text: string } | undefined {
+  const text = key === undefined ? undefined : texts[key];
+  return key === undefined || text === undefined ? undefined : { name: nameOfKey(key), text };
+}
+
+function metaName(key: string): string {
+  return `ISTIO_META_${key}`;
+}
+
+function configName(key: string): string {
+  return `ProxyConfig ${key}`;
 }
 
 /** Milliseconds of `1m30s`, `250ms` or `30`; `undefined` when malformed. */
@@ -115,6 +161,13 @@ export function parseDurationMs(text: string): number | undefined {
   return totalMs;
 }
 
-function nameOf({ env, flag }: Source): string {
-  return [flag === undefined ? undefined : `--${flag}`, env].filter((name) => name !== undefined).join(' or ');
+/** Every way to make the setting. */
+function nameOf({ flag, meta, env, config }: Source): string {
+  const names = [
+    flag === undefined ? undefined : `--${flag}`,
+    meta === undefined ? undefined : metaName(meta),
+    env,
+    config === undefined ? undefined : configName(config),
+  ];
+  return names.filter((name) => name !== undefined).join(' or ');
 }

@@ -3,14 +3,17 @@ import { readFileSync, statSync } from 'node:fs';
 import { dumpMesh, type MeshDump } from '../model/dump.ts';
 import { MeshIndex } from '../model/mesh-index.ts';
 import { parseMeshFile } from '../xds/local-file.ts';
+import type { LocalMesh } from '../xds/mesh-file.ts';
 
 /** YAML costs about 5 s per MiB, on the thread that moves everybody's bytes: larger files are shown as loaded. */
 const MAX_REREAD_BYTES = 64 * 1024;
 
 type StaticConfig = Pick<MeshDump, 'workloads' | 'services' | 'policies'>;
 
-/** Empty when the file cannot be read or is refused. */
-export function staticConfig(path: string, inForce: StaticConfig): Partial<StaticConfig> {
+/** Empty when the file cannot be read or is refused. What came as text cannot have changed. */
+export function staticConfig(source: LocalMesh, inForce: StaticConfig): Partial<StaticConfig> {
+  if (source.kind === 'inline') return only(inForce);
+  const { path } = source;
   try {
     if (statSync(path).size > MAX_REREAD_BYTES) return only(inForce);
     const parsed = parseMeshFile(readFileSync(path, 'utf8'));

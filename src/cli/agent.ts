@@ -3,8 +3,10 @@ import { setFlagsFromString } from 'node:v8';
 import { Command } from 'commander';
 import { type Agent, startAgent } from '../agent/agent.ts';
 import { type AgentConfig, resolveConfig } from '../agent/config.ts';
+import type { Environment, Start } from '../agent/settings-input.ts';
 import { MeshError, messageOf } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
+import { readBounded } from '../sys/files.ts';
 import { linuxSys } from '../sys/linux.ts';
 import { selfCheck } from '../sys/self-check.ts';
 import { systemClock } from '../sys/system-clock.ts';
@@ -16,6 +18,8 @@ import { VERSION } from './version.ts';
 /** `EX_CONFIG` of sysexits.h: restarting will not help. */
 const EXIT_CONFIG = 78;
 const STDOUT_FD = 1;
+/** Istio's mesh configuration, certificates and tokens that settings name. */
+const MAX_SETTINGS_BYTES = 1024 * 1024;
 
 const EXAMPLES = `
 Examples:
@@ -50,7 +54,10 @@ export function agentCommand(): Command {
     .option('--log-format <format>', 'text or json (LOG_FORMAT)')
     .option('--check', 'say what this machine lacks, and exit')
     .addHelpText('after', EXAMPLES)
-    .action(run);
+    .action(async (options: Options) => {
+      if (options['check'] === true) await check();
+      else await runAgent(flagsOf(options), { defaults: 'culvert', args: ['agent'] });
+    });
 }
 
 type Options = Readonly<Record<string, string | boolean | undefined>>;
@@ -61,16 +68,27 @@ type Options = Readonly<Record<string, string | boolean | undefined>>;
  */
 const V8_FLAGS = '--external-memory-accounted-in-global-limit';
 
-async function run(options: Options): Promise<void> {
-  if (options['check'] === true) return await check();
-  const result = resolveConfig(process.env, flagsOf(options));
-  if (!result.ok) {
-    for (const { setting, problem } of result.issues) process.stderr.write(`culvert agent: ${setting} ${problem}\n`);
-    process.stderr.write('culvert agent: see culvert agent --help\n');
-    process.exitCode = EXIT_CONFIG;
+/** Runs one agent until it is told to stop; says what is wrong and sets the exit code when it cannot start. */
+export async function runAgent(flags: Environment, start: Omit<Start, 'readText'>): Promise<void> {
+  const result = resolveConfig(process.env, flags, { ...start, readText: readSettingsFile });
+  if (result.ok) {
+    await serve(result.config);
     return;
   }
-  await serve(result.config);
+  for (const { setting, problem } of result.issues) process.stderr.write(`culvert agent: ${setting} ${problem}\n`);
+  process.stderr.write('culvert agent: see culvert agent --help, and the tables of settings in README.md\n');
+  process.exitCode = EXIT_CONFIG;
+}
+
+function readSettingsFile(path: string): string | undefined {
+  try {
+    return readBounded(path, MAX_SETTINGS_BYTES).toString();
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR')) {
+      return undefined;
+    }
+    throw error;
+  }
 }
 
 async function serve(config: AgentConfig): Promise<void> {

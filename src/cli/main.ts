@@ -10,7 +10,8 @@ const exitCode = await run(process.argv.slice(2), {
   roles: async () => {
     const { agentCommand } = await import('./agent.ts');
     const { demoCommand } = await import('./demo.ts');
-    return [agentCommand(), demoCommand()];
+    const { proxyCommand } = await import('./proxy.ts');
+    return [agentCommand(), proxyCommand(), demoCommand()];
   },
 });
 // A command may have set its own.

@@ -11,7 +11,13 @@ const MAX_FILE_BYTES = 64 * 1024 * 1024;
 /** Mistakes named in the log line; all of the first hundred are in `state`. */
 const LOGGED_ISSUES = 5;
 
+/** `inline`: the text itself, from a setting called `name`. It never changes. */
+export type LocalMesh =
+  | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'inline'; readonly name: string; readonly text: string };
+
 export interface MeshFileState {
+  /** The file, or the setting that holds the text. */
   readonly path: string;
   /** Wall time of the last good version, milliseconds since the epoch; absent before the first. */
   readonly lastLoadedMs?: number;
@@ -30,16 +36,18 @@ export interface MeshFileDeps {
 }
 
 export class MeshFile implements Disposable {
+  readonly #source: LocalMesh;
   readonly #path: string;
   readonly #deps: MeshFileDeps;
   #mesh: MeshState = EMPTY_MESH;
   #state: MeshFileState;
   #watch: Disposable | undefined;
 
-  constructor(path: string, deps: MeshFileDeps) {
-    this.#path = path;
+  constructor(source: LocalMesh, deps: MeshFileDeps) {
+    this.#source = source;
+    this.#path = source.kind === 'file' ? source.path : source.name;
     this.#deps = deps;
-    this.#state = { path, issues: [] };
+    this.#state = { path: this.#path, issues: [] };
   }
 
   /** The last good version; empty before the first. */
@@ -54,7 +62,9 @@ export class MeshFile implements Disposable {
   /** Loads once and keeps watching until disposed. Throws `CV-MESH-FILE` when there is no good version to start with. */
   start(): void {
     // Watched first: a version written while the first one is read must not be missed.
-    this.#watch = watchPath(this.#path, { clock: this.#deps.clock, onChange: () => this.reload() });
+    if (this.#source.kind === 'file') {
+      this.#watch = watchPath(this.#path, { clock: this.#deps.clock, onChange: () => this.reload() });
+    }
     const error = this.#load();
     if (error === undefined) return;
     this[Symbol.dispose]();
@@ -76,7 +86,7 @@ export class MeshFile implements Disposable {
   #load(): string | undefined {
     let text: string;
     try {
-      text = new TextDecoder('utf-8', { fatal: true }).decode(readBounded(this.#path, MAX_FILE_BYTES));
+      text = this.#read();
     } catch (error) {
       return this.#refused(`${this.#path}: ${messageOf(error)}`, []);
     }
@@ -84,6 +94,11 @@ export class MeshFile implements Disposable {
     if (result.kind === 'refused') return this.#refused(refusalText(this.#path, result), result.issues);
     this.#accepted(result.state, result.warnings);
     return undefined;
+  }
+
+  #read(): string {
+    if (this.#source.kind === 'inline') return this.#source.text;
+    return new TextDecoder('utf-8', { fatal: true }).decode(readBounded(this.#source.path, MAX_FILE_BYTES));
   }
 
   #accepted(mesh: MeshState, warnings: readonly MeshFileIssue[]): void {

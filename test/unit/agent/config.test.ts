@@ -80,3 +80,15 @@ for (const [text, wantMs] of [
 ] as const) {
   test(`the duration "${text}" is ${wantMs ?? 'refused'}`, () => assert.equal(parseDurationMs(text), wantMs));
 }
+
+test('a mesh can be given as text, which excludes a file of it', () => {
+  const inline = resolveConfig({ NODE_NAME: 'n1', CULVERT_PODS: 'pods.yaml', LOCAL_XDS: 'workloads: []' }, {});
+  assert(inline.ok);
+  assert.deepEqual(inline.config.localMesh, { kind: 'inline', name: 'LOCAL_XDS', text: 'workloads: []' });
+  const both = resolveConfig({ ...minimal, LOCAL_XDS: 'workloads: []' }, {});
+  assert(!both.ok);
+  assert.deepEqual(
+    both.issues.map((issue) => issue.setting),
+    ['LOCAL_XDS'],
+  );
+});

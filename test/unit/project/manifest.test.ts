@@ -108,7 +108,7 @@ test('the agent accepts its settings, and can write what it must although its ro
   const result = resolveConfig(env, {});
   assert(result.ok, JSON.stringify(result));
   const writable = agent.volumeMounts.filter((mount) => mount.readOnly !== true).map((mount) => mount.mountPath);
-  for (const folder of [result.config.runDir, result.config.caDir]) {
+  for (const folder of [result.config.runDir, result.config.certificateSource.dir]) {
     assert(
       writable.some((mountPath) => folder.startsWith(mountPath)),
       folder,

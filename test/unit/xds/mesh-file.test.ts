@@ -29,7 +29,7 @@ function harness(): Harness {
   const logged: Harness['logged'] = [];
   const at = (level: string) => (message: string, fields?: LogFields) => void logged.push([level, message, fields]);
   const log = { info: at('info'), warn: at('warn') };
-  const file = new MeshFile(path, { clock, log, onMesh: (state) => void meshes.push(state) });
+  const file = new MeshFile({ kind: 'file', path }, { clock, log, onMesh: (state) => void meshes.push(state) });
   return {
     path,
     clock,
@@ -130,4 +130,17 @@ test('after dispose changes are not looked at', () => {
   h.write(mesh('two'));
   h.clock.advance(POLL_MS);
   assert.deepEqual(h.meshes.map(uids), [['one']]);
+});
+
+test('a mesh given as text is loaded once, and a mistake in it names the setting', () => {
+  const meshes: MeshState[] = [];
+  const deps = { clock: new FakeClock(), log: {}, onMesh: (state: MeshState) => void meshes.push(state) };
+  using good = new MeshFile({ kind: 'inline', name: 'LOCAL_XDS', text: mesh('one') }, deps);
+  good.start();
+  assert.deepEqual(meshes.map(uids), [['one']]);
+  using bad = new MeshFile({ kind: 'inline', name: 'LOCAL_XDS', text: 'workloads: 7' }, deps);
+  assert.throws(
+    () => bad.start(),
+    (error) => error instanceof MeshError && error.code === 'CV-MESH-FILE' && error.message.startsWith('LOCAL_XDS:1'),
+  );
 });

@@ -1,0 +1,43 @@
+/** Where the agent learns of the mesh, of the pods of its node, and who signs its certificates: one answer to each. */
+import type { LocalMesh } from '../xds/mesh-file.ts';
+import type { SettingsReader } from './settings-reader.ts';
+
+export interface SourceSettings {
+  readonly localMesh: LocalMesh;
+  readonly podSource: PodSourceSettings;
+  readonly certificateSource: CertificateSourceSettings;
+  readonly certificateTtlMs: number;
+}
+
+/** `file`: a file or directory that lists the pods to enrol. */
+export type PodSourceSettings = { readonly kind: 'file'; readonly path: string };
+
+/** `embedded`: a CA in a directory that all agents of the mesh share. */
+export type CertificateSourceSettings = { readonly kind: 'embedded'; readonly dir: string };
+
+const DAY_MS = 24 * 3_600_000;
+
+export function sourceSettings(read: SettingsReader): SourceSettings {
+  return {
+    localMesh: localMesh(read),
+    podSource: {
+      kind: 'file',
+      path: read.required({ flag: 'pods', env: 'CULVERT_PODS' }, 'the file or directory that lists the pods to enrol'),
+    },
+    certificateSource: {
+      kind: 'embedded',
+      dir: read.text({ flag: 'ca-dir', env: 'CULVERT_CA_DIR' }, '/var/lib/culvert/ca'),
+    },
+    certificateTtlMs: read.durationMs({ env: 'SECRET_TTL' }, DAY_MS, { minMs: 1_000, maxMs: 365 * DAY_MS }),
+  };
+}
+
+/** Mesh state in ztunnel's local form (facts/operations.md §6.5). */
+function localMesh(read: SettingsReader): LocalMesh {
+  const text = read.optional({ env: 'LOCAL_XDS' });
+  const path = { flag: 'mesh-file', env: 'LOCAL_XDS_PATH' };
+  if (text === undefined)
+    return { kind: 'file', path: read.required(path, 'a file with workloads, services, policies') };
+  if (read.isSet(path)) read.refuse({ env: 'LOCAL_XDS' }, 'and a mesh file exclude each other: keep the one you mean');
+  return { kind: 'inline', name: 'LOCAL_XDS', text };
+}
