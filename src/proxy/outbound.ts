@@ -1,21 +1,14 @@
 /** Outbound, port 15001: what the pod dials, sent on in clear or through a tunnel as the verdict says (datapath facts §4.2). */
 import type net from 'node:net';
-import { withDeadline } from '../base/clock.ts';
-import { MeshError, toMeshError } from '../base/errors.ts';
+import { toMeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';
-import type { ReasonCode } from '../base/reasons.ts';
 import type { OutboundVerdict } from '../model/verdict.ts';
 import { socketFd } from '../sys/tcp.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
-import type { ClientPool } from '../tunnel/client-pool.ts';
-import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
-import { formatTraceParent, newTraceParent } from '../wire/traceparent.ts';
+import { openStream, type TunnelPool } from './connect.ts';
 import type { PodContext } from './pod-context.ts';
-import type { ConnectRequest } from './tunnels.ts';
 
-export type TunnelPool = ClientPool<ConnectRequest, H2Stream>;
-type HboneVerdict = Extract<OutboundVerdict, { kind: 'hbone' }>;
 type Carried = Exclude<OutboundVerdict, { kind: 'refuse' }>;
 
 /** Carries or refuses one accepted socket. Nothing is read from it before the way is open. Rejects only by a defect. */
@@ -75,50 +68,6 @@ async function upstreamOf(context: PodContext, pool: TunnelPool, verdict: Carrie
     case 'plaintext':
       return new SocketStream(await context.dial(verdict.address));
     case 'hbone':
-      return await openTunnel(context, pool, verdict);
+      return await openStream(context, pool, verdict);
   }
-}
-
-/** A stream whose CONNECT was answered with 200. Any other answer is final: no retry, no other endpoint. */
-async function openTunnel(context: PodContext, pool: TunnelPool, verdict: HboneVerdict): Promise<H2Stream> {
-  const { clock, random } = context.deps;
-  const { responseTimeoutMs } = context.settings;
-  const stream = await pool.request(verdict, {
-    authority: verdict.authority,
-    headers: {
-      baggage: verdict.baggage,
-      forwarded: verdict.forwarded,
-      traceparent: formatTraceParent(newTraceParent(random)),
-    },
-  });
-  try {
-    const late = (): MeshError => new MeshError('CV-CONNECT-TIMEOUT', 'no answer to CONNECT: deadline has elapsed');
-    const response = await withDeadline(stream.response, clock, responseTimeoutMs, late);
-    if (response.status !== 200) throw statusError(response.status);
-    return stream;
-  } catch (error) {
-    stream.destroy();
-    throw error;
-  }
-}
-
-const STATUS_TEXT: Readonly<Record<number, string>> = {
-  400: 'Bad Request',
-  401: 'Unauthorized',
-  403: 'Forbidden',
-  404: 'Not Found',
-  500: 'Internal Server Error',
-  502: 'Bad Gateway',
-  503: 'Service Unavailable',
-  504: 'Gateway Timeout',
-};
-
-function statusError(status: number): MeshError {
-  const text = STATUS_TEXT[status];
-  return new MeshError(codeOfStatus(status), `http status: ${status}${text === undefined ? '' : ` ${text}`}`);
-}
-
-function codeOfStatus(status: number): ReasonCode {
-  if (status === 401 || status === 403) return 'CV-CONNECT-DENIED';
-  return status === 400 ? 'CV-CONNECT-REJECTED' : 'CV-CONNECT-FAILED';
 }

@@ -40,6 +40,12 @@ export interface PoolDeps<Request, Stream> {
   dial(key: TunnelKey, onClosed: () => void): Promise<Tunnel<Request, Stream>>;
 }
 
+export interface Opened<Request, Stream> {
+  readonly stream: Stream;
+  /** What carries it: to be avoided when it is asked again. */
+  readonly tunnel: Tunnel<Request, Stream>;
+}
+
 /** A peer that says GOAWAY to each new tunnel must not make us dial for ever. */
 const MAX_DIALS_PER_REQUEST = 3;
 
@@ -63,18 +69,18 @@ export class ClientPool<Request, Stream> {
   }
 
   /**
-   * Opens a stream on a tunnel for `key`, dialling when none has room. A burst on a cold key shares one dial; when it
-   * fails every waiter gets its error at once. Never retries after a request was sent.
+   * Opens a stream on a tunnel for `key` other than `avoided`, dialling when none has room. A burst on a cold key shares
+   * one dial; when it fails every waiter gets its error at once. Never retries after a request was sent.
    */
-  async request(key: TunnelKey, request: Request): Promise<Stream> {
+  async request(key: TunnelKey, request: Request, avoided?: Tunnel<Request, Stream>): Promise<Opened<Request, Stream>> {
     const name = keyText(key);
     for (let dials = 0; dials < MAX_DIALS_PER_REQUEST; ) {
       if (this.#isClosed) throw new MeshError('CV-DRAIN', 'pool draining');
       const group = this.#group(name);
-      const tunnel = group.pick(this.#limits.maxStreams);
+      const tunnel = group.pick(this.#limits.maxStreams, avoided);
       if (tunnel !== undefined) {
         this.#touch(tunnel);
-        return tunnel.request(request);
+        return { stream: tunnel.request(request), tunnel };
       }
       // Only a dial this request started, or joined with room left, counts as a try of its own.
       if (group.dialing === undefined) dials++;
@@ -195,10 +201,10 @@ class Group<Request, Stream> {
   }
 
   /** A tunnel with a free slot. One that drained below its limit is found again: nothing retires a good tunnel. */
-  pick(maxStreams: number): Tunnel<Request, Stream> | undefined {
-    return this.tunnels.find(
-      (tunnel) => tunnel.isUsable && tunnel.activeStreams < Math.min(maxStreams, tunnel.peerMaxStreams),
-    );
+  pick(maxStreams: number, avoided?: Tunnel<Request, Stream>): Tunnel<Request, Stream> | undefined {
+    const hasRoom = ({ isUsable, activeStreams, peerMaxStreams }: Tunnel<Request, Stream>): boolean =>
+      isUsable && activeStreams < Math.min(maxStreams, peerMaxStreams);
+    return this.tunnels.find((tunnel) => tunnel !== avoided && hasRoom(tunnel));
   }
 
   remove(tunnel: Tunnel<Request, Stream>): void {

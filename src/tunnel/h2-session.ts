@@ -260,6 +260,7 @@ export class H2Session {
     this.#hasPeerGoaway = true;
     const error = new MeshError('CV-TUNNEL-CLOSED', `peer sent GOAWAY (${h2CodeName(code)}) before this stream`, {
       h2Code: code,
+      isUnprocessed: true,
     });
     this.#queue.failAll(error);
     if (this.#core.role === 'client') {

@@ -21,7 +21,16 @@ export function resetError(code: number, isUnanswered: boolean): MeshError | und
   const isOrdinary = isOrderlyReset(code) || code === H2.streamClosed || code === H2.connectError;
   if (isOrdinary && !isUnanswered) return undefined;
   const message = `peer reset the stream: ${h2CodeName(code)}`;
-  return new MeshError(isUnanswered ? 'CV-CONNECT-FAILED' : 'CV-TUNNEL-CLOSED', message, { h2Code: code });
+  const isUnprocessed = code === H2.refusedStream;
+  return new MeshError(isUnanswered ? 'CV-CONNECT-FAILED' : 'CV-TUNNEL-CLOSED', message, {
+    h2Code: code,
+    ...(isUnprocessed && { isUnprocessed }),
+  });
+}
+
+/** The peer has done nothing for the request and never will: it may be sent again, elsewhere (RFC 9113 §8.7). */
+export function isUnprocessed(error: MeshError): boolean {
+  return error.fields['isUnprocessed'] === true;
 }
 
 export function unansweredError(): MeshError {

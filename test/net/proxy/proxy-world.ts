@@ -43,6 +43,11 @@ const materials: Record<string, TlsMaterial> = {
   [CLIENT]: await ca.material(CLIENT),
 };
 
+/** Key and certificate of the CA that every member of these tests trusts. */
+export function materialOf(identity: string): Promise<TlsMaterial> {
+  return ca.material(identity);
+}
+
 /** The captured pod is 127.0.0.1; what else a test needs it adds. */
 export const OPEN_MESH: MeshState = { ...EMPTY_MESH, workloads: [workload('server', { ips: ['127.0.0.1'] })] };
 

@@ -75,7 +75,7 @@ test('no tunnel carries more streams than the limit, and none is dialled before 
 test('a full tunnel is used again when its streams end', async () => {
   const { pool, peers } = world({ maxStreams: 1 });
   const first = await pool.request(key, 'x');
-  first.end();
+  first.stream.end();
   await pool.request(key, 'x');
   assert.equal(peers.length, 1);
 });
@@ -119,17 +119,24 @@ test('a tunnel after GOAWAY takes no new stream and keeps its old ones', async (
   assert.equal(peers[0]?.isDestroyed, false);
 });
 
+test('a request that must not go on a tunnel again gets another one', async () => {
+  const { pool, peers } = world();
+  const { tunnel } = await pool.request(key, 'x');
+  assert.notEqual((await pool.request(key, 'x', tunnel)).tunnel, tunnel);
+  assert.equal(peers.length, 2);
+});
+
 test('an idle tunnel is closed after the release time, one with a live stream is not', async () => {
   const { pool, peers, clock } = world({ idleReleaseMs: 100, maxStreams: 1 });
   const busy = await pool.request(key, 'x');
   const idle = await pool.request(key, 'x');
-  idle.end();
+  idle.stream.end();
   for (let i = 0; i < 8; i++) clock.advance(25);
   assert.deepEqual(
     peers.map((peer) => peer.isDestroyed),
     [false, true],
   );
-  busy.end();
+  busy.stream.end();
   for (let i = 0; i < 8; i++) clock.advance(25);
   assert.deepEqual(
     peers.map((peer) => peer.isDestroyed),
@@ -168,11 +175,11 @@ test('the number of tunnels of one pod is bounded', async () => {
 test('at the bound the tunnel that was idle for longest makes room', async () => {
   const { pool, peers, clock } = world({ maxTunnels: 2 });
   const to = (port: number): TunnelKey => ({ ...key, address: { ip: '10.0.0.2', port } });
-  (await pool.request(to(1), 'x')).end();
+  (await pool.request(to(1), 'x')).stream.end();
   clock.advance(1);
-  (await pool.request(to(2), 'x')).end();
+  (await pool.request(to(2), 'x')).stream.end();
   clock.advance(1);
-  (await pool.request(to(1), 'x')).end();
+  (await pool.request(to(1), 'x')).stream.end();
 
   await pool.request(to(3), 'x');
 
