@@ -76,15 +76,15 @@ function listeners({ config }: AgentParts): StatusView['listeners'] {
 
 function meshView({ mesh, authority }: AgentParts): MeshView {
   const { path, lastLoadedMs, lastError } = mesh.state;
-  const { state } = authority.index;
+  const { workloads, services, policies } = authority.index;
   return {
     source: path,
     ...(lastLoadedMs === undefined ? {} : { lastLoadAt: rfc3339(lastLoadedMs) }),
     ...(lastError === undefined ? {} : { lastError }),
-    workloads: state.workloads.length,
-    services: state.services.length,
-    policies: state.policies.length,
-    rejectedPolicies: state.rejectedPolicies.length,
+    workloads: workloads.size,
+    services: services.size,
+    policies: policies.accepted().length,
+    rejectedPolicies: policies.rejected().length,
   };
 }
 

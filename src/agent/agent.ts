@@ -100,7 +100,7 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
       clock,
       log: logs.scope('state'),
       onMesh: (state) => {
-        authority.update(state);
+        authority.replace(state);
         metrics.own.meshFileLoaded('ok');
         metrics.own.policiesRejected(state.rejectedPolicies.length);
       },

@@ -9,7 +9,8 @@ import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import type { DataPathSettings } from '../model/data-path-settings.ts';
 import { inboundVerdict, reauthorize, type TrackedConnection } from '../model/inbound-verdict.ts';
-import { EMPTY_MESH, MeshIndex, type MeshState } from '../model/mesh-index.ts';
+import { MeshIndex, type MeshState } from '../model/mesh-index.ts';
+import type { MeshUpdate } from '../model/mesh-update.ts';
 import { outboundSelfCall, outboundVerdict, unknownWorkload } from '../model/outbound-verdict.ts';
 import { workloadIdentity } from '../model/spiffe.ts';
 import type {
@@ -22,24 +23,7 @@ import type {
   VerdictPort,
   VerdictPush,
 } from '../model/verdict.ts';
-import type { Workload } from '../model/workload.ts';
-
-/** A pod may connect before its record arrives (datapath facts §0, "Wait for local workload"). */
-const WORKLOAD_WAIT_MS = 5_000;
-
-/** What capture knows of an enrolled pod. */
-export interface EnrolledPod {
-  readonly uid: string;
-  readonly name: string;
-  readonly namespace: string;
-  readonly serviceAccount: string;
-}
-
-export interface Certificates {
-  get(identity: string): Promise<TlsMaterial>;
-  prefetch(identity: string): void;
-  forget(identity: string): void;
-}
+import { type Certificates, type EnrolledPod, LocalPods } from './local-pods.ts';
 
 export interface AuthoritySettings extends DataPathSettings {
   readonly nodeName: string;
@@ -57,18 +41,16 @@ export interface AuthorityDeps {
 export class VerdictAuthority implements VerdictPort {
   readonly #settings: AuthoritySettings;
   readonly #deps: AuthorityDeps;
-  readonly #pods = new Map<string, EnrolledPod>();
+  readonly #index = new MeshIndex();
+  readonly #pods: LocalPods;
   readonly #tracked = new Map<string, TrackedConnection>();
   readonly #listeners = new Set<(push: VerdictPush) => void>();
-  /** Woken at each change of mesh or pods; bounded by the connections that wait. */
-  readonly #waiters = new Set<() => void>();
-  /** Identities asked for because a local pod has them. */
-  #prefetched = new Set<string>();
-  #index = new MeshIndex(EMPTY_MESH);
 
   constructor(settings: AuthoritySettings, deps: AuthorityDeps) {
     this.#settings = settings;
     this.#deps = deps;
+    const { clock, certificates } = deps;
+    this.#pods = new LocalPods({ node: settings.nodeName, index: this.#index, clock, certificates });
   }
 
   /** The current mesh: read by admin views, never changed. */
@@ -80,23 +62,27 @@ export class VerdictAuthority implements VerdictPort {
     return this.#tracked.size;
   }
 
-  /** Replaces the mesh at once and closes the live connections that it no longer allows. */
-  update(state: MeshState): void {
-    this.#index = new MeshIndex(state);
-    this.#changed();
-    this.#rejudge();
+  /** Changes the mesh at once and closes the live connections that it no longer allows. */
+  apply(update: MeshUpdate): void {
+    const touched = this.#pods.touchedBy(update);
+    this.#index.apply(update);
+    this.#pods.refresh(touched);
+    const hasPolicies = update.policies.length + update.rejectedPolicies.length + update.removedPolicies.length > 0;
+    if (hasPolicies || touched.length > 0) this.#rejudge();
+  }
+
+  /** As `apply`, for a source that tells everything each time. */
+  replace(state: MeshState): void {
+    this.apply(this.#index.updateTo(state));
   }
 
   addPod(pod: EnrolledPod): void {
-    this.#pods.set(pod.uid, pod);
-    this.#changed();
+    this.#pods.add(pod);
   }
 
   /** Does nothing when another pod took the UID meanwhile (same UID, new netns). */
   removePod(pod: EnrolledPod): void {
-    if (this.#pods.get(pod.uid) !== pod) return;
-    this.#pods.delete(pod.uid);
-    this.#changed();
+    this.#pods.remove(pod);
   }
 
   /** Tells the data plane that the material of an identity was renewed or its roots changed. */
@@ -107,13 +93,15 @@ export class VerdictAuthority implements VerdictPort {
   async outbound(question: OutboundQuestion): Promise<OutboundVerdict> {
     const refusal = outboundSelfCall(question.target, this.#settings);
     if (refusal !== undefined) return { kind: 'refuse', refusal };
-    const source = this.#local(question.podUid) ?? (await this.#waitForLocal(question.podUid));
+    if (this.#pods.workload(question.podUid) === undefined) await this.#pods.waitFor(question.podUid);
+    const source = this.#pods.workload(question.podUid);
     if (source === undefined) return { kind: 'refuse', refusal: this.#unknown(question.podUid) };
     return outboundVerdict(this.#index, source, question, { settings: this.#settings, random: this.#deps.random });
   }
 
   async inbound(question: InboundQuestion): Promise<InboundVerdict> {
-    const local = this.#local(question.podUid) ?? (await this.#waitForLocal(question.podUid));
+    if (this.#pods.workload(question.podUid) === undefined) await this.#pods.waitFor(question.podUid);
+    const local = this.#pods.workload(question.podUid);
     if (local === undefined) return { kind: 'refuse', refusal: this.#unknown(question.podUid) };
     const { verdict, tracked, dryRun } = inboundVerdict(this.#index, local, question, this.#settings);
     for (const match of dryRun) this.#logDryRun(match.action, match.policy, question);
@@ -126,7 +114,8 @@ export class VerdictAuthority implements VerdictPort {
   }
 
   async identityOf(podUid: string): Promise<string> {
-    const local = this.#local(podUid) ?? (await this.#waitForLocal(podUid));
+    if (this.#pods.workload(podUid) === undefined) await this.#pods.waitFor(podUid);
+    const local = this.#pods.workload(podUid);
     if (local !== undefined) return workloadIdentity(local);
     const { code, text } = this.#unknown(podUid);
     throw new MeshError(code, text);
@@ -139,38 +128,6 @@ export class VerdictAuthority implements VerdictPort {
   subscribe(listener: (push: VerdictPush) => void): Disposable {
     this.#listeners.add(listener);
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
-  }
-
-  #local(podUid: string): Workload | undefined {
-    const pod = this.#pods.get(podUid);
-    return pod === undefined ? undefined : this.#index.localWorkload({ ...pod, node: this.#settings.nodeName });
-  }
-
-  async #waitForLocal(podUid: string): Promise<Workload | undefined> {
-    const { promise, resolve } = Promise.withResolvers<Workload | undefined>();
-    const look = (): void => {
-      const workload = this.#local(podUid);
-      if (workload !== undefined) resolve(workload);
-    };
-    this.#waiters.add(look);
-    using _deadline = this.#deps.clock.after(WORKLOAD_WAIT_MS, () => resolve(undefined));
-    try {
-      return await promise;
-    } finally {
-      this.#waiters.delete(look);
-    }
-  }
-
-  #changed(): void {
-    for (const look of [...this.#waiters]) look();
-    const wanted = new Set<string>();
-    for (const uid of this.#pods.keys()) {
-      const workload = this.#local(uid);
-      if (workload !== undefined) wanted.add(workloadIdentity(workload));
-    }
-    for (const identity of wanted.difference(this.#prefetched)) this.#deps.certificates.prefetch(identity);
-    for (const identity of this.#prefetched.difference(wanted)) this.#deps.certificates.forget(identity);
-    this.#prefetched = wanted;
   }
 
   #rejudge(): void {
@@ -192,8 +149,7 @@ export class VerdictAuthority implements VerdictPort {
   }
 
   #unknown(podUid: string): Refusal {
-    const pod = this.#pods.get(podUid) ?? { name: podUid, namespace: '', serviceAccount: '' };
-    return unknownWorkload(pod);
+    return unknownWorkload(this.#pods.byUid(podUid) ?? { name: podUid, namespace: '', serviceAccount: '' });
   }
 
   #logDryRun(action: 'Allow' | 'Deny', policy: string, { peer, local }: InboundQuestion): void {

@@ -1,5 +1,6 @@
 /** Values by address range, found by address in time that grows with the number of prefix lengths, not of ranges. */
 import type { Cidr } from './ip.ts';
+import { append, detach } from './multimap.ts';
 
 /** Network bits of an address as one key: a number for IPv4, a bigint for IPv6. */
 type PrefixKey = number | bigint;
@@ -9,15 +10,39 @@ interface LengthTable<V> {
   readonly values: Map<PrefixKey, V[]>;
 }
 
-/** Immutable once filled by its constructor; IPv4 and IPv6 ranges never match each other. */
+/** IPv4 and IPv6 ranges never match each other. */
 export class CidrMap<V> {
-  /** Longest prefix first. */
+  /** Longest prefix first; no table is empty. */
   readonly #v4: LengthTable<V>[] = [];
   readonly #v6: LengthTable<V>[] = [];
 
-  constructor(entries: Iterable<readonly [Cidr, V]>) {
-    for (const [cidr, value] of entries) this.#add(cidr, value);
-    for (const tables of [this.#v4, this.#v6]) tables.sort((a, b) => b.length - a.length);
+  constructor(entries: Iterable<readonly [Cidr, V]> = []) {
+    for (const [cidr, value] of entries) this.add(cidr, value);
+  }
+
+  get isEmpty(): boolean {
+    return this.#v4.length === 0 && this.#v6.length === 0;
+  }
+
+  add({ bytes, length }: Cidr, value: V): void {
+    const tables = this.#tables(bytes);
+    let table = tables.find((candidate) => candidate.length === length);
+    if (table === undefined) {
+      table = { length, values: new Map() };
+      tables.push(table);
+      tables.sort((a, b) => b.length - a.length);
+    }
+    append(table.values, prefixKey(bytes, length), value);
+  }
+
+  /** Takes `value` out of exactly this range; does nothing when it is not there. */
+  delete({ bytes, length }: Cidr, value: V): void {
+    const tables = this.#tables(bytes);
+    const at = tables.findIndex((candidate) => candidate.length === length);
+    const table = tables[at];
+    if (table === undefined) return;
+    detach(table.values, prefixKey(bytes, length), value);
+    if (table.values.size === 0) tables.splice(at, 1);
   }
 
   /** All values whose range holds `address` (4 or 16 bytes), longest prefix first. */
@@ -34,19 +59,6 @@ export class CidrMap<V> {
 
   #tables(address: Uint8Array): LengthTable<V>[] {
     return address.length === 4 ? this.#v4 : this.#v6;
-  }
-
-  #add({ bytes, length }: Cidr, value: V): void {
-    const tables = this.#tables(bytes);
-    let table = tables.find((candidate) => candidate.length === length);
-    if (table === undefined) {
-      table = { length, values: new Map() };
-      tables.push(table);
-    }
-    const key = prefixKey(bytes, length);
-    const values = table.values.get(key);
-    if (values === undefined) table.values.set(key, [value]);
-    else values.push(value);
   }
 }
 

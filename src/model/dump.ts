@@ -16,11 +16,11 @@ export interface MeshDump {
 }
 
 export function dumpMesh(index: MeshIndex): MeshDump {
-  const { policies, rejectedPolicies } = index.state;
+  const { policies } = index;
   return {
     policies: [
-      ...policies.map((policy) => ({ key: policyKey(policy), json: dumpPolicy(policy) })),
-      ...rejectedPolicies.map((policy) => ({ key: policyKey(policy), json: dumpRejected(policy) })),
+      ...policies.accepted().map((policy) => ({ key: policyKey(policy), json: dumpPolicy(policy) })),
+      ...policies.rejected().map((policy) => ({ key: policyKey(policy), json: dumpRejected(policy) })),
     ]
       .toSorted((a, b) => compare(a.key, b.key))
       .map(({ json }) => json),

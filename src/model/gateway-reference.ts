@@ -39,7 +39,7 @@ export function referenceText(reference: GatewayAddress): string {
     : `${reference.namespace}/${reference.hostname}`;
 }
 
-/** True when `reference` names something this snapshot knows. */
+/** True when `reference` names something the mesh knows. */
 export function isKnownReference(index: MeshIndex, reference: GatewayAddress): boolean {
   const { service, workload } = referent(index, reference);
   return service !== undefined || workload !== undefined;

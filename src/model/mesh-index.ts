@@ -1,7 +1,8 @@
-/** The mesh at one moment: an immutable snapshot of everything known, with the look-ups of datapath.md §4.1. */
-import { append } from '../base/multimap.ts';
+/** The mesh as known now, kept current update by update, with the look-ups of datapath.md §4.1. */
 import type { PolicySet } from './authz.ts';
-import type { Policy, RejectedPolicy } from './policy.ts';
+import { MemberIndex } from './member-index.ts';
+import type { MeshUpdate } from './mesh-update.ts';
+import { type Policy, policyKey, type RejectedPolicy } from './policy.ts';
 import { PolicyIndex } from './policy-index.ts';
 import { ServiceIndex } from './service-index.ts';
 import { type Endpoint, type Service, serviceKey, type Workload } from './workload.ts';
@@ -25,27 +26,47 @@ export interface AddressOwner {
 
 const NO_PORTS: ReadonlyMap<number, number> = new Map();
 
+/**
+ * Changes only inside `apply`, in one turn: who reads without waiting sees one state. After any updates it answers as an
+ * index made of the resulting state would, where a record that was replaced counts as told last.
+ */
 export class MeshIndex {
-  readonly state: MeshState;
-  readonly services: ServiceIndex;
-  readonly workloads: WorkloadIndex;
-  readonly #policies: PolicyIndex;
-  /** Service key → member workloads, whether or not the service is known. */
-  readonly #members = new Map<string, Workload[]>();
-  readonly #maxCapacities = new WeakMap<Service, number>();
+  readonly services = new ServiceIndex();
+  readonly workloads = new WorkloadIndex();
+  readonly policies = new PolicyIndex();
+  readonly #members = new MemberIndex();
 
-  constructor(state: MeshState) {
-    this.state = state;
-    this.services = new ServiceIndex(state.services);
-    this.workloads = new WorkloadIndex(state.workloads);
-    this.#policies = new PolicyIndex(state.policies, state.rejectedPolicies);
-    for (const workload of this.workloads.all()) {
-      for (const key of workload.services.keys()) append(this.#members, key, workload);
-    }
+  constructor(state: MeshState = EMPTY_MESH) {
+    this.apply({ ...state, removedWorkloads: [], removedServices: [], removedPolicies: [] });
+  }
+
+  apply(update: MeshUpdate): void {
+    for (const service of update.services) this.services.set(service);
+    for (const key of update.removedServices) this.services.delete(key);
+    this.#dropWorkloads(update.workloads.map(({ uid }) => uid));
+    this.#addWorkloads(update.workloads);
+    this.#dropWorkloads(update.removedWorkloads);
+    for (const policy of update.policies) this.policies.set(policy);
+    for (const policy of update.rejectedPolicies) this.policies.reject(policy);
+    for (const key of update.removedPolicies) this.policies.delete(key);
+  }
+
+  /** The update after which this index holds exactly `state`. */
+  updateTo(state: MeshState): MeshUpdate {
+    const uids = new Set(state.workloads.map(({ uid }) => uid));
+    const services = new Set(state.services.map(serviceKey));
+    const policies = new Set([...state.policies, ...state.rejectedPolicies].map(policyKey));
+    const known = [...this.policies.accepted(), ...this.policies.rejected()];
+    return {
+      ...state,
+      removedWorkloads: [...this.workloads.all()].map(({ uid }) => uid).filter((uid) => !uids.has(uid)),
+      removedServices: [...this.services.all()].map(serviceKey).filter((key) => !services.has(key)),
+      removedPolicies: known.map(policyKey).filter((key) => !policies.has(key)),
+    };
   }
 
   policiesFor(workload: Workload): PolicySet {
-    return this.#policies.forWorkload(workload);
+    return this.policies.forWorkload(workload);
   }
 
   /** The record of a captured pod, or `undefined` while nobody told us about it. */
@@ -66,9 +87,9 @@ export class MeshIndex {
     return range === undefined ? {} : { service: range };
   }
 
-  /** All members, in the order they were told, whether or not they may receive traffic. */
+  /** All members, in the order they were told, whether or not they may receive traffic. Kept over a change of the service. */
   members(service: Service): readonly Workload[] {
-    return this.#members.get(serviceKey(service)) ?? [];
+    return this.#members.of(serviceKey(service)).all;
   }
 
   /** Members that may receive traffic. */
@@ -76,14 +97,9 @@ export class MeshIndex {
     return this.members(service).filter((workload) => isOpen(service, workload));
   }
 
-  /** Largest capacity among the members of a service; looked up once per snapshot. */
+  /** Largest capacity among the members of a service. */
   maxCapacity(service: Service): number {
-    let max = this.#maxCapacities.get(service);
-    if (max === undefined) {
-      max = this.members(service).reduce((most, { capacity }) => Math.max(most, capacity), 0);
-      this.#maxCapacities.set(service, max);
-    }
-    return max;
+    return this.#members.of(serviceKey(service)).maxCapacity;
   }
 
   isMember(service: Service, workload: Workload): boolean {
@@ -104,9 +120,27 @@ export class MeshIndex {
 
   /** Endpoints whose service record has not arrived: service key → endpoints. */
   *stagedEndpoints(): Generator<readonly [string, readonly Endpoint[]]> {
-    for (const [key, members] of this.#members) {
-      if (this.services.byKey(key) === undefined) yield [key, members.map((workload) => endpointOf(key, workload))];
+    for (const key of this.#members.keys()) {
+      if (this.services.byKey(key) !== undefined) continue;
+      yield [key, this.#members.of(key).all.map((workload) => endpointOf(key, workload))];
     }
+  }
+
+  #addWorkloads(workloads: readonly Workload[]): void {
+    for (const workload of workloads) {
+      // Told twice in one update: the later record counts.
+      if (this.workloads.byUid(workload.uid) !== undefined) this.#dropWorkloads([workload.uid]);
+      this.workloads.add(workload);
+      this.#members.add(workload);
+    }
+  }
+
+  #dropWorkloads(uids: readonly string[]): void {
+    const known = uids.flatMap((uid) => this.workloads.byUid(uid) ?? []);
+    if (known.length === 0) return;
+    const gone = new Set(known);
+    for (const workload of gone) this.workloads.delete(workload);
+    this.#members.drop(gone);
   }
 }
 

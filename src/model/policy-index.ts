@@ -5,25 +5,46 @@ import { type CompiledPolicy, compilePolicy } from './policy-compile.ts';
 import type { Workload } from './workload.ts';
 
 type Entry =
-  | { readonly kind: 'policy'; readonly key: string; readonly compiled: CompiledPolicy }
-  | { readonly kind: 'rejected'; readonly key: string };
+  | { readonly kind: 'policy'; readonly key: string; readonly policy: Policy; readonly compiled: CompiledPolicy }
+  | { readonly kind: 'rejected'; readonly key: string; readonly policy: RejectedPolicy };
 
 /** Key of the global policies in the namespace table; no Kubernetes namespace is empty text. */
 const GLOBAL = '';
 
-/** Immutable. Policies are compiled once per snapshot; the set of a workload is built when first asked for. */
+/** Policies are compiled once; the set of a workload is built when first asked for after a change of any policy. */
 export class PolicyIndex {
   readonly #byKey = new Map<string, Entry>();
-  readonly #byNamespace = new Map<string, Entry[]>();
+  readonly #byNamespace = new Map<string, Map<string, Entry>>();
   /** One set per workload record; goes away with the record. */
-  readonly #sets = new WeakMap<Workload, PolicySet>();
+  #sets = new WeakMap<Workload, PolicySet>();
 
-  constructor(policies: Iterable<Policy>, rejected: Iterable<RejectedPolicy>) {
-    for (const policy of policies) {
-      this.#add(policy, { kind: 'policy', key: policyKey(policy), compiled: compilePolicy(policy) });
-    }
-    // A rejected policy takes the place of an accepted one with its key: the newest word on it is "not understood".
-    for (const policy of rejected) this.#add(policy, { kind: 'rejected', key: policyKey(policy) });
+  accepted(): readonly Policy[] {
+    return [...this.#byKey.values()].flatMap((entry) => (entry.kind === 'policy' ? [entry.policy] : []));
+  }
+
+  rejected(): readonly RejectedPolicy[] {
+    return [...this.#byKey.values()].flatMap((entry) => (entry.kind === 'rejected' ? [entry.policy] : []));
+  }
+
+  set(policy: Policy): void {
+    this.#put({ kind: 'policy', key: policyKey(policy), policy, compiled: compilePolicy(policy) });
+  }
+
+  /** Takes the place of an accepted policy with its key: the newest word on it is "not understood". */
+  reject(policy: RejectedPolicy): void {
+    this.#put({ kind: 'rejected', key: policyKey(policy), policy });
+  }
+
+  delete(key: string): void {
+    const old = this.#byKey.get(key);
+    if (old === undefined) return;
+    this.#sets = new WeakMap();
+    this.#byKey.delete(key);
+    const namespace = namespaceOf(old);
+    if (namespace === undefined) return;
+    const entries = this.#byNamespace.get(namespace);
+    entries?.delete(key);
+    if (entries?.size === 0) this.#byNamespace.delete(namespace);
   }
 
   forWorkload(workload: Workload): PolicySet {
@@ -35,33 +56,22 @@ export class PolicyIndex {
     return set;
   }
 
-  #add(policy: { readonly namespace: string; readonly scope: Policy['scope'] }, entry: Entry): void {
-    this.#remove(entry.key);
+  #put(entry: Entry): void {
+    this.delete(entry.key);
+    this.#sets = new WeakMap();
     this.#byKey.set(entry.key, entry);
-    if (policy.scope === 'WorkloadSelector') return;
-    const namespace = policy.scope === 'Global' ? GLOBAL : policy.namespace;
-    const entries = this.#byNamespace.get(namespace) ?? [];
-    entries.push(entry);
+    const namespace = namespaceOf(entry);
+    if (namespace === undefined) return;
+    const entries = this.#byNamespace.get(namespace) ?? new Map<string, Entry>();
+    entries.set(entry.key, entry);
     this.#byNamespace.set(namespace, entries);
-  }
-
-  #remove(key: string): void {
-    const old = this.#byKey.get(key);
-    if (old === undefined) return;
-    for (const [namespace, entries] of this.#byNamespace) {
-      if (entries.includes(old))
-        this.#byNamespace.set(
-          namespace,
-          entries.filter((entry) => entry !== old),
-        );
-    }
   }
 
   #build(workload: Workload): PolicySet {
     const entries = new Map<string, Entry>();
     const missing: string[] = [];
     for (const scope of [workload.namespace, GLOBAL]) {
-      for (const entry of this.#byNamespace.get(scope) ?? []) entries.set(entry.key, entry);
+      for (const [key, entry] of this.#byNamespace.get(scope) ?? []) entries.set(key, entry);
     }
     for (const key of workload.authorizationPolicies) {
       const entry = this.#byKey.get(key);
@@ -70,6 +80,12 @@ export class PolicyIndex {
     }
     return policySet([...entries.values()], missing);
   }
+}
+
+/** The namespace all of whose workloads a policy selects; `undefined` when workloads name it themselves. */
+function namespaceOf({ policy }: Entry): string | undefined {
+  if (policy.scope === 'WorkloadSelector') return undefined;
+  return policy.scope === 'Global' ? GLOBAL : policy.namespace;
 }
 
 function policySet(entries: readonly Entry[], missing: readonly string[]): PolicySet {

@@ -1,10 +1,10 @@
 /** Services by exact VIP, CIDR VIP, host name and `namespace/hostname`, with visibility and namespace preference. */
 import { CidrMap } from '../base/cidr-map.ts';
 import { type Cidr, ipBytes, parseCidr } from '../base/ip.ts';
-import { append } from '../base/multimap.ts';
+import { append, detach } from '../base/multimap.ts';
 import { type Service, serviceKey } from './workload.ts';
 
-/** Immutable. `clientNamespace` absent = the asker is no pod, and sees everything. */
+/** `clientNamespace` absent = the asker is no pod, and sees everything. */
 export class ServiceIndex {
   readonly #byKey = new Map<string, Service>();
   readonly #byHostname = new Map<string, Service[]>();
@@ -12,20 +12,11 @@ export class ServiceIndex {
   readonly #byVip = new Map<string, Map<string, Service[]>>();
   readonly #byCidr = new Map<string, CidrMap<Service>>();
 
-  constructor(services: Iterable<Service>) {
-    for (const service of services) this.#byKey.set(serviceKey(service), service);
-    const ranges = new Map<string, (readonly [Cidr, Service])[]>();
-    for (const service of this.#byKey.values()) {
-      append(this.#byHostname, service.hostname, service);
-      this.#addVips(service);
-      for (const { network, cidr } of service.cidrVips) {
-        const range = parseCidr(cidr);
-        if (range !== undefined) append(ranges, network, [range, service] as const);
-      }
-    }
-    for (const [network, entries] of ranges) this.#byCidr.set(network, new CidrMap(entries));
+  get size(): number {
+    return this.#byKey.size;
   }
 
+  /** In the order they were told. */
   all(): Iterable<Service> {
     return this.#byKey.values();
   }
@@ -52,13 +43,49 @@ export class ServiceIndex {
     return best.find((service) => service.namespace === clientNamespace) ?? best[0];
   }
 
-  #addVips(service: Service): void {
+  /** In place of the record with its key, if there is one. */
+  set(service: Service): void {
+    const key = serviceKey(service);
+    this.delete(key);
+    this.#byKey.set(key, service);
+    append(this.#byHostname, service.hostname, service);
     for (const { network, ip } of service.vips) {
       const vips = this.#byVip.get(network) ?? new Map<string, Service[]>();
       this.#byVip.set(network, vips);
       append(vips, ip, service);
     }
+    for (const { network, range } of rangesOf(service)) {
+      const ranges = this.#byCidr.get(network) ?? new CidrMap<Service>();
+      this.#byCidr.set(network, ranges);
+      ranges.add(range, service);
+    }
   }
+
+  delete(key: string): void {
+    const service = this.#byKey.get(key);
+    if (service === undefined) return;
+    this.#byKey.delete(key);
+    detach(this.#byHostname, service.hostname, service);
+    for (const { network, ip } of service.vips) {
+      const vips = this.#byVip.get(network);
+      if (vips === undefined) continue;
+      detach(vips, ip, service);
+      if (vips.size === 0) this.#byVip.delete(network);
+    }
+    for (const { network, range } of rangesOf(service)) {
+      const ranges = this.#byCidr.get(network);
+      ranges?.delete(range, service);
+      if (ranges?.isEmpty === true) this.#byCidr.delete(network);
+    }
+  }
+}
+
+/** Ranges that do not parse match nothing; decoders refuse them before. */
+function rangesOf(service: Service): { readonly network: string; readonly range: Cidr }[] {
+  return service.cidrVips.flatMap(({ network, cidr }) => {
+    const range = parseCidr(cidr);
+    return range === undefined ? [] : [{ network, range }];
+  });
 }
 
 /** The visible candidate a client means: its own namespace's, else the canonical one, else the first. */

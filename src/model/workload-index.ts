@@ -1,5 +1,5 @@
 /** Workloads by UID, by network and address, by host name, and by what the capture side knows of a local pod. */
-import { append } from '../base/multimap.ts';
+import { append, detach } from '../base/multimap.ts';
 import type { Workload } from './workload.ts';
 
 /** What identifies a captured pod on this node; no part of it comes from the network. */
@@ -10,21 +10,21 @@ export interface LocalPod {
   readonly serviceAccount: string;
 }
 
-/** Immutable. Costs about two map slots per workload: keys are the strings of the records themselves. */
+/** Costs about two map slots per workload: keys are the strings of the records themselves. */
 export class WorkloadIndex {
   readonly #byUid = new Map<string, Workload>();
-  /** network → address → best workload there. */
-  readonly #byAddress = new Map<string, Map<string, Workload>>();
+  /** network → address → who claims it. Nearly always one, which then stands there without a list. */
+  readonly #byAddress = new Map<string, Map<string, Workload | readonly Workload[]>>();
   /** hostname → workloads that have it. Only records with a host name are here. */
   readonly #byHostname = new Map<string, Workload[]>();
-  /** Local pods of the node last asked for: one node per agent, so one entry is enough. */
-  #local: { readonly node: string; readonly byName: ReadonlyMap<string, readonly Workload[]> } | undefined;
+  /** Pods of the node last asked for, by name: one node per agent, so one entry is enough. */
+  #local: { readonly node: string; readonly byName: Map<string, Workload[]> } | undefined;
 
-  constructor(workloads: Iterable<Workload>) {
-    for (const workload of workloads) this.#byUid.set(workload.uid, workload);
-    for (const workload of this.#byUid.values()) this.#add(workload);
+  get size(): number {
+    return this.#byUid.size;
   }
 
+  /** In the order they were told. */
   all(): Iterable<Workload> {
     return this.#byUid.values();
   }
@@ -35,7 +35,8 @@ export class WorkloadIndex {
 
   /** Never a host-network workload: many of them share the address of their node. */
   byAddress(network: string, ip: string): Workload | undefined {
-    return this.#byAddress.get(network)?.get(ip);
+    const claim = this.#byAddress.get(network)?.get(ip);
+    return isList(claim) ? claim.reduce(owner) : claim;
   }
 
   byHostname(namespace: string, hostname: string): Workload | undefined {
@@ -50,18 +51,39 @@ export class WorkloadIndex {
       ?.find((workload) => workload.namespace === namespace && workload.serviceAccount === serviceAccount);
   }
 
-  #add(workload: Workload): void {
+  /** The UID must be free. */
+  add(workload: Workload): void {
+    this.#byUid.set(workload.uid, workload);
     if (workload.hostname !== '') append(this.#byHostname, workload.hostname, workload);
+    if (workload.node === this.#local?.node) append(this.#local.byName, workload.name, workload);
     if (workload.networkMode === 'HostNetwork') return;
-    for (const ip of workload.ips) this.#addAddress(ip, workload);
+    for (const ip of workload.ips) this.#claim(ip, workload);
   }
 
-  #addAddress(ip: string, workload: Workload): void {
-    const addresses = this.#byAddress.get(workload.network) ?? new Map<string, Workload>();
+  /** `workload` is the very record that `byUid` gives. */
+  delete(workload: Workload): void {
+    this.#byUid.delete(workload.uid);
+    if (workload.hostname !== '') detach(this.#byHostname, workload.hostname, workload);
+    if (workload.node === this.#local?.node) detach(this.#local.byName, workload.name, workload);
+    if (workload.networkMode === 'HostNetwork') return;
+    for (const ip of workload.ips) this.#disclaim(ip, workload);
+  }
+
+  #claim(ip: string, workload: Workload): void {
+    const addresses = this.#byAddress.get(workload.network) ?? new Map<string, Workload | readonly Workload[]>();
     this.#byAddress.set(workload.network, addresses);
-    const current = addresses.get(ip);
-    // Equal rank: the later record wins, as in ztunnel.
-    if (current === undefined || addressRank(workload) >= addressRank(current)) addresses.set(ip, workload);
+    const claim = addresses.get(ip);
+    addresses.set(ip, claim === undefined ? workload : [...asList(claim), workload]);
+  }
+
+  #disclaim(ip: string, workload: Workload): void {
+    const addresses = this.#byAddress.get(workload.network);
+    const claim = addresses?.get(ip);
+    if (addresses === undefined || claim === undefined) return;
+    const [first, ...others] = asList(claim).filter((other) => other !== workload);
+    if (first !== undefined) addresses.set(ip, others.length === 0 ? first : [first, ...others]);
+    else if (addresses.size > 1) addresses.delete(ip);
+    else this.#byAddress.delete(workload.network);
   }
 
   #localByName(node: string): Map<string, Workload[]> {
@@ -73,7 +95,20 @@ export class WorkloadIndex {
   }
 }
 
-/** Who owns an address that several records claim: a pod before anything else, then one that speaks HBONE. */
+function isList(claim: Workload | readonly Workload[] | undefined): claim is readonly Workload[] {
+  return Array.isArray(claim);
+}
+
+function asList(claim: Workload | readonly Workload[]): readonly Workload[] {
+  return isList(claim) ? claim : [claim];
+}
+
+/** Who owns an address that two claim. Equal rank: the later record, as in ztunnel. */
+function owner(earlier: Workload, later: Workload): Workload {
+  return addressRank(later) >= addressRank(earlier) ? later : earlier;
+}
+
+/** A pod before anything else, then one that speaks HBONE. */
 function addressRank(workload: Workload): number {
   return (workload.uid.includes('//Pod/') ? 2 : 0) + (workload.protocol === 'HBONE' ? 1 : 0);
 }

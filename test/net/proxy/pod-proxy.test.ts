@@ -140,7 +140,7 @@ for (const listener of ['plaintext', 'outbound'] as const) {
         world.ends.map(({ fields }) => fields['reason']),
         ['CV-DRAIN'],
       );
-      world.authority.update(OPEN_MESH);
+      world.authority.replace(OPEN_MESH);
       await nextTurn();
       assert.equal(world.dials, 0, 'dialled for a pod that is gone');
       assert.equal(world.authority.trackedCount, 0);
@@ -184,7 +184,7 @@ test(
     );
     while (world.dials === 0) await nextTurn();
 
-    world.authority.update(CLOSED_MESH);
+    world.authority.replace(CLOSED_MESH);
 
     assert.equal(await answer, 'reset');
     assert.deepEqual(

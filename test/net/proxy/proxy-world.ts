@@ -87,7 +87,7 @@ export class ProxyWorld implements AsyncDisposable {
       { clock, random: systemRandom, certificates: certificatesOf(materials), log },
     );
     this.authority.addPod(POD);
-    this.authority.update(mesh);
+    this.authority.replace(mesh);
     const metrics = new AgentMetrics({ buildTag: 'test', hasProcessMetrics: false });
     this.dataPlane = new DataPlane({
       settings: { ...SETTINGS_OF_TESTS, ...options.settings },

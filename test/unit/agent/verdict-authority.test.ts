@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { type Certificates, VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
+import type { Certificates } from '../../../src/agent/local-pods.ts';
+import { VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
+import type { MeshUpdate } from '../../../src/model/mesh-update.ts';
 import type { InboundQuestion, VerdictPush } from '../../../src/model/verdict.ts';
 import { systemRandom } from '../../../src/sys/system-random.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -14,6 +16,9 @@ const server = workload('server', { ips: ['10.0.0.2'] });
 const client = workload('client', { ips: ['10.0.0.1'], node: 'node-2' });
 const open: MeshState = { ...EMPTY_MESH, workloads: [server, client] };
 const closed: MeshState = { ...open, policies: [policy('nobody', { rules: [] })] };
+
+const NOTHING: MeshUpdate = { ...EMPTY_MESH, removedWorkloads: [], removedServices: [], removedPolicies: [] };
+const DENY_ALL = policy('nobody', { action: 'Deny', rules: [[]] });
 
 function world() {
   const clock = new FakeClock();
@@ -43,12 +48,12 @@ const question = (connectionId: string): InboundQuestion => ({
 test('a policy update closes exactly the live connections it forbids', async () => {
   const { authority, pushes } = world();
   authority.addPod(pod);
-  authority.update(open);
+  authority.replace(open);
   assert.equal((await authority.inbound(question('c1'))).kind, 'accept');
   assert.equal((await authority.inbound(question('ended'))).kind, 'accept');
   authority.release('ended');
 
-  authority.update(closed);
+  authority.replace(closed);
 
   const refusal = { code: 'CV-POLICY-CHANGED', text: 'connection closed due to policy change' };
   assert.deepEqual(pushes, [{ kind: 'revoke', connectionIds: ['c1'], refusal }]);
@@ -57,27 +62,27 @@ test('a policy update closes exactly the live connections it forbids', async () 
 test('an update that still allows a connection leaves it alone', async () => {
   const { authority, pushes } = world();
   authority.addPod(pod);
-  authority.update(open);
+  authority.replace(open);
   await authority.inbound(question('c1'));
-  authority.update({ ...open });
+  authority.replace({ ...open });
   assert.deepEqual(pushes, []);
 });
 
 test('a connection to a workload that left the mesh is judged by what was known when it came', async () => {
   const { authority, pushes } = world();
   authority.addPod(pod);
-  authority.update(open);
+  authority.replace(open);
   await authority.inbound(question('c1'));
-  authority.update({ ...open, workloads: [] });
+  authority.replace({ ...open, workloads: [] });
   assert.deepEqual(pushes, []);
-  authority.update({ ...closed, workloads: [] });
+  authority.replace({ ...closed, workloads: [] });
   assert.equal(pushes.length, 1);
 });
 
 test('a refused connection is not tracked', async () => {
   const { authority } = world();
   authority.addPod(pod);
-  authority.update(closed);
+  authority.replace(closed);
   assert.equal((await authority.inbound(question('c1'))).kind, 'refuse');
   assert.equal(authority.trackedCount, 0);
 });
@@ -87,7 +92,7 @@ test('a pod whose record comes late is served as soon as it comes', async () => 
   authority.addPod(pod);
   const verdict = authority.inbound(question('c1'));
   clock.advance(4_999);
-  authority.update(open);
+  authority.replace(open);
   assert.equal((await verdict).kind, 'accept');
 });
 
@@ -112,11 +117,73 @@ test('a pod nobody describes is refused after 5 s, by name', async () => {
 
 test('certificates are fetched for local pods only, once per identity, and forgotten with the last pod', () => {
   const { authority, asked } = world();
-  authority.update(open);
+  authority.replace(open);
   assert.deepEqual(asked, []);
   authority.addPod(pod);
-  authority.update(open);
+  authority.replace(open);
   authority.removePod(pod);
   const identity = 'spiffe://cluster.local/ns/default/sa/server';
   assert.deepEqual(asked, [`+${identity}`, `-${identity}`]);
+});
+
+test('an update of policies alone closes what it forbids, and its removal closes nothing', async () => {
+  const { authority, pushes } = world();
+  authority.addPod(pod);
+  authority.replace(open);
+  await authority.inbound(question('c1'));
+
+  authority.apply({ ...NOTHING, policies: [DENY_ALL] });
+  authority.release('c1');
+  authority.apply({ ...NOTHING, removedPolicies: ['default/nobody'] });
+
+  assert.deepEqual(
+    pushes.map((push) => push.kind === 'revoke' && push.connectionIds),
+    [['c1']],
+  );
+  assert.equal((await authority.inbound(question('c2'))).kind, 'accept');
+});
+
+test('a policy attached by a new record of the workload alone closes live connections', async () => {
+  const { authority, pushes } = world();
+  authority.addPod(pod);
+  authority.replace({ ...open, policies: [{ ...DENY_ALL, scope: 'WorkloadSelector' }] });
+  await authority.inbound(question('c1'));
+  authority.apply({ ...NOTHING, workloads: [{ ...server, authorizationPolicies: ['default/nobody'] }] });
+  assert.equal(pushes.length, 1);
+});
+
+test('who waits for a pod is judged by the record it has when its turn comes', async () => {
+  const { authority } = world();
+  authority.addPod(pod);
+  const verdict = authority.inbound(question('c1'));
+  await nextTurn();
+  authority.apply({ ...NOTHING, workloads: [server], policies: [{ ...DENY_ALL, scope: 'WorkloadSelector' }] });
+  authority.apply({ ...NOTHING, workloads: [{ ...server, authorizationPolicies: ['default/nobody'] }] });
+  assert.equal((await verdict).kind, 'refuse');
+});
+
+test('a pod that is added after its record serves who waited for it', async () => {
+  const { authority } = world();
+  authority.replace(open);
+  const verdict = authority.inbound(question('c1'));
+  await nextTurn();
+  authority.addPod(pod);
+  assert.equal((await verdict).kind, 'accept');
+});
+
+test('an identity that two pods share is forgotten with the second, and one that moves is not fetched anew', () => {
+  const { authority, asked } = world();
+  const named = (name: string, serviceAccount: string) => workload(name, { serviceAccount });
+  const pods = ['a', 'b'].map((name) => ({ uid: name, name, namespace: 'default', serviceAccount: 'shared' }));
+  const shared = 'spiffe://cluster.local/ns/default/sa/shared';
+  for (const each of pods) authority.addPod(each);
+  authority.apply({ ...NOTHING, workloads: [named('a', 'shared')] });
+  authority.apply({
+    ...NOTHING,
+    workloads: [named('b', 'shared')],
+    removedWorkloads: ['Kubernetes//Pod/default/a'],
+  });
+  assert.deepEqual(asked, [`+${shared}`]);
+  authority.apply({ ...NOTHING, workloads: [named('b', 'other')] });
+  assert.deepEqual(asked, [`+${shared}`, `-${shared}`]);
 });

@@ -3,9 +3,7 @@ import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Service, Workload } from '../../../src/model/workload.ts';
-import { memberOf, mesh, policy, STANDARD, service, vip, workload } from './sample-mesh.ts';
-
-const range = (cidr: string, network = ''): Service['cidrVips'][number] => ({ network, cidr });
+import { memberOf, mesh, policy, range, STANDARD, service, vip, workload } from './sample-mesh.ts';
 
 function ranked(name: string, fields: Partial<Workload>): Workload {
   return workload(name, { ips: ['10.0.0.1'], ...fields });
@@ -191,7 +189,7 @@ test('a policy that selects a workload twice is evaluated once', () => {
   assert.equal(mesh({ policies: [policy('p', { rules: [[]] })] }).policiesFor(server).allow.length, 1);
 });
 
-test('a snapshot of 100,000 workloads costs under 300 bytes per workload beyond the records', {
+test('an index of 100,000 workloads costs under 300 bytes per workload beyond the records', {
   timeout: 60_000,
 }, () => {
   const count = 100_000;

@@ -89,6 +89,10 @@ export function vip(ip: string, network = ''): { network: string; ip: string } {
   return { network, ip };
 }
 
+export function range(cidr: string, network = ''): Service['cidrVips'][number] {
+  return { network, cidr };
+}
+
 export function mesh(state: Partial<MeshState>): MeshIndex {
   return new MeshIndex({ ...EMPTY_MESH, ...state });
 }

@@ -1,0 +1,144 @@
+/** The captured pods of this node: their records in the mesh, who waits for one, and which identities they need. */
+import type { Clock } from '../base/clock.ts';
+import { append, detach } from '../base/multimap.ts';
+import type { MeshIndex } from '../model/mesh-index.ts';
+import type { MeshUpdate } from '../model/mesh-update.ts';
+import { workloadIdentity } from '../model/spiffe.ts';
+import type { TlsMaterial } from '../model/verdict.ts';
+import type { Workload } from '../model/workload.ts';
+
+/** A pod may connect before its record arrives (datapath facts §0, "Wait for local workload"). */
+const WORKLOAD_WAIT_MS = 5_000;
+
+/** What capture knows of an enrolled pod. */
+export interface EnrolledPod {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+export interface Certificates {
+  get(identity: string): Promise<TlsMaterial>;
+  prefetch(identity: string): void;
+  forget(identity: string): void;
+}
+
+export interface LocalPodsDeps {
+  /** Name of this node. */
+  readonly node: string;
+  readonly index: MeshIndex;
+  readonly clock: Clock;
+  readonly certificates: Certificates;
+}
+
+export class LocalPods {
+  readonly #deps: LocalPodsDeps;
+  readonly #byUid = new Map<string, EnrolledPod>();
+  readonly #byName = new Map<string, EnrolledPod[]>();
+  /** Pod UID → who waits for its record; bounded by the connections that wait. */
+  readonly #waiting = new Map<string, (() => void)[]>();
+  /** Pod UID → identity of its record. */
+  readonly #identities = new Map<string, string>();
+  /** Identity → number of pods that have it. */
+  readonly #uses = new Map<string, number>();
+
+  constructor(deps: LocalPodsDeps) {
+    this.#deps = deps;
+  }
+
+  byUid(podUid: string): EnrolledPod | undefined {
+    return this.#byUid.get(podUid);
+  }
+
+  add(pod: EnrolledPod): void {
+    const former = this.#byUid.get(pod.uid);
+    if (former !== undefined) detach(this.#byName, nameOf(former), former);
+    this.#byUid.set(pod.uid, pod);
+    append(this.#byName, nameOf(pod), pod);
+    this.refresh([nameOf(pod)]);
+  }
+
+  /** Does nothing when another pod took the UID meanwhile (same UID, new netns). */
+  remove(pod: EnrolledPod): void {
+    if (this.#byUid.get(pod.uid) !== pod) return;
+    this.#byUid.delete(pod.uid);
+    detach(this.#byName, nameOf(pod), pod);
+    const identity = this.#identities.get(pod.uid);
+    this.#identities.delete(pod.uid);
+    if (identity !== undefined) this.#release(identity);
+  }
+
+  /** The record of a captured pod, or `undefined` while nobody told us about it. */
+  workload(podUid: string): Workload | undefined {
+    const pod = this.#byUid.get(podUid);
+    return pod && this.#deps.index.localWorkload({ ...pod, node: this.#deps.node });
+  }
+
+  /** Settles when the record is there or did not come in time. Look again then: it may have changed or gone meanwhile. */
+  async waitFor(podUid: string): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    append(this.#waiting, podUid, resolve);
+    using _deadline = this.#deps.clock.after(WORKLOAD_WAIT_MS, resolve);
+    try {
+      await promise;
+    } finally {
+      detach(this.#waiting, podUid, resolve);
+    }
+  }
+
+  /** Names of the captured pods whose record an update brings, changes or takes away. To be asked before it is applied. */
+  touchedBy(update: MeshUpdate): readonly string[] {
+    if (this.#byUid.size === 0) return [];
+    const { node, index } = this.#deps;
+    const names = new Set<string>();
+    const touch = (workload: Workload | undefined): void => {
+      if (workload?.node === node && this.#byName.has(nameOf(workload))) names.add(nameOf(workload));
+    };
+    for (const workload of update.workloads) {
+      touch(workload);
+      touch(index.workloads.byUid(workload.uid));
+    }
+    for (const uid of update.removedWorkloads) touch(index.workloads.byUid(uid));
+    return [...names];
+  }
+
+  /** Looks again at the records of the pods with these names: who waits is served, identities are fetched or forgotten. */
+  refresh(names: readonly string[]): void {
+    const former: string[] = [];
+    for (const pod of names.flatMap((name) => this.#byName.get(name) ?? [])) {
+      const workload = this.workload(pod.uid);
+      if (workload !== undefined) for (const wake of this.#waiting.get(pod.uid) ?? []) wake();
+      const identity = workload && workloadIdentity(workload);
+      const before = this.#identities.get(pod.uid);
+      if (identity === before) continue;
+      if (before !== undefined) former.push(before);
+      if (identity === undefined) this.#identities.delete(pod.uid);
+      else this.#use(pod.uid, identity);
+    }
+    // Last, so that an identity that only moved from one pod to another is not fetched anew.
+    for (const identity of former) this.#release(identity);
+  }
+
+  #use(podUid: string, identity: string): void {
+    const uses = this.#uses.get(identity) ?? 0;
+    this.#identities.set(podUid, identity);
+    this.#uses.set(identity, uses + 1);
+    if (uses === 0) this.#deps.certificates.prefetch(identity);
+  }
+
+  #release(identity: string): void {
+    const uses = (this.#uses.get(identity) ?? 0) - 1;
+    if (uses > 0) {
+      this.#uses.set(identity, uses);
+      return;
+    }
+    this.#uses.delete(identity);
+    this.#deps.certificates.forget(identity);
+  }
+}
+
+/** `namespace/name`. */
+function nameOf({ namespace, name }: { readonly namespace: string; readonly name: string }): string {
+  return `${namespace}/${name}`;
+}
