@@ -25,6 +25,27 @@ export const libc = {
     length: number,
   ) => number,
   listen: program.func('int listen(int fd, int backlog)') as (fd: number, backlog: number) => number,
+  connect: program.func('int connect(int fd, const void *address, uint32_t length)') as (
+    fd: number,
+    address: Bytes,
+    length: number,
+  ) => number,
+  accept4: program.func('int accept4(int fd, void *address, void *length, int flags)') as (
+    fd: number,
+    address: null,
+    length: null,
+    flags: number,
+  ) => number,
+  sendmsg: program.func('long sendmsg(int fd, const void *message, int flags)') as (
+    fd: number,
+    message: Bytes,
+    flags: number,
+  ) => number,
+  recvmsg: program.func('long recvmsg(int fd, void *message, int flags)') as (
+    fd: number,
+    message: Bytes,
+    flags: number,
+  ) => number,
   setsockopt: program.func('int setsockopt(int fd, int level, int name, const void *value, uint32_t length)') as (
     fd: number,
     level: number,

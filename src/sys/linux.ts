@@ -3,24 +3,28 @@ import { readFileSync } from 'node:fs';
 import { MeshError } from '../base/errors.ts';
 import { netnsFingerprint } from './fingerprint.ts';
 import { libc } from './libc.ts';
-import { inNetns, openNetns, scratchNetns } from './netns.ts';
+import { adoptNetns, inNetns, openNetns, scratchNetns } from './netns.ts';
 import { addPolicyRoute, policyRouteState, removePolicyRoute } from './policy-routes.ts';
 import { closeTcp, tcpSockets } from './sock-diag.ts';
 import { listenTcp, originalDestination, peerAddress, socketTcp, socketUdp } from './sockets.ts';
 import type { Netns, Sys } from './sys.ts';
 import { runTool } from './tool.ts';
+import { connectUnix, listenUnix } from './unix-socket.ts';
 
 /** Names that Linux itself allows for interfaces, less the two that mean a directory. */
 const INTERFACE_NAME = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
 
 export const linuxSys: Sys = {
   openNetns,
+  adoptNetns,
   scratchNetns,
   listenTcp,
   socketTcp,
   socketUdp,
   originalDestination,
   peerAddress,
+  connectUnix,
+  listenUnix,
   close: (fd) => void libc.close(fd),
   runInNetns: (netns, argv, input) => runTool(netns, argv, input),
   policyRouteState,

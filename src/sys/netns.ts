@@ -19,6 +19,15 @@ let ownFd: number | undefined;
 export function openNetns(path: string): Netns {
   const fd = libc.open(path, OPEN_FLAGS);
   if (fd < 0) throw callError('CV-NETNS', 'open of the network namespace', { path });
+  return requireNetnsHandle(fd, path);
+}
+
+/** Takes a descriptor over, also when it throws `CV-NETNS` because it is something else. */
+export function adoptNetns(fd: number): Netns {
+  return requireNetnsHandle(fd, `/proc/self/fd/${fd}`);
+}
+
+function requireNetnsHandle(fd: number, path: string): Netns {
   try {
     requireNetns(fd, path);
     const { dev, ino } = fstatSync(fd, { bigint: true });

@@ -1,5 +1,6 @@
 /** The only contact with the kernel beyond what Node offers, as one interface. `linux.ts` is the real one. */
 import type { HostPort } from '../base/ip.ts';
+import type { UnixListener, UnixListenOptions, UnixSocket, UnixSocketType } from './unix-contract.ts';
 
 /** An open network namespace. Disposing closes its descriptor. */
 export interface Netns extends Disposable {
@@ -79,6 +80,8 @@ export interface TcpSocket {
  */
 export interface Sys {
   openNetns(path: string): Netns;
+  /** Takes the descriptor over, also when it throws: closed unless it is a network namespace. */
+  adoptNetns(fd: number): Netns;
   /** A new, empty, nameless namespace, gone once disposed: for trying things out. */
   scratchNetns(): Netns;
   /** Bound, listening, non-blocking, close-on-exec descriptor for `net.Server.listen({ fd })`. */
@@ -91,6 +94,10 @@ export interface Sys {
   originalDestination(fd: number): HostPort | undefined;
   /** The other end of a TCP socket, canonicalised, also after a reset. */
   peerAddress(fd: number): HostPort | undefined;
+  /** Main thread only, as `listenUnix`. */
+  connectUnix(path: string, type: UnixSocketType): UnixSocket;
+  /** A socket file left at `path` is removed first, whoever made it. */
+  listenUnix(path: string, options: UnixListenOptions): UnixListener;
   close(fd: number): void;
   /** Runs a tool inside `netns` (argv form, no shell), feeding `input`. Bounded in time and output. */
   runInNetns(netns: Netns | undefined, argv: readonly string[], input?: string): Promise<ToolResult>;
