@@ -13,14 +13,15 @@ export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProvide
   return {
     configDump: () => dump(parts, deps),
     status: () => status(parts, deps),
-    connections: () => ({ open: parts.records.live(), refused: parts.records.recentRefusals() }),
-    findConnection: (id) => parts.records.find(id),
+    connections: () => parts.dataPlane.connections(),
+    findConnection: (id) => parts.dataPlane.find(id),
     quit: async () => deps.requestQuit(),
     logging: deps.logs,
   };
 }
 
-function dump(parts: AgentParts, deps: AgentDeps): object {
+async function dump(parts: AgentParts, deps: AgentDeps): Promise<object> {
+  const { open } = await parts.dataPlane.connections();
   const mesh = dumpMesh(parts.authority.index);
   return configDump({
     ...mesh,
@@ -36,13 +37,12 @@ function dump(parts: AgentParts, deps: AgentDeps): object {
       istioVersion: 'unknown',
       cryptoProvider: `openssl ${process.versions.openssl}`,
     },
-    workloadState: workloadState(podViews(parts), parts.records.live()),
+    workloadState: workloadState(podViews(parts), open),
   });
 }
 
 function status(parts: AgentParts, deps: AgentDeps): StatusView {
-  const { config, readiness, records } = parts;
-  const totals = records.totals();
+  const { config, readiness, dataPlane } = parts;
   return {
     node: config.nodeName,
     version: deps.version,
@@ -54,8 +54,8 @@ function status(parts: AgentParts, deps: AgentDeps): StatusView {
     pods: podViews(parts),
     mesh: meshView(parts),
     certificates: certificatesView(parts),
-    connections: totals,
-    workers: [{ name: 'main', state: 'running', connections: totals.live }],
+    connections: dataPlane.totals(),
+    workers: dataPlane.threads(),
   };
 }
 

@@ -34,7 +34,8 @@ export interface CertificatesView {
   readonly soonestExpiry?: string;
 }
 
-interface WorkerView {
+/** A thread that carries traffic. */
+export interface WorkerView {
   readonly name: string;
   readonly state: string;
   readonly connections: number;

@@ -15,11 +15,11 @@ import { PprofEndpoints } from './pprof-endpoints.ts';
 /** What the admin port shows and does; the composition root connects it. */
 export interface AdminProviders {
   /** Plain JSON data; keys are sorted here. */
-  configDump(): unknown;
+  configDump(): Promise<unknown>;
   status(): StatusView;
-  connections(): ConnectionsView;
+  connections(): Promise<ConnectionsView>;
   /** An open or remembered connection. */
-  findConnection(id: string): ConnectionView | undefined;
+  findConnection(id: string): Promise<ConnectionView | undefined>;
   /** Starts the graceful shutdown; resolves when it is over or its deadline has passed. */
   quit(): Promise<void>;
   readonly logging: LogControl;
@@ -69,14 +69,14 @@ function routesOf(providers: AdminProviders, pprof: PprofEndpoints): ReadonlyMap
   const changing = (answer: HttpHandler): Route => ({ isStateChanging: true, answer });
   return new Map<string, Route>([
     ['/', reading(() => ({ status: 200, type: 'text/html; charset=utf-8', body: DASHBOARD }))],
-    ['/config_dump', reading(() => json(sortKeys(providers.configDump())))],
+    ['/config_dump', reading(async () => json(sortKeys(await providers.configDump())))],
     ['/logging', changing((request) => answerLogging(request, providers.logging))],
     ['/quitquitquit', changing((request) => quit(request, providers))],
     ['/debug/pprof/profile', changing((request) => pprof.cpu(request))],
     ['/debug/pprof/heap', reading(() => pprof.heap())],
     ['/debug/pprof/heap/profiling', changing((request) => pprof.heapProfiling(request))],
     ['/status', reading((request) => onlyGet(request, () => json(providers.status())))],
-    ['/connections', reading((request) => onlyGet(request, () => json(providers.connections())))],
+    ['/connections', reading((request) => onlyGet(request, async () => json(await providers.connections())))],
     ['/explain', reading((request) => onlyGet(request, () => explain(request, providers)))],
   ]);
 }
@@ -87,10 +87,10 @@ async function quit({ method }: HttpRequest, providers: AdminProviders): Promise
   return { status: 200, type: 'text/plain', body: 'shutdown now\n' };
 }
 
-function explain({ query }: HttpRequest, providers: AdminProviders): HttpAnswer {
+async function explain({ query }: HttpRequest, providers: AdminProviders): Promise<HttpAnswer> {
   const id = query.get('id') ?? '';
   if (id === '') return json({ error: 'name a connection: /explain?id=<connection id>' }, 400);
-  const connection = providers.findConnection(id);
+  const connection = await providers.findConnection(id);
   if (connection === undefined)
     return json({ error: 'no connection with this id is open or among the last 1024' }, 404);
   const { reason: code } = connection;
@@ -98,7 +98,10 @@ function explain({ query }: HttpRequest, providers: AdminProviders): HttpAnswer 
   return json(view);
 }
 
-function onlyGet(request: HttpRequest, answer: () => HttpAnswer): HttpAnswer {
+function onlyGet(
+  request: HttpRequest,
+  answer: () => HttpAnswer | Promise<HttpAnswer>,
+): HttpAnswer | Promise<HttpAnswer> {
   return request.method === 'GET' || request.method === 'HEAD' ? answer() : { status: 405 };
 }
 

@@ -20,7 +20,8 @@ import type { RootLogger } from '../telemetry/logger.ts';
 import { AgentMetrics } from '../telemetry/metrics.ts';
 import { MeshFile } from '../xds/mesh-file.ts';
 import type { AgentConfig } from './config.ts';
-import { DataPlane } from './data-plane.ts';
+import { type DataPlane, mainThreadPlane } from './data-plane.ts';
+import { PodProxies } from './pod-proxies.ts';
 import { authoritySettings, proxySettings } from './proxy-settings.ts';
 import { Readiness } from './readiness.ts';
 import { startServers } from './servers.ts';
@@ -40,7 +41,6 @@ export interface AgentDeps {
 export interface AgentParts {
   readonly config: AgentConfig;
   readonly metrics: AgentMetrics;
-  readonly records: ConnectionRecords;
   readonly certificates: CertificateManager;
   readonly authority: VerdictAuthority;
   readonly mesh: MeshFile;
@@ -109,17 +109,18 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
   );
   const contexts = new TlsContexts();
   const log = logs.scope('proxy');
-  const dataPlane = undo.use(
-    new DataPlane({
+  const proxies = undo.use(
+    new PodProxies({
       settings: proxySettings(config),
       deps: { sys, clock, random, verdicts: authority, contexts, telemetry: records, log },
       drainGraceMs: config.drainGraceMs,
     }),
   );
+  const dataPlane = mainThreadPlane(proxies, records);
   const pods = makePods(config, deps, { metrics, authority, dataPlane, readiness });
   undo.defer(() => pods.stop('graceful'));
   const startedMs = clock.wallMs();
-  return { config, metrics, records, certificates, authority, mesh, dataPlane, pods, readiness, startedMs };
+  return { config, metrics, certificates, authority, mesh, dataPlane, pods, readiness, startedMs };
 }
 
 function makeCertificates(
@@ -148,7 +149,7 @@ function makePods(
     source: staticSource({ path: config.podSource.path, clock }),
     redirection: createRedirection(sys),
     settings: { ipv6: config.isIpv6Enabled, verifyMs: config.verifyPeriodMs },
-    startProxy: async (pod, netns) => startPod(pod, netns, parts),
+    startProxy: (pod, netns) => startPod(pod, netns, parts),
     onEvent: (event) => {
       if (event === 'started') proxies.started.inc();
       else if (event === 'stopped') proxies.stopped.inc();
@@ -166,14 +167,14 @@ function makePods(
 }
 
 /** The authority knows a pod exactly as long as its listeners are open. */
-function startPod(
+async function startPod(
   pod: CapturedPod,
   netns: Netns,
   { authority, dataPlane }: Pick<AgentParts, 'authority' | 'dataPlane'>,
-): ProxySet {
+): Promise<ProxySet> {
   authority.addPod(pod);
   try {
-    const proxy = dataPlane.start(pod, netns);
+    const proxy = await dataPlane.start(pod, netns);
     return {
       stop: async (mode) => {
         await proxy.stop(mode);

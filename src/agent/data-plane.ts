@@ -1,63 +1,29 @@
-/** Joins capture and proxy: one `PodProxy` per captured pod, fed with verdict pushes. Runs in a worker later. */
-import { MeshError } from '../base/errors.ts';
-import type { ProxySet, StopMode } from '../capture/capture-contract.ts';
+/** Everything that carries traffic, wherever it runs: what the rest of the agent asks of it. */
+import type { ProxySet } from '../capture/capture-contract.ts';
 import type { CapturedPod } from '../capture/pod-source.ts';
-import type { VerdictPush } from '../model/verdict.ts';
-import { PodProxy } from '../proxy/pod-proxy.ts';
-import type { ProxyDeps, ProxySettings } from '../proxy/settings.ts';
 import type { Netns } from '../sys/sys.ts';
+import type { ConnectionRecords, TrafficTotals } from '../telemetry/connection-records.ts';
+import type { ConnectionView } from '../telemetry/connection-view.ts';
+import type { ConnectionsView, WorkerView } from './admin-views.ts';
+import type { PodProxies } from './pod-proxies.ts';
 
-export interface DataPlaneOptions {
-  readonly settings: ProxySettings;
-  readonly deps: ProxyDeps;
-  /** How long connections may finish when the whole agent stops. */
-  readonly drainGraceMs: number;
+export interface DataPlane {
+  /** Binds the listeners of one pod; fails when one cannot be bound. `netns` stays open until the set has stopped. */
+  start(pod: CapturedPod, netns: Netns): Promise<ProxySet>;
+  connections(): Promise<ConnectionsView>;
+  /** An open or remembered connection. */
+  find(id: string): Promise<ConnectionView | undefined>;
+  totals(): TrafficTotals;
+  threads(): readonly WorkerView[];
 }
 
-export interface PodCounts {
-  readonly connections: number;
-  readonly tunnelsIn: number;
-  readonly tunnelsOut: number;
-}
-
-export class DataPlane implements Disposable {
-  readonly #options: DataPlaneOptions;
-  readonly #proxies = new Map<string, PodProxy>();
-  readonly #pushes: Disposable;
-
-  constructor(options: DataPlaneOptions) {
-    this.#options = options;
-    this.#pushes = options.deps.verdicts.subscribe((push) => this.#receive(push));
-  }
-
-  /** Binds the listeners of one pod; throws when one cannot be bound. */
-  start(pod: CapturedPod, netns: Netns): ProxySet {
-    const { settings, deps, drainGraceMs } = this.#options;
-    const proxy = PodProxy.start({ uid: pod.uid, netns }, settings, deps);
-    this.#proxies.set(pod.uid, proxy);
-    return {
-      stop: async (mode: StopMode) => {
-        await proxy.stop(mode === 'graceful' ? drainGraceMs : 0);
-        if (this.#proxies.get(pod.uid) === proxy) this.#proxies.delete(pod.uid);
-      },
-    };
-  }
-
-  counts(podUid: string): PodCounts | undefined {
-    return this.#proxies.get(podUid)?.counts;
-  }
-
-  [Symbol.dispose](): void {
-    this.#pushes[Symbol.dispose]();
-  }
-
-  #receive(push: VerdictPush): void {
-    if (push.kind === 'certificate') {
-      // Renewed, or no pod uses it any more: either way the key that was must not stay in memory.
-      this.#options.deps.contexts.drop(push.identity);
-      return;
-    }
-    const error = new MeshError(push.refusal.code, push.refusal.text);
-    for (const proxy of this.#proxies.values()) proxy.revoke(push.connectionIds, error);
-  }
+/** The data plane of an agent without workers: the main thread carries all. */
+export function mainThreadPlane(proxies: PodProxies, records: ConnectionRecords): DataPlane {
+  return {
+    start: async (pod, netns) => proxies.start(pod, netns),
+    connections: async () => ({ open: records.live(), refused: records.recentRefusals() }),
+    find: async (id) => records.find(id),
+    totals: () => records.totals(),
+    threads: () => [{ name: 'main', state: 'running', connections: records.totals().live }],
+  };
 }

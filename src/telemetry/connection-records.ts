@@ -5,7 +5,6 @@ import { type ReasonCode, reasonOf } from '../base/reasons.ts';
 import type { Refusal } from '../model/verdict.ts';
 import { type ConnectionOutcome, logComplete, logFailed, logOpened } from './access-log.ts';
 import { type ConnectionView, earlyView, viewOf } from './connection-view.ts';
-import type { AgentMetrics } from './metrics.ts';
 import { rfc3339 } from './timestamp.ts';
 import type { ConnectionRecord, ConnectionStart, EarlyRefusal, TrafficTelemetry } from './traffic.ts';
 import type { TrafficSeries } from './traffic-series.ts';
@@ -13,8 +12,19 @@ import type { TrafficSeries } from './traffic-series.ts';
 /** Ended connections remembered for `culvert explain`. About 1 KiB each. */
 const MAX_ENDED = 1_024;
 
+/** Where connections are counted. */
+export interface ConnectionCounts {
+  /** The numbers of the connection's label set, with this connection in them. */
+  opened(start: ConnectionStart): TrafficSeries;
+  /** Its series was closed before. */
+  ended(start: ConnectionStart): void;
+  refused(code: ReasonCode, direction: ConnectionStart['direction']): void;
+  socketOpened(reporter: 'source' | 'destination'): void;
+  socketClosed(reporter: 'source' | 'destination'): void;
+}
+
 export interface TrafficDeps {
-  readonly metrics: AgentMetrics;
+  readonly metrics: ConnectionCounts;
   /** The `access` scope. */
   readonly accessLog: Logger;
   readonly clock: Clock;
@@ -43,7 +53,7 @@ export class ConnectionRecords implements TrafficTelemetry {
 
   open(start: ConnectionStart): ConnectionRecord {
     this.#opened += 1;
-    const series = this.#deps.metrics.traffic.open(start.labels);
+    const series = this.#deps.metrics.opened(start);
     const record = new LiveRecord(start, series, this.#deps.clock, (refusal) => this.#end(record, refusal));
     this.#live.set(start.id, record);
     logOpened(this.#deps.accessLog, start);
@@ -90,14 +100,14 @@ export class ConnectionRecords implements TrafficTelemetry {
     const { start } = record;
     if (this.#live.get(start.id) === record) this.#live.delete(start.id);
     if (refusal !== undefined) this.#countRefusal(refusal.code, start.direction);
+    this.#deps.metrics.ended(start);
     logComplete(this.#deps.accessLog, start, record.outcome());
     this.#remember(start.id, record);
   }
 
   #countRefusal(code: ReasonCode, direction: 'inbound' | 'outbound'): void {
     this.#refused.set(code, (this.#refused.get(code) ?? 0) + 1);
-    this.#deps.metrics.own.refused(code, direction);
-    if (code === 'CV-BUG') this.#deps.metrics.own.bugSeen();
+    this.#deps.metrics.refused(code, direction);
   }
 
   #remember(id: string, ended: Viewable): void {

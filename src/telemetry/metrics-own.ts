@@ -22,8 +22,6 @@ export interface OwnMetrics {
   redirectRepaired(): void;
   meshFileLoaded(outcome: Outcome): void;
   policiesRejected(count: number): void;
-  /** A defect of ours ended a connection. */
-  bugSeen(): void;
 }
 
 export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): OwnMetrics {
@@ -36,13 +34,15 @@ export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): 
   labelSetMetrics(registers, traffic);
   const watch = certificateExpiry(registers);
   return {
-    refused: (code, direction) => refusals.inc({ reason: code, layer: reasonOf(code).layer, direction }),
+    refused: (code, direction) => {
+      refusals.inc({ reason: code, layer: reasonOf(code).layer, direction });
+      if (code === 'CV-BUG') bugs.inc();
+    },
     certificateRenewed: (result) => renewals.inc({ result }),
     watchCertificates: watch,
     redirectRepaired: () => repairs.inc(),
     meshFileLoaded: (result) => loads.inc({ result }),
     policiesRejected: (count) => rejected.set(count),
-    bugSeen: () => bugs.inc(),
   };
 }
 

@@ -1,8 +1,11 @@
 /** All metrics of the agent, assembled: one prom-client registry, one text for the scraper (facts/operations.md §2). */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { ReasonCode } from '../base/reasons.ts';
+import type { ConnectionCounts } from './connection-records.ts';
 import { type OwnMetrics, ownMetrics } from './metrics-own.ts';
 import { type Family, renderOpenMetrics, type Sample } from './openmetrics.ts';
-import { TrafficSeriesTable } from './traffic-series.ts';
+import type { ConnectionStart } from './traffic.ts';
+import { type TrafficSeries, TrafficSeriesTable } from './traffic-series.ts';
 
 export interface MetricsOptions {
   /** `tag` of `istio_build`: the version dashboards show. */
@@ -32,7 +35,7 @@ const LEFT_OUT = [
 /** How often the event-loop delay is sampled, ms; each sample wakes the thread. */
 const LOOP_PRECISION_MS = 50;
 
-export class AgentMetrics {
+export class AgentMetrics implements ConnectionCounts {
   readonly traffic: TrafficSeriesTable;
   readonly proxies: ProxyMetrics;
   readonly own: OwnMetrics;
@@ -57,6 +60,17 @@ export class AgentMetrics {
     this.proxies = proxyMetrics(registers);
     this.own = ownMetrics(registers, this.traffic);
     if (options.hasProcessMetrics) addProcessMetrics(this.#registry);
+  }
+
+  opened(start: ConnectionStart): TrafficSeries {
+    return this.traffic.open(start.labels);
+  }
+
+  /** The series has all there is to count. */
+  ended(): void {}
+
+  refused(code: ReasonCode, direction: ConnectionStart['direction']): void {
+    this.own.refused(code, direction);
   }
 
   socketOpened(reporter: 'source' | 'destination'): void {

@@ -47,10 +47,10 @@ export async function adminFixture(overrides: Partial<AdminProviders> = {}) {
   traffic.open({ ...outbound, id: 'c-9' }).close({ code: 'CV-POLICY-DENY', text: 'explicitly denied by: retail/no' });
   let quits = 0;
   const providers: AdminProviders = {
-    configDump: () => ({ workloads: [{ uid: 'b', name: 'x', absent: undefined }], certificates: [] }),
+    configDump: async () => ({ workloads: [{ uid: 'b', name: 'x', absent: undefined }], certificates: [] }),
     status: () => STATUS,
-    connections: () => ({ open: traffic.live(), refused: traffic.recentRefusals() }),
-    findConnection: (id) => traffic.find(id),
+    connections: async () => ({ open: traffic.live(), refused: traffic.recentRefusals() }),
+    findConnection: async (id) => traffic.find(id),
     quit: async () => {
       quits += 1;
     },

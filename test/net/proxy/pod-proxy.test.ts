@@ -40,7 +40,7 @@ test('at the limit of tunnels an idle one makes room for a new one', bounded, as
   await using world = new ProxyWorld({ settings: { maxTunnels: 1 } });
   const { ip, port } = await world.app();
   const idle = await world.tunnel();
-  while (world.dataPlane.counts('p1')?.tunnelsIn !== 1) await nextTurn();
+  while (world.proxies.counts('p1')?.tunnelsIn !== 1) await nextTurn();
 
   const wanted = await world.tunnel();
 

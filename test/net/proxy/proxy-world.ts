@@ -1,7 +1,7 @@
 /** The data plane of one pod over loopback, with the real verdict authority: no root, no namespaces, no redirection. */
 import { once } from 'node:events';
 import net from 'node:net';
-import { DataPlane } from '../../../src/agent/data-plane.ts';
+import { PodProxies } from '../../../src/agent/pod-proxies.ts';
 import { VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
 import type { Clock } from '../../../src/base/clock.ts';
 import type { HostPort } from '../../../src/base/ip.ts';
@@ -68,7 +68,7 @@ interface WorldOptions {
 export class ProxyWorld implements AsyncDisposable {
   readonly lines: Line[] = [];
   readonly authority: VerdictAuthority;
-  readonly dataPlane: DataPlane;
+  readonly proxies: PodProxies;
   readonly contexts = new TlsContexts();
   /** Original destination of plaintext and outbound connections. */
   target: HostPort | undefined;
@@ -76,7 +76,7 @@ export class ProxyWorld implements AsyncDisposable {
   dials = 0;
   readonly #undo = new AsyncDisposableStack();
   readonly #ports = new Map<number, number>();
-  readonly #proxy: ReturnType<DataPlane['start']>;
+  readonly #proxy: ReturnType<PodProxies['start']>;
   readonly #waiters = new Set<() => void>();
 
   constructor(options: WorldOptions = {}) {
@@ -89,7 +89,7 @@ export class ProxyWorld implements AsyncDisposable {
     this.authority.addPod(POD);
     this.authority.replace(mesh);
     const metrics = new AgentMetrics({ buildTag: 'test', hasProcessMetrics: false });
-    this.dataPlane = new DataPlane({
+    this.proxies = new PodProxies({
       settings: { ...SETTINGS_OF_TESTS, ...options.settings },
       deps: {
         sys: { ...this.#sys(), ...options.sys },
@@ -103,7 +103,7 @@ export class ProxyWorld implements AsyncDisposable {
       drainGraceMs,
     });
     const netns = this.#undo.use(openNetns(POD.netnsPath));
-    this.#proxy = this.dataPlane.start(POD, netns);
+    this.#proxy = this.proxies.start(POD, netns);
     this.#undo.defer(() => this.stop('immediate'));
   }
 
@@ -173,7 +173,7 @@ export class ProxyWorld implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#undo.disposeAsync();
-    this.dataPlane[Symbol.dispose]();
+    this.proxies[Symbol.dispose]();
   }
 
   #sys(): Sys {

@@ -1,0 +1,62 @@
+/** Joins capture and proxy: one `PodProxy` per captured pod, fed with verdict pushes. In each thread that carries traffic. */
+import { MeshError } from '../base/errors.ts';
+import type { ProxySet, StopMode } from '../capture/capture-contract.ts';
+import type { VerdictPush } from '../model/verdict.ts';
+import { PodProxy } from '../proxy/pod-proxy.ts';
+import type { ProxyDeps, ProxySettings } from '../proxy/settings.ts';
+import type { Netns } from '../sys/sys.ts';
+
+export interface PodProxiesOptions {
+  readonly settings: ProxySettings;
+  readonly deps: ProxyDeps;
+  /** How long connections may finish when the whole agent stops. */
+  readonly drainGraceMs: number;
+}
+
+export interface PodCounts {
+  readonly connections: number;
+  readonly tunnelsIn: number;
+  readonly tunnelsOut: number;
+}
+
+export class PodProxies implements Disposable {
+  readonly #options: PodProxiesOptions;
+  readonly #proxies = new Map<string, PodProxy>();
+  readonly #pushes: Disposable;
+
+  constructor(options: PodProxiesOptions) {
+    this.#options = options;
+    this.#pushes = options.deps.verdicts.subscribe((push) => this.#receive(push));
+  }
+
+  /** Binds the listeners of one pod; throws when one cannot be bound. */
+  start(pod: { readonly uid: string }, netns: Netns): ProxySet {
+    const { settings, deps, drainGraceMs } = this.#options;
+    const proxy = PodProxy.start({ uid: pod.uid, netns }, settings, deps);
+    this.#proxies.set(pod.uid, proxy);
+    return {
+      stop: async (mode: StopMode) => {
+        await proxy.stop(mode === 'graceful' ? drainGraceMs : 0);
+        if (this.#proxies.get(pod.uid) === proxy) this.#proxies.delete(pod.uid);
+      },
+    };
+  }
+
+  counts(podUid: string): PodCounts | undefined {
+    return this.#proxies.get(podUid)?.counts;
+  }
+
+  [Symbol.dispose](): void {
+    this.#pushes[Symbol.dispose]();
+  }
+
+  #receive(push: VerdictPush): void {
+    if (push.kind === 'certificate') {
+      // Renewed, or no pod uses it any more: either way the key that was must not stay in memory.
+      this.#options.deps.contexts.drop(push.identity);
+      return;
+    }
+    const error = new MeshError(push.refusal.code, push.refusal.text);
+    for (const proxy of this.#proxies.values()) proxy.revoke(push.connectionIds, error);
+  }
+}
