@@ -24,6 +24,7 @@ import { type DataPlane, mainThreadPlane } from './data-plane.ts';
 import { PodProxies } from './pod-proxies.ts';
 import { authoritySettings, proxySettings } from './proxy-settings.ts';
 import { Readiness } from './readiness.ts';
+import { watchRevocationLists } from './revocation-lists.ts';
 import { startServers } from './servers.ts';
 import { VerdictAuthority } from './verdict-authority.ts';
 
@@ -95,6 +96,8 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
   });
   metrics.own.watchCertificates(() => certificates.expiries());
   undo.use(certificates.subscribe((identity) => authority.certificateChanged(identity)));
+  const crlFile = await watchRevocationLists(config.crlPath, deps, { metrics, certificates, authority });
+  if (crlFile !== undefined) undo.use(crlFile);
   const mesh = undo.use(
     new MeshFile(config.localMesh, {
       clock,

@@ -27,6 +27,7 @@ export interface DumpedSettings {
   readonly isResponseBaggageEnabled: boolean;
   readonly isLocalhostAppTunnelEnabled: boolean;
   readonly certificateTtlMs: number;
+  readonly crlPath: string | undefined;
   readonly drainGraceMs: number;
 }
 
@@ -55,7 +56,7 @@ export function configSection(settings: DumpedSettings): object {
     dnsResolverOpts: { timeout: duration(5_000), use_hosts_file: true },
     ztunnelIdentity: null,
     ztunnelWorkload: null,
-    crlPath: null,
+    crlPath: settings.crlPath ?? null,
   };
 }
 

@@ -1,5 +1,6 @@
 /** Every setting of the agent. Resolved once, at start; nothing else in `src/` may look at the environment. */
 
+import { type IdentitySettings, identitySettings } from './settings-identity.ts';
 import type { ConfigIssue, Environment, Start } from './settings-input.ts';
 import { type LifetimeSettings, lifetimeSettings } from './settings-lifetimes.ts';
 import { type LogSettings, logSettings } from './settings-logs.ts';
@@ -14,6 +15,7 @@ import { type TunnelSettings, tunnelSettings } from './settings-tunnels.ts';
 export interface AgentConfig
   extends NodeSettings,
     SourceSettings,
+    IdentitySettings,
     ServerSettings,
     SocketSettings,
     TunnelSettings,
@@ -39,6 +41,7 @@ function readAll(read: SettingsReader): AgentConfig {
   return {
     ...nodeSettings(read),
     ...sourceSettings(read),
+    ...identitySettings(read),
     ...serverSettings(read),
     ...socketSettings(read),
     ...tunnelSettings(read),

@@ -45,6 +45,7 @@ export class VerdictAuthority implements VerdictPort {
   readonly #pods: LocalPods;
   readonly #tracked = new Map<string, TrackedConnection>();
   readonly #listeners = new Set<(push: VerdictPush) => void>();
+  #crls: readonly Uint8Array[] = [];
 
   constructor(settings: AuthoritySettings, deps: AuthorityDeps) {
     this.#settings = settings;
@@ -90,6 +91,12 @@ export class VerdictAuthority implements VerdictPort {
     this.#push({ kind: 'certificate', identity });
   }
 
+  /** Revocation lists, DER, in place of all before. */
+  crlsChanged(crls: readonly Uint8Array[]): void {
+    this.#crls = crls;
+    this.#push({ kind: 'crls', crls });
+  }
+
   async outbound(question: OutboundQuestion): Promise<OutboundVerdict> {
     const refusal = outboundSelfCall(question.target, this.#settings);
     if (refusal !== undefined) return { kind: 'refuse', refusal };
@@ -127,6 +134,7 @@ export class VerdictAuthority implements VerdictPort {
 
   subscribe(listener: (push: VerdictPush) => void): Disposable {
     this.#listeners.add(listener);
+    if (this.#crls.length > 0) listener({ kind: 'crls', crls: this.#crls });
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
   }
 

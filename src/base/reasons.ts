@@ -154,6 +154,14 @@ export const REASONS = {
     cause: 'the client certificate belongs to another trust domain',
     next: 'clients must come from the trust domain of the server; federation is not configured here',
   },
+  'CV-PEER-REVOKED': {
+    fault: 'peer',
+    layer: 'identity',
+    flag: 'CERT_REVOKED',
+    status: 400,
+    cause: 'the certificate of the peer, or of a CA above it, is on a revocation list of this agent',
+    next: 'the error has serial and CA; issue the peer a new certificate, or take the serial off the list (CRL_PATH)',
+  },
   'CV-TLS-HANDSHAKE': {
     fault: 'peer',
     layer: 'identity',
@@ -385,6 +393,14 @@ export const REASONS = {
     status: 503,
     cause: 'the certificate authority could not issue, or its files cannot be used',
     next: 'the error names the file or the answer of the CA',
+  },
+  'CV-CRL': {
+    fault: 'control',
+    layer: 'identity',
+    flag: 'IDENTITY_ERROR',
+    status: 503,
+    cause: 'revocation lists cannot be read, or are not signed by the CA they name; the last good ones stay',
+    next: 'the error names the reason; put a complete list of that CA, PEM or DER, into the file at CRL_PATH',
   },
   'CV-ENROL-SOURCE': {
     fault: 'local',

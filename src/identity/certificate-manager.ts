@@ -99,6 +99,12 @@ export class CertificateManager {
     return ends.length === 0 ? undefined : ends.reduce((first, end) => Math.min(first, end));
   }
 
+  /** Every CA certificate we were given, root or intermediate, PEM, each once. */
+  authorities(): readonly string[] {
+    const all = [...this.#entries.values()].flatMap(({ held }) => held ?? []);
+    return [...new Set(all.flatMap(({ intermediatesPem, material }) => [...intermediatesPem, ...material.rootsPem]))];
+  }
+
   /** Calls back whenever the material of an identity changed or was dropped. */
   subscribe(listener: (identity: string) => void): Disposable {
     this.#listeners.add(listener);

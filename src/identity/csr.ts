@@ -1,22 +1,16 @@
 /** Certification requests (PKCS#10, RFC 2986): ours to send, and the CA's reading of others'. */
-import { createPublicKey, type KeyObject, verify } from 'node:crypto';
+import { createPublicKey, type KeyObject } from 'node:crypto';
 import { MeshError } from '../base/errors.ts';
-import { type CertificateRequestFacts, readCertificateRequest } from '../wire/x509-csr.ts';
+import { readCertificateRequest } from '../wire/x509-csr.ts';
 import { boolean, integer, octets, oid, parsed, sequence, set, signed, tagged, taggedBytes, toDer } from './asn1.ts';
 import { type KeyPair, publicKeyDer, signSha256 } from './keys.ts';
 import { derToPem, pemBlocks } from './pem.ts';
+import { isKnownSignature, isSignedBy } from './signature.ts';
 
 const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
 const SUBJECT_ALT_NAME = '2.5.29.17';
 /** GeneralName ::= uniformResourceIdentifier [6]. */
 const URI_NAME = 6;
-/** Digest of each signature algorithm we accept in a request. */
-const DIGEST_OF: Readonly<Record<string, string>> = {
-  '1.2.840.10045.4.3.2': 'sha256',
-  '1.2.840.10045.4.3.3': 'sha384',
-  '1.2.840.113549.1.1.11': 'sha256',
-};
-
 export interface CertificateRequest {
   readonly publicKey: KeyObject;
   /** The one URI SAN asked for. */
@@ -46,16 +40,13 @@ export function parseCsr(pem: string): CertificateRequest {
   if (der === undefined || others.length > 0) throw refused('more than one request');
   const facts = readCertificateRequest(der);
   const publicKey = strongKey(facts.publicKeyDer);
+  if (!isKnownSignature(facts.signatureAlgorithm)) {
+    throw refused(`signature algorithm ${facts.signatureAlgorithm} is not accepted`);
+  }
   if (!isSignedBy(facts, publicKey)) throw refused('its signature does not verify');
   const [uri, ...more] = facts.uriSans;
   if (uri === undefined || more.length > 0) throw refused('it must ask for exactly one URI name');
   return { publicKey, uri };
-}
-
-function isSignedBy(facts: CertificateRequestFacts, publicKey: KeyObject): boolean {
-  const digest = DIGEST_OF[facts.signatureAlgorithm];
-  if (digest === undefined) throw refused(`signature algorithm ${facts.signatureAlgorithm} is not accepted`);
-  return verify(digest, facts.signedDer, publicKey, facts.signature);
 }
 
 function strongKey(spki: Uint8Array): KeyObject {

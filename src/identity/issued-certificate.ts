@@ -14,6 +14,7 @@ export interface Held {
   /** Of the leaf, ended early by an intermediate that ends before it. */
   readonly validity: Validity;
   readonly leafSerial: string;
+  readonly intermediatesPem: readonly string[];
 }
 
 /** Throws `CV-CA` when the answer cannot be used. */
@@ -34,6 +35,7 @@ export function adoptIssued(identity: string, issued: IssuedCertificate, keys: K
     material: { identity, keyPem: privateKeyPem(key), chainPem: chain.join(''), rootsPem: roots, serial, notAfterMs },
     validity: { notBeforeMs: leaf.notBeforeMs, notAfterMs },
     leafSerial: leaf.serial,
+    intermediatesPem: chain.slice(1),
   };
 }
 

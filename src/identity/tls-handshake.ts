@@ -6,6 +6,7 @@ import { MeshError, toMeshError } from '../base/errors.ts';
 import { parseSpiffeId } from '../model/spiffe.ts';
 import type { TlsMaterial } from '../model/verdict.ts';
 import { checkClientCertificate, checkServerCertificate } from './peer-check.ts';
+import type { Revocation } from './revocation.ts';
 import { ALPN_H2, type TlsContexts } from './tls-context.ts';
 import { handshakeTimeout, tlsFailure, wrongAlpn } from './tls-failure.ts';
 
@@ -17,6 +18,8 @@ export interface HandshakeOptions {
   readonly clock: Clock;
   /** Default 10 s. */
   readonly timeoutMs?: number;
+  /** Who is not to be accepted in spite of a good chain; absent = nobody. */
+  readonly revocation?: Revocation | undefined;
 }
 
 export interface AcceptedTls {
@@ -26,8 +29,8 @@ export interface AcceptedTls {
 }
 
 /**
- * Server side of the handshake. Rejects with `CV-PEER-CERT`, `CV-PEER-TRUST-DOMAIN`, `CV-TLS-HANDSHAKE` or
- * `CV-TLS-TIMEOUT`; `socket` is then destroyed. Errors after success end the socket and need no listener.
+ * Server side of the handshake. Rejects with `CV-PEER-CERT`, `CV-PEER-REVOKED`, `CV-PEER-TRUST-DOMAIN`,
+ * `CV-TLS-HANDSHAKE` or `CV-TLS-TIMEOUT`; `socket` is then destroyed. Errors after success end the socket and need no listener.
  */
 export async function acceptTls(
   socket: Duplex,
@@ -47,9 +50,10 @@ export async function acceptTls(
     });
     socket.allowHalfOpen = allowHalfOpen;
   });
-  const peerIdentity = checked(tlsSocket, (der) =>
-    checkClientCertificate(der, parseSpiffeId(material.identity)?.trustDomain),
-  );
+  const peerIdentity = checked(tlsSocket, (der) => {
+    options.revocation?.check(tlsSocket, material.rootsPem, 'destination');
+    return checkClientCertificate(der, parseSpiffeId(material.identity)?.trustDomain);
+  });
   return { socket: tlsSocket, ...(peerIdentity === undefined ? {} : { peerIdentity }) };
 }
 
@@ -83,7 +87,10 @@ export async function connectTls(
       settle.done(secured);
     });
   });
-  checked(tlsSocket, (der) => checkServerCertificate(der, expected));
+  checked(tlsSocket, (der) => {
+    options.revocation?.check(tlsSocket, material.rootsPem, 'source');
+    return checkServerCertificate(der, expected);
+  });
   return tlsSocket;
 }
 

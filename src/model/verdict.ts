@@ -127,7 +127,9 @@ export type VerdictPush =
   /** These live connections are no longer allowed. */
   | { readonly kind: 'revoke'; readonly connectionIds: readonly string[]; readonly refusal: Refusal }
   /** The material of an identity changed: drop cached contexts. */
-  | { readonly kind: 'certificate'; readonly identity: string };
+  | { readonly kind: 'certificate'; readonly identity: string }
+  /** Every revocation list in force, DER; replaces all before. */
+  | { readonly kind: 'crls'; readonly crls: readonly Uint8Array[] };
 
 export interface VerdictPort {
   outbound(question: OutboundQuestion): Promise<OutboundVerdict>;
@@ -139,6 +141,6 @@ export interface VerdictPort {
   identityOf(podUid: string): Promise<string>;
   /** Rejects with `CV-CERT-UNAVAILABLE` when there is no valid certificate. */
   certificate(identity: string): Promise<TlsMaterial>;
-  /** One listener; disposing the handle ends the subscription. */
+  /** One listener, which is told at once what it must know to begin; disposing the handle ends the subscription. */
   subscribe(listener: (push: VerdictPush) => void): Disposable;
 }

@@ -1,5 +1,6 @@
 /** Inbound HBONE, port 15008: tunnels of other nodes, and the CONNECT streams in them (datapath facts §4.5). */
 import type net from 'node:net';
+import type tls from 'node:tls';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { HostPort } from '../base/ip.ts';
 import { reasonOf } from '../base/reasons.ts';
@@ -94,8 +95,9 @@ export class HboneServer {
       this.#handshakes.add(handshake);
       // Asked for each handshake, so that a renewed certificate serves the very next one.
       const material = await connections.arrive(this.#material());
-      const { contexts, clock } = deps;
-      const secured = await acceptTls(socket, material, { contexts, clock, timeoutMs: settings.handshakeTimeoutMs });
+      const { contexts, clock, revocation } = deps;
+      const limits = { timeoutMs: settings.handshakeTimeoutMs };
+      const secured = await acceptTls(socket, material, { contexts, clock, revocation, ...limits });
       this.#serve(secured.socket, { ...ends, identity: secured.peerIdentity });
     } catch (error) {
       socket.destroy();
@@ -135,7 +137,7 @@ export class HboneServer {
     handshake.socket.destroy();
   }
 
-  #serve(secured: net.Socket, peer: TunnelPeer): void {
+  #serve(secured: tls.TLSSocket, peer: TunnelPeer): void {
     const { settings, deps } = this.#context;
     const session: H2Session = new H2Session({
       socket: secured,
@@ -161,6 +163,7 @@ export class HboneServer {
       this.#sockets.delete(secured);
       this.#tellEmpty();
     });
+    deps.revocation?.watch(secured, (error) => session.destroy(error));
     if (this.#isStopping) session.goaway();
   }
 

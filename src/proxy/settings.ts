@@ -2,6 +2,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
+import type { Revocation } from '../identity/revocation.ts';
 import type { TlsContexts } from '../identity/tls-context.ts';
 import type { VerdictPort } from '../model/verdict.ts';
 import type { KeepaliveOptions, Sys } from '../sys/sys.ts';
@@ -30,6 +31,8 @@ export interface ProxySettings {
   readonly maxHandshakes: number;
   /** Tunnels per pod and direction. */
   readonly maxTunnels: number;
+  /** Peers are judged by revocation lists; costs one signature check for each handshake. */
+  readonly hasRevocationLists: boolean;
   /** Application connections per pod and listener. */
   readonly maxConnections: number;
   readonly pool: { readonly maxStreams: number; readonly idleReleaseMs: number };
@@ -43,6 +46,8 @@ export interface ProxyDeps {
   readonly random: Random;
   readonly verdicts: VerdictPort;
   readonly contexts: TlsContexts;
+  /** Absent: no revocation lists are configured. */
+  readonly revocation?: Revocation | undefined;
   readonly telemetry: TrafficTelemetry;
   readonly log: Logger;
 }

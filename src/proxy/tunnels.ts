@@ -18,8 +18,9 @@ export async function dialTunnel(context: PodContext, key: TunnelKey, onClosed: 
     contexts: deps.contexts,
     clock: deps.clock,
     timeoutMs: settings.handshakeTimeoutMs,
+    revocation: deps.revocation,
   });
-  return new H2Session({
+  const session = new H2Session({
     socket: secured,
     role: 'client',
     settings: settings.http2Client,
@@ -33,4 +34,6 @@ export async function dialTunnel(context: PodContext, key: TunnelKey, onClosed: 
       },
     },
   });
+  deps.revocation?.watch(secured, (error) => session.destroy(error));
+  return session;
 }

@@ -21,6 +21,7 @@ export interface ConnectionCounts {
   refused(code: ReasonCode, direction: ConnectionStart['direction']): void;
   socketOpened(reporter: 'source' | 'destination'): void;
   socketClosed(reporter: 'source' | 'destination'): void;
+  peerRevoked(reporter: 'source' | 'destination'): void;
 }
 
 export interface TrafficDeps {
@@ -74,6 +75,10 @@ export class ConnectionRecords implements TrafficTelemetry {
 
   socketClosed(reporter: 'source' | 'destination'): void {
     this.#deps.metrics.socketClosed(reporter);
+  }
+
+  peerRevoked(reporter: 'source' | 'destination'): void {
+    this.#deps.metrics.peerRevoked(reporter);
   }
 
   /** Open connections, oldest first. */

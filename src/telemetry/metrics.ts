@@ -3,6 +3,7 @@ import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { ConnectionCounts } from './connection-records.ts';
 import { type OwnMetrics, ownMetrics } from './metrics-own.ts';
+import { type RevocationMetrics, revocationMetrics } from './metrics-revocation.ts';
 import { type Family, renderOpenMetrics, type Sample } from './openmetrics.ts';
 import type { ConnectionStart } from './traffic.ts';
 import { type TrafficSeries, TrafficSeriesTable } from './traffic-series.ts';
@@ -39,6 +40,7 @@ export class AgentMetrics implements ConnectionCounts {
   readonly traffic: TrafficSeriesTable;
   readonly proxies: ProxyMetrics;
   readonly own: OwnMetrics;
+  readonly revocation: RevocationMetrics;
   readonly #registry = new Registry();
   /** Plain numbers: a labelled gauge costs microseconds per call, and every connection makes two. */
   readonly #socketsOpen = new Map<'source' | 'destination', number>();
@@ -59,6 +61,7 @@ export class AgentMetrics implements ConnectionCounts {
     buildInfo(registers, options.buildTag);
     this.proxies = proxyMetrics(registers);
     this.own = ownMetrics(registers, this.traffic);
+    this.revocation = revocationMetrics(registers);
     if (options.hasProcessMetrics) addProcessMetrics(this.#registry);
   }
 
@@ -79,6 +82,10 @@ export class AgentMetrics implements ConnectionCounts {
 
   socketClosed(reporter: 'source' | 'destination'): void {
     this.#socketsOpen.set(reporter, (this.#socketsOpen.get(reporter) ?? 0) - 1);
+  }
+
+  peerRevoked(reporter: 'source' | 'destination'): void {
+    this.revocation.rejected(reporter);
   }
 
   /** The whole exposition; numbers are as of this call. */

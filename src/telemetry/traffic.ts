@@ -43,4 +43,6 @@ export interface TrafficTelemetry {
   /** Accepted downstream sockets currently held (`istio_tcp_sockets_open`). */
   socketOpened(reporter: 'source' | 'destination'): void;
   socketClosed(reporter: 'source' | 'destination'): void;
+  /** A peer was turned away, or its tunnel cut, because of a revocation list. */
+  peerRevoked(reporter: 'source' | 'destination'): void;
 }

@@ -22,7 +22,7 @@ export interface DerElement {
 }
 
 export function malformed(what: string): MeshError {
-  return new MeshError('CV-WIRE-MALFORMED', `certificate is not strict DER: ${what}`);
+  return new MeshError('CV-WIRE-MALFORMED', `not strict DER: ${what}`);
 }
 
 /** Walks the elements of one level. Every method throws `CV-WIRE-MALFORMED` instead of guessing. */

@@ -1,6 +1,6 @@
 /** What the mesh reads from an X.509 v3 certificate (RFC 5280 §4.1): URI SANs, validity, serial, EKU. Pure; input is hostile. */
-import { MeshError } from '../base/errors.ts';
 import { bitStringOctets, type DerElement, DerReader, malformed, oidText, TAG, unsignedInteger } from './der.ts';
+import { readBoolean, readExtensionList, tooLarge, wholeSequence } from './x509-extensions.ts';
 import { readX509Time } from './x509-time.ts';
 
 export const EKU_SERVER_AUTH = '1.3.6.1.5.5.7.3.1';
@@ -11,7 +11,6 @@ const MAX_CERTIFICATE_BYTES = 65_536;
 /** Longest SPIFFE ID (SPIFFE-ID §2.3), bytes. */
 const MAX_URI_BYTES = 2048;
 const MAX_NAMES = 256;
-const MAX_EXTENSIONS = 64;
 /** RFC 5280 §4.1.2.2. */
 const MAX_SERIAL_BYTES = 20;
 
@@ -25,6 +24,8 @@ export interface CertificateFacts {
   /** Dotted OIDs; absent when the certificate has no EKU extension, which allows every use. */
   readonly extendedKeyUsages?: readonly string[];
   readonly isCa: boolean;
+  /** True without a key usage extension, which allows every use. */
+  readonly maySignCrls: boolean;
   readonly subjectKeyId?: Uint8Array;
   /** Name, DER. */
   readonly subjectDer: Uint8Array;
@@ -32,7 +33,7 @@ export interface CertificateFacts {
   readonly publicKeyDer: Uint8Array;
 }
 
-type ExtensionFacts = Pick<CertificateFacts, 'uriSans' | 'extendedKeyUsages' | 'isCa' | 'subjectKeyId'>;
+type ExtensionFacts = Pick<CertificateFacts, 'uriSans' | 'extendedKeyUsages' | 'isCa' | 'maySignCrls' | 'subjectKeyId'>;
 
 /** Throws `CV-WIRE-MALFORMED` or `CV-WIRE-TOO-LARGE` for anything that is not exactly one well-formed certificate. */
 export function readCertificate(der: Uint8Array): CertificateFacts {
@@ -85,7 +86,7 @@ function readVersion(body: DerReader): number {
 
 function readTaggedExtensions(body: DerReader, version: number): ExtensionFacts {
   const tagged = body.readIf(0xa3, 'extensions');
-  if (tagged === undefined) return { uriSans: [], isCa: false };
+  if (tagged === undefined) return { uriSans: [], isCa: false, maySignCrls: true };
   if (version !== 2) throw malformed('extensions in a certificate that is not v3');
   const inner = new DerReader(tagged.content);
   const list = inner.read(TAG.sequence, 'extensions');
@@ -95,35 +96,19 @@ function readTaggedExtensions(body: DerReader, version: number): ExtensionFacts 
 
 /** Extensions ::= SEQUENCE OF Extension, of a certificate or of an extension request in a CSR. */
 export function readExtensions(list: DerElement): ExtensionFacts {
-  const byOid = collectExtensions(new DerReader(list.content));
-  const san = byOid.get('2.5.29.17');
-  const eku = byOid.get('2.5.29.37');
-  const constraints = byOid.get('2.5.29.19');
-  const keyId = byOid.get('2.5.29.14');
+  const byOid = readExtensionList(list);
+  const san = byOid.get('2.5.29.17')?.value;
+  const eku = byOid.get('2.5.29.37')?.value;
+  const constraints = byOid.get('2.5.29.19')?.value;
+  const keyId = byOid.get('2.5.29.14')?.value;
+  const keyUsage = byOid.get('2.5.29.15')?.value;
   return {
     uriSans: san === undefined ? [] : readUriNames(san),
     ...(eku === undefined ? {} : { extendedKeyUsages: readKeyPurposes(eku) }),
     ...(keyId === undefined ? {} : { subjectKeyId: readKeyId(keyId) }),
     isCa: constraints !== undefined && readIsCa(constraints),
+    maySignCrls: keyUsage === undefined || readMaySignCrls(keyUsage),
   };
-}
-
-function collectExtensions(list: DerReader): Map<string, Uint8Array> {
-  const byOid = new Map<string, Uint8Array>();
-  while (!list.isAtEnd) {
-    if (byOid.size === MAX_EXTENSIONS) throw tooLarge('number of extensions', byOid.size + 1, MAX_EXTENSIONS);
-    const extension = new DerReader(list.read(TAG.sequence, 'extension').content);
-    const oid = oidText(extension.read(TAG.oid, 'extension id').content);
-    const critical = extension.readIf(TAG.boolean, 'critical flag');
-    if (critical !== undefined) readBoolean(critical.content);
-    const value = extension.read(TAG.octetString, 'extension value').content;
-    extension.end('extension');
-    // Two verifiers that pick different copies see different identities (RFC 5280 §4.2).
-    if (byOid.has(oid)) throw malformed(`extension ${oid} appears twice`);
-    byOid.set(oid, value);
-  }
-  if (byOid.size === 0) throw malformed('empty list of extensions');
-  return byOid;
 }
 
 /** URIs of GeneralNames (RFC 5280 §4.2.1.6). Only the primitive tag [6] is a URI; nothing inside other names can become one. */
@@ -170,30 +155,25 @@ function readKeyId(der: Uint8Array): Uint8Array {
 }
 
 function readIsCa(der: Uint8Array): boolean {
-  const outer = new DerReader(der);
-  const constraints = new DerReader(outer.read(TAG.sequence, 'basic constraints').content);
-  outer.end('basic constraints');
+  const constraints = wholeSequence(der, 'basic constraints');
   const isCa = constraints.readIf(TAG.boolean, 'CA flag');
   constraints.readIf(TAG.integer, 'path length');
   constraints.end('basic constraints');
   return isCa !== undefined && readBoolean(isCa.content);
 }
 
+/** KeyUsage ::= BIT STRING; cRLSign is bit 6 (RFC 5280 §4.2.1.3). */
+function readMaySignCrls(der: Uint8Array): boolean {
+  const outer = new DerReader(der);
+  const [unused = 8, bits = 0] = outer.read(TAG.bitString, 'key usage').content;
+  outer.end('key usage');
+  if (unused > 7) throw malformed('key usage');
+  return (bits & 0x02) !== 0;
+}
+
 /** Reader over a SEQUENCE that holds at least one element and is all of `der`. */
 function sequenceOf(der: Uint8Array, what: string): DerReader {
-  const outer = new DerReader(der);
-  const list = outer.read(TAG.sequence, what).content;
-  outer.end(what);
-  if (list.length === 0) throw malformed(`empty ${what}`);
-  return new DerReader(list);
-}
-
-function readBoolean(content: Uint8Array): boolean {
-  const [value] = content;
-  if (content.length !== 1 || (value !== 0 && value !== 0xff)) throw malformed('boolean');
-  return value === 0xff;
-}
-
-function tooLarge(what: string, size: number, limit: number): MeshError {
-  return new MeshError('CV-WIRE-TOO-LARGE', `${what} over the limit`, { size, limit });
+  const list = wholeSequence(der, what);
+  if (list.isAtEnd) throw malformed(`empty ${what}`);
+  return list;
 }

@@ -14,6 +14,7 @@ export interface MeshCa {
   readonly issuingPem: string;
   /** Signer of leaves, for tests that need their own certificates. */
   readonly issuing: { readonly keys: KeyPair; readonly der: Buffer };
+  readonly root: { readonly keys: KeyPair; readonly der: Buffer };
   /** Key, chain and roots for `identity`, valid for an hour from two minutes ago unless `overrides` says otherwise. */
   material(identity: string, overrides?: MaterialOverrides): Promise<TlsMaterial>;
 }
@@ -38,6 +39,7 @@ export async function meshCa(name = 'test'): Promise<MeshCa> {
     rootPem,
     issuingPem,
     issuing: { keys, der },
+    root: { keys: rootKeys, der: rootDer },
     async material(identity, { rootsPem = [rootPem], ...overrides } = {}) {
       const leafKeys = await generateKeyPair();
       const leaf = buildLeaf(

@@ -15,6 +15,7 @@ import { CLIENT_SETTINGS, SERVER_SETTINGS } from '../../src/tunnel/h2-settings.t
 import type { H2Stream } from '../../src/tunnel/h2-stream.ts';
 import { readCertificate } from '../../src/wire/x509-san.ts';
 import type { MaterialOverrides } from './certs.ts';
+import { buildCrl, crlPem } from './crl.ts';
 import type { TestMesh } from './mesh.ts';
 
 const DAY_MS = 86_400_000;
@@ -28,14 +29,10 @@ export async function meshMaterial(
   { rootsPem, ...overrides }: MaterialOverrides = {},
 ): Promise<TlsMaterial> {
   const nowMs = Date.now();
-  const { root, issuing } = await new CaDirectory(mesh.caFolder, LIFETIMES, silentLogger).open(nowMs);
-  if (issuing.privateKey === undefined) throw new Error('the CA of the mesh has no issuing key');
+  const { root, issuing, signer } = await authorityOf(mesh);
   const keys = await generateKeyPair();
   const validity = { notBeforeMs: nowMs - 120_000, notAfterMs: nowMs + 3_600_000 };
-  const leaf = buildLeaf(
-    { identity, publicKey: keys.publicKey, ...validity, ...overrides },
-    { privateKey: issuing.privateKey, certificateDer: issuing.der },
-  );
+  const leaf = buildLeaf({ identity, publicKey: keys.publicKey, ...validity, ...overrides }, signer);
   const { serial, notAfterMs } = readCertificate(leaf);
   return {
     identity,
@@ -45,6 +42,18 @@ export async function meshMaterial(
     serial,
     notAfterMs,
   };
+}
+
+/** A revocation list of the mesh's own CA, PEM. */
+export async function meshCrl(mesh: TestMesh, serials: readonly string[]): Promise<string> {
+  const { signer } = await authorityOf(mesh);
+  return crlPem(buildCrl(signer, { serials }));
+}
+
+async function authorityOf(mesh: TestMesh) {
+  const { root, issuing } = await new CaDirectory(mesh.caFolder, LIFETIMES, silentLogger).open(Date.now());
+  if (issuing.privateKey === undefined) throw new Error('the CA of the mesh has no issuing key');
+  return { root, issuing, signer: { privateKey: issuing.privateKey, certificateDer: issuing.der } };
 }
 
 /** A tunnel to port 15008 of a captured pod, from inside another pod. */

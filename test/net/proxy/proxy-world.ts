@@ -1,4 +1,5 @@
 /** The data plane of one pod over loopback, with the real verdict authority: no root, no namespaces, no redirection. */
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import net from 'node:net';
 import { PodProxies } from '../../../src/agent/pod-proxies.ts';
@@ -22,11 +23,12 @@ import { ConnectionRecords } from '../../../src/telemetry/connection-records.ts'
 import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
 import { CLIENT_SETTINGS, SERVER_SETTINGS } from '../../../src/tunnel/h2-settings.ts';
 import { meshCa } from '../../support/certs.ts';
+import { buildCrl, issuingOf } from '../../support/crl.ts';
 import { SETTINGS, workload } from '../../unit/model/sample-mesh.ts';
 import { Peer } from '../tunnel/h2-peers.ts';
 
 export const SERVER = 'spiffe://cluster.local/ns/default/sa/server';
-const CLIENT = 'spiffe://cluster.local/ns/default/sa/client';
+export const CLIENT = 'spiffe://cluster.local/ns/default/sa/client';
 const PORTS = { hbone: 15_008, plaintext: 15_006, outbound: 15_001 } as const;
 const POD: CapturedPod = {
   uid: 'p1',
@@ -43,9 +45,15 @@ const materials: Record<string, TlsMaterial> = {
   [CLIENT]: await ca.material(CLIENT),
 };
 
-/** Key and certificate of the CA that every member of these tests trusts. */
-export function materialOf(identity: string): Promise<TlsMaterial> {
-  return ca.material(identity);
+/** Key and certificate of the CA that every member of these tests trusts; the same each time. */
+export async function materialOf(identity: string): Promise<TlsMaterial> {
+  return (materials[identity] ??= await ca.material(identity));
+}
+
+/** A list of that CA on which the certificate of `identity` is. */
+export async function revoking(identity: string): Promise<Buffer> {
+  const { serialNumber } = new X509Certificate((await materialOf(identity)).chainPem);
+  return buildCrl(issuingOf(ca), { serials: [serialNumber] });
 }
 
 /** The captured pod is 127.0.0.1; what else a test needs it adds. */
@@ -70,6 +78,7 @@ export class ProxyWorld implements AsyncDisposable {
   readonly authority: VerdictAuthority;
   readonly proxies: PodProxies;
   readonly contexts = new TlsContexts();
+  readonly metrics = new AgentMetrics({ buildTag: 'test', hasProcessMetrics: false });
   /** Original destination of plaintext and outbound connections. */
   target: HostPort | undefined;
   /** Sockets made to dial. */
@@ -88,7 +97,6 @@ export class ProxyWorld implements AsyncDisposable {
     );
     this.authority.addPod(POD);
     this.authority.replace(mesh);
-    const metrics = new AgentMetrics({ buildTag: 'test', hasProcessMetrics: false });
     this.proxies = new PodProxies({
       settings: { ...SETTINGS_OF_TESTS, ...options.settings },
       deps: {
@@ -97,7 +105,7 @@ export class ProxyWorld implements AsyncDisposable {
         random: systemRandom,
         verdicts: this.authority,
         contexts: this.contexts,
-        telemetry: new ConnectionRecords({ metrics, accessLog: log, clock }),
+        telemetry: new ConnectionRecords({ metrics: this.metrics, accessLog: log, clock }),
         log,
       },
       drainGraceMs,
@@ -232,6 +240,7 @@ const SETTINGS_OF_TESTS: ProxySettings = {
   maxHandshakes: 512,
   maxTunnels: 4_096,
   maxConnections: 50_000,
+  hasRevocationLists: true,
   pool: { maxStreams: 100, idleReleaseMs: 300_000 },
   http2Client: CLIENT_SETTINGS,
   http2Server: SERVER_SETTINGS,

@@ -90,6 +90,7 @@ test('the config section has every key of ztunnel, in the shapes its readers dec
       isResponseBaggageEnabled: true,
       isLocalhostAppTunnelEnabled: true,
       certificateTtlMs: 86_400_000,
+      crlPath: undefined,
       drainGraceMs: 5_500,
     }),
   ) as Record<string, unknown>;

@@ -149,7 +149,7 @@ const broken: readonly {
     name: 'a root certificate with a broken body',
     damage: (path) =>
       writeFile(join(path, 'root/cert.pem'), '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n'),
-    message: /root\/cert\.pem: certificate is not strict DER/,
+    message: /root\/cert\.pem: not strict DER/,
   },
   {
     name: 'a missing certificate beside a key',
