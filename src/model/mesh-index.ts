@@ -4,6 +4,7 @@ import { MemberIndex } from './member-index.ts';
 import type { MeshUpdate } from './mesh-update.ts';
 import { type Policy, policyKey, type RejectedPolicy } from './policy.ts';
 import { PolicyIndex } from './policy-index.ts';
+import { RecordStore } from './record-store.ts';
 import { ServiceIndex } from './service-index.ts';
 import { type Endpoint, type Service, serviceKey, type Workload } from './workload.ts';
 import { type LocalPod, WorkloadIndex } from './workload-index.ts';
@@ -35,13 +36,14 @@ export class MeshIndex {
   readonly workloads = new WorkloadIndex();
   readonly policies = new PolicyIndex();
   readonly #members = new MemberIndex();
+  readonly #records = new RecordStore();
 
   constructor(state: MeshState = EMPTY_MESH) {
     this.apply({ ...state, removedWorkloads: [], removedServices: [], removedPolicies: [] });
   }
 
   apply(update: MeshUpdate): void {
-    for (const service of update.services) this.services.set(service);
+    for (const service of update.services) this.services.set(this.#records.service(service));
     for (const key of update.removedServices) this.services.delete(key);
     this.#dropWorkloads(update.workloads.map(({ uid }) => uid));
     this.#addWorkloads(update.workloads);
@@ -130,8 +132,9 @@ export class MeshIndex {
     for (const workload of workloads) {
       // Told twice in one update: the later record counts.
       if (this.workloads.byUid(workload.uid) !== undefined) this.#dropWorkloads([workload.uid]);
-      this.workloads.add(workload);
-      this.#members.add(workload);
+      const record = this.#records.workload(workload);
+      this.workloads.add(record);
+      this.#members.add(record);
     }
   }
 

@@ -2,7 +2,12 @@
 import type { Policy, RejectedPolicy } from './policy.ts';
 import type { Service, Workload } from './workload.ts';
 
-/** Upserts come first, then removals. A key is in one of the two at most. */
+/**
+ * A source of many workloads makes its records through one `RecordStore` as it decodes: a second, larger copy of all of
+ * them would else live until the update is applied. Others may tell plain objects.
+ *
+ * Upserts come first, then removals. A key is in one of the two at most.
+ */
 export interface MeshUpdate {
   /** Inserted, or in place of the record with the same `uid`. */
   readonly workloads: readonly Workload[];

@@ -4,14 +4,15 @@ import { type Policy, policyKey, type RejectedPolicy } from './policy.ts';
 import { type CompiledPolicy, compilePolicy } from './policy-compile.ts';
 import type { Workload } from './workload.ts';
 
+/** Compiled when the first workload it selects is asked about: most policies of a mesh select nobody on this node. */
 type Entry =
-  | { readonly kind: 'policy'; readonly key: string; readonly policy: Policy; readonly compiled: CompiledPolicy }
+  | { readonly kind: 'policy'; readonly key: string; readonly policy: Policy; compiled?: CompiledPolicy }
   | { readonly kind: 'rejected'; readonly key: string; readonly policy: RejectedPolicy };
 
 /** Key of the global policies in the namespace table; no Kubernetes namespace is empty text. */
 const GLOBAL = '';
 
-/** Policies are compiled once; the set of a workload is built when first asked for after a change of any policy. */
+/** The set of a workload is built when first asked for after a change of any policy. */
 export class PolicyIndex {
   readonly #byKey = new Map<string, Entry>();
   readonly #byNamespace = new Map<string, Map<string, Entry>>();
@@ -27,7 +28,7 @@ export class PolicyIndex {
   }
 
   set(policy: Policy): void {
-    this.#put({ kind: 'policy', key: policyKey(policy), policy, compiled: compilePolicy(policy) });
+    this.#put({ kind: 'policy', key: policyKey(policy), policy });
   }
 
   /** Takes the place of an accepted policy with its key: the newest word on it is "not understood". */
@@ -90,7 +91,9 @@ function namespaceOf({ policy }: Entry): string | undefined {
 
 function policySet(entries: readonly Entry[], missing: readonly string[]): PolicySet {
   const sorted = entries.toSorted((a, b) => (a.key < b.key ? -1 : 1));
-  const compiled = sorted.flatMap((entry) => (entry.kind === 'policy' ? [entry.compiled] : []));
+  const compiled = sorted.flatMap((entry) =>
+    entry.kind === 'policy' ? [(entry.compiled ??= compilePolicy(entry.policy))] : [],
+  );
   const enforced = compiled.filter((policy) => !policy.dryRun);
   return {
     deny: enforced.filter((policy) => policy.action === 'Deny'),

@@ -46,9 +46,9 @@ export interface Workload {
   readonly status: 'Healthy' | 'Unhealthy';
   /** Weight among the endpoints of a service, default 1; 0 takes no traffic. */
   readonly capacity: number;
-  readonly waypoint?: GatewayAddress;
-  readonly networkGateway?: GatewayAddress;
-  readonly applicationTunnel?: ApplicationTunnel;
+  readonly waypoint?: GatewayAddress | undefined;
+  readonly networkGateway?: GatewayAddress | undefined;
+  readonly applicationTunnel?: ApplicationTunnel | undefined;
   /** `namespace/name` of policies attached by selector. */
   readonly authorizationPolicies: readonly string[];
   /** `namespace/hostname` → service port → target port of this endpoint. */

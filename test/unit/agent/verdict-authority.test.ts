@@ -5,11 +5,10 @@ import type { Certificates } from '../../../src/agent/local-pods.ts';
 import { VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
-import type { MeshUpdate } from '../../../src/model/mesh-update.ts';
 import type { InboundQuestion, VerdictPush } from '../../../src/model/verdict.ts';
 import { systemRandom } from '../../../src/sys/system-random.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
-import { policy, SETTINGS, workload } from '../model/sample-mesh.ts';
+import { NOTHING, policy, SETTINGS, workload } from '../model/sample-mesh.ts';
 
 const pod = { uid: 'p1', name: 'server', namespace: 'default', serviceAccount: 'server' };
 const server = workload('server', { ips: ['10.0.0.2'] });
@@ -17,7 +16,6 @@ const client = workload('client', { ips: ['10.0.0.1'], node: 'node-2' });
 const open: MeshState = { ...EMPTY_MESH, workloads: [server, client] };
 const closed: MeshState = { ...open, policies: [policy('nobody', { rules: [] })] };
 
-const NOTHING: MeshUpdate = { ...EMPTY_MESH, removedWorkloads: [], removedServices: [], removedPolicies: [] };
 const DENY_ALL = policy('nobody', { action: 'Deny', rules: [[]] });
 
 function world() {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Service, Workload } from '../../../src/model/workload.ts';
-import { memberOf, mesh, policy, range, STANDARD, service, vip, workload } from './sample-mesh.ts';
+import { memberOf, mesh, NOTHING, policy, range, STANDARD, service, vip, workload } from './sample-mesh.ts';
 
 function ranked(name: string, fields: Partial<Workload>): Workload {
   return workload(name, { ips: ['10.0.0.1'], ...fields });
@@ -43,10 +43,10 @@ test('a namespace-visible service is hidden from others by VIP and by host name,
   const { services } = mesh({ services: [hidden] });
   assert.equal(services.byVip('', '10.1.0.1', 'other'), undefined);
   assert.equal(services.byHostname(hidden.hostname, 'other'), undefined);
-  assert.equal(services.byVip('', '10.1.0.1', 'secret'), hidden);
-  assert.equal(services.byHostname(hidden.hostname, 'secret'), hidden);
-  assert.equal(services.byVip('', '10.1.0.1'), hidden);
-  assert.equal(services.byHostname(hidden.hostname), hidden);
+  assert.equal(services.byVip('', '10.1.0.1', 'secret')?.name, 'hidden');
+  assert.equal(services.byHostname(hidden.hostname, 'secret')?.name, 'hidden');
+  assert.equal(services.byVip('', '10.1.0.1')?.name, 'hidden');
+  assert.equal(services.byHostname(hidden.hostname)?.name, 'hidden');
 });
 
 test('a host name prefers the own namespace, then the canonical service', () => {
@@ -189,21 +189,28 @@ test('a policy that selects a workload twice is evaluated once', () => {
   assert.equal(mesh({ policies: [policy('p', { rules: [[]] })] }).policiesFor(server).allow.length, 1);
 });
 
-test('an index of 100,000 workloads costs under 300 bytes per workload beyond the records', {
-  timeout: 60_000,
-}, () => {
+test('100,000 replicas of 10,000 deployments cost under 600 bytes each', { timeout: 60_000 }, () => {
   const count = 100_000;
-  const services = memberOf({ web: {} });
-  const workloads = Array.from({ length: count }, (_, i) =>
-    workload(`pod-${i}`, { ips: [`10.${i >> 16}.${(i >> 8) & 255}.${i & 255}`], services }),
-  );
   const before = heapAfterCollection();
-  const index = mesh({ workloads, services: [service('web')] });
-  index.localWorkload({ node: 'node-x', name: '', namespace: '', serviceAccount: '' });
+  const index = mesh({ services: [service('web')] });
+  for (let i = 0; i < count; i++) index.apply({ ...NOTHING, workloads: [replica(i)] });
   const bytes = (heapAfterCollection() - before) / count;
-  assert.equal(index.workloads.byAddress('', '10.1.0.1')?.name, 'pod-65537');
-  assert(bytes < 300, `${Math.round(bytes)} bytes per workload`);
+  assert.equal(index.workloads.byAddress('', '10.1.0.1')?.name, 'deploy-6553-7');
+  assert(bytes < 600, `${Math.round(bytes)} bytes per workload`);
 });
+
+/** As from a decoder: every string and every map its own. */
+function replica(i: number): Workload {
+  const deployment = `deploy-${Math.floor(i / 10)}`;
+  const name = Buffer.from(`${deployment}-${i % 10}`).toString();
+  return workload(name, {
+    ips: [Buffer.from(`10.${i >> 16}.${(i >> 8) & 255}.${i & 255}`).toString()],
+    serviceAccount: deployment,
+    workloadName: deployment,
+    canonicalName: deployment,
+    services: memberOf({ web: { 80: 8_080 } }),
+  });
+}
 
 function heapAfterCollection(): number {
   setFlagsFromString('--expose-gc');

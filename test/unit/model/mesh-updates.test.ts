@@ -6,17 +6,7 @@ import { EMPTY_MESH, MeshIndex, type MeshState } from '../../../src/model/mesh-i
 import type { MeshUpdate } from '../../../src/model/mesh-update.ts';
 import { type Policy, policyKey, type RejectedPolicy } from '../../../src/model/policy.ts';
 import { type Service, serviceKey, type Workload } from '../../../src/model/workload.ts';
-import { memberOf, policy, range, STANDARD, service, vip, workload } from './sample-mesh.ts';
-
-const NOTHING: MeshUpdate = {
-  workloads: [],
-  services: [],
-  policies: [],
-  rejectedPolicies: [],
-  removedWorkloads: [],
-  removedServices: [],
-  removedPolicies: [],
-};
+import { memberOf, NOTHING, policy, range, STANDARD, service, vip, workload } from './sample-mesh.ts';
 
 /** What a source that tells everything each time would say after `update`: what it brings is told last. */
 function after(state: MeshState, update: MeshUpdate): MeshState {

@@ -2,6 +2,7 @@
 import type { Random } from '../../../src/base/random.ts';
 import type { DataPathSettings } from '../../../src/model/data-path-settings.ts';
 import { EMPTY_MESH, MeshIndex, type MeshState } from '../../../src/model/mesh-index.ts';
+import type { MeshUpdate } from '../../../src/model/mesh-update.ts';
 import type { Policy } from '../../../src/model/policy.ts';
 import type { GatewayAddress, LoadBalancer, Service, Workload } from '../../../src/model/workload.ts';
 
@@ -92,6 +93,9 @@ export function vip(ip: string, network = ''): { network: string; ip: string } {
 export function range(cidr: string, network = ''): Service['cidrVips'][number] {
   return { network, cidr };
 }
+
+/** An update without effect. */
+export const NOTHING: MeshUpdate = { ...EMPTY_MESH, removedWorkloads: [], removedServices: [], removedPolicies: [] };
 
 export function mesh(state: Partial<MeshState>): MeshIndex {
   return new MeshIndex({ ...EMPTY_MESH, ...state });
