@@ -114,13 +114,13 @@ export const REASONS = {
     cause: 'the chosen workload has no IP address the client can reach',
     next: 'check workloadIps and the ipFamilies of the service (culvert workloads, culvert services)',
   },
-  'CV-UNSUPPORTED': {
-    fault: 'local',
+  'CV-SERVICE-IDENTITY': {
+    fault: 'control',
     layer: 'routing',
     flag: 'CONNECT',
     status: 503,
-    cause: 'the mesh state asks for something this version does not do',
-    next: 'the error names the feature; see the limits in README.md',
+    cause: 'a service in another network names no SPIFFE identity, so nobody there can prove to be it',
+    next: 'subjectAltNames of the service, or of its waypoint, must list the identities that serve it there (culvert services)',
   },
   'CV-CERT-UNAVAILABLE': {
     fault: 'control',

@@ -87,11 +87,14 @@ export async function connectTls(
       settle.done(secured);
     });
   });
-  checked(tlsSocket, (der) => {
-    options.revocation?.check(tlsSocket, material.rootsPem, 'source');
-    return checkServerCertificate(der, expected);
-  });
+  checked(tlsSocket, () => options.revocation?.check(tlsSocket, material.rootsPem, 'source'));
+  provedIdentity(tlsSocket, expected);
   return tlsSocket;
+}
+
+/** The one of `expected` that the server of a finished handshake proved; destroys the socket when it is none. */
+export function provedIdentity(socket: tls.TLSSocket, expected: readonly string[]): string {
+  return checked(socket, (der) => checkServerCertificate(der, expected));
 }
 
 interface Settle {

@@ -1,10 +1,11 @@
-/** Where an outbound connection goes (datapath.md §4.2): refuse, plaintext or HBONE, as data and in order of evaluation. */
+/** Where an outbound connection goes (datapath.md §4.2): refuse, plaintext, HBONE or double HBONE, in order of evaluation. */
 import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { Random } from '../base/random.ts';
-import { isKnownReference, referenceText } from './gateway-reference.ts';
+import { formatHboneAuthority } from '../wire/hbone.ts';
+import { referenceText, resolveReference } from './gateway-reference.ts';
 import { pickIp, selectEndpoint, type Upstream } from './load-balance.ts';
 import type { MeshIndex } from './mesh-index.ts';
-import { expectedIdentities } from './spiffe.ts';
+import { expectedIdentities, parsableIdentities } from './spiffe.ts';
 import type { Refusal } from './verdict.ts';
 import { chooseWaypoint, hasWaypoint, isFromWaypoint, waypointInstance } from './waypoint.ts';
 import type { GatewayAddress, Service, Workload } from './workload.ts';
@@ -38,6 +39,17 @@ export type NextHop =
       readonly upstream: Workload;
       /** The service the application meant; never the one of a waypoint. */
       readonly service?: Service;
+    }
+  | {
+      readonly kind: 'double-hbone';
+      readonly address: HostPort;
+      /** Of the outer and of the inner CONNECT. */
+      readonly authority: string;
+      readonly expectedIdentities: readonly string[];
+      readonly innerExpectedIdentities: readonly string[];
+      /** The gateway. */
+      readonly upstream: Workload;
+      readonly service: Service;
     };
 
 export function nextHop(index: MeshIndex, request: OutboundRequest, random: Random): NextHop {
@@ -66,7 +78,10 @@ function passthrough(index: MeshIndex, request: OutboundRequest, service: Servic
 function towards(index: MeshIndex, request: OutboundRequest, upstream: Upstream, random: Random): NextHop {
   const { source, clientIp } = request;
   const { workload, service } = upstream;
-  if (workload.network !== source.network) return throughGateway(index, request, upstream);
+  if (workload.network !== source.network) {
+    const far = { workload, service, subjectAltNames: service?.subjectAltNames };
+    return throughGateway(index, request, far, random);
+  }
   const { waypoint } = workload;
   const isPastWaypoint = service !== undefined || waypoint === undefined;
   if (!isPastWaypoint && !isFromWaypoint(index, waypoint, { workload: source, ip: clientIp })) {
@@ -100,7 +115,8 @@ function throughWaypoint(
   if (choice.kind === 'refuse') return choice;
   const { workload, port, service: waypointService } = choice.upstream;
   if (workload.network !== source.network) {
-    return throughGateway(index, request, { workload, port, ...(service && { service }) });
+    const far = { workload, service, subjectAltNames: waypointService?.subjectAltNames };
+    return throughGateway(index, request, far, random);
   }
   // A waypoint given by address decides the family itself; by name, the client's family is kept where possible.
   const familyOf = choice.reference.kind === 'address' ? choice.reference.ip : target.ip;
@@ -116,17 +132,45 @@ function throughWaypoint(
   };
 }
 
-/** Another network is reached by double HBONE (datapath.md §1.14), which is not built yet: refuse, and say which it is. */
-function throughGateway(index: MeshIndex, { target }: OutboundRequest, { workload, service }: Upstream): NextHop {
+/** What lies in another network: known in aggregate only, so that its service vouches for whoever will serve there. */
+interface FarEnd {
+  /** The endpoint or waypoint that was chosen; it tells which gateway. */
+  readonly workload: Workload;
+  /** The service the application meant. */
+  readonly service: Service | undefined;
+  /** Of that service, or of the one of the waypoint. */
+  readonly subjectAltNames: readonly string[] | undefined;
+}
+
+/** Double HBONE (datapath.md §1.14): a tunnel to the gateway of the other network, and one inside it to the far end. */
+function throughGateway(index: MeshIndex, request: OutboundRequest, far: FarEnd, random: Random): NextHop {
+  const { source, target } = request;
+  const { workload, service, subjectAltNames = [] } = far;
   if (service === undefined) {
     return refuse('CV-GATEWAY-UNKNOWN', `no service for target address: ${formatHostPort(target)}`);
   }
-  const gateway = workload.networkGateway;
-  if (gateway === undefined) return refuse('CV-GATEWAY-UNKNOWN', `no gateway address: ${workload.name}`);
-  if (!isKnownReference(index, gateway)) {
-    return refuse('CV-GATEWAY-UNKNOWN', `unknown network gateway: ${referenceText(gateway)}`);
+  const reference = workload.networkGateway;
+  if (reference === undefined) return refuse('CV-GATEWAY-UNKNOWN', `no gateway address: ${workload.name}`);
+  const gateway = resolveReference(index, { reference, source }, random);
+  if (gateway === undefined) {
+    return refuse('CV-GATEWAY-UNKNOWN', `unknown network gateway: ${referenceText(reference)}`);
   }
-  return refuse('CV-UNSUPPORTED', 'unsupported feature: double HBONE');
+  const innerExpectedIdentities = parsableIdentities(subjectAltNames);
+  if (innerExpectedIdentities.length === 0) {
+    return refuse('CV-SERVICE-IDENTITY', `no identity to expect in network ${workload.network}: ${service.hostname}`);
+  }
+  const familyOf = reference.kind === 'address' ? reference.ip : target.ip;
+  const ip = pickIp(gateway.workload, familyOf, gateway.service?.ipFamilies);
+  if (ip === undefined) return noAddress(gateway.workload);
+  return {
+    kind: 'double-hbone',
+    address: { ip, port: gateway.port },
+    authority: formatHboneAuthority({ kind: 'hostname', hostname: service.hostname, port: target.port }),
+    expectedIdentities: expectedIdentities(gateway.workload, gateway.service?.subjectAltNames),
+    innerExpectedIdentities,
+    upstream: gateway.workload,
+    service,
+  };
 }
 
 function noAddress(workload: Workload): NextHop {

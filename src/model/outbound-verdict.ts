@@ -9,7 +9,7 @@ import { serviceLabels, workloadBaggage, workloadLabels } from './labels.ts';
 import type { MeshIndex } from './mesh-index.ts';
 import { type NextHop, nextHop } from './next-hop.ts';
 import { workloadIdentity } from './spiffe.ts';
-import type { ConnectionLabels, OutboundQuestion, OutboundVerdict, Refusal } from './verdict.ts';
+import type { ConnectionLabels, OutboundQuestion, OutboundVerdict, Refusal, TunnelRoute } from './verdict.ts';
 import type { Workload } from './workload.ts';
 
 /** Checked before anything is looked up: an application dialled the agent's own port on loopback. */
@@ -24,7 +24,10 @@ export function outboundVerdict(
   index: MeshIndex,
   source: Workload,
   question: OutboundQuestion,
-  { settings, random }: { readonly settings: Pick<DataPathSettings, 'illegalPorts'>; readonly random: Random },
+  {
+    settings,
+    random,
+  }: { readonly settings: Pick<DataPathSettings, 'illegalPorts' | 'network'>; readonly random: Random },
 ): OutboundVerdict {
   const { client, target } = question;
   const refusal = outboundSelfCall(target, settings);
@@ -36,21 +39,35 @@ export function outboundVerdict(
     case 'plaintext':
       return { kind: 'plaintext', address: hop.address, labels: labelsOf(source, hop) };
     case 'hbone':
+      return { kind: 'hbone', ...routeOf(source, client, hop), labels: labelsOf(source, hop) };
+    case 'double-hbone':
       return {
-        kind: 'hbone',
-        address: hop.address,
-        authority: hop.authority,
-        identity: workloadIdentity(source),
-        expectedIdentities: hop.expectedIdentities,
-        baggage: formatBaggage(workloadBaggage(source)),
-        forwarded: formatForwarded(client, hop.service?.hostname),
+        kind: 'double-hbone',
+        ...routeOf(source, client, hop),
+        innerExpectedIdentities: hop.innerExpectedIdentities,
+        forwardedNetwork: settings.network,
         labels: labelsOf(source, hop),
       };
   }
 }
 
+function routeOf(
+  source: Workload,
+  client: HostPort,
+  hop: Extract<NextHop, { kind: 'hbone' | 'double-hbone' }>,
+): TunnelRoute {
+  return {
+    address: hop.address,
+    authority: hop.authority,
+    identity: workloadIdentity(source),
+    expectedIdentities: hop.expectedIdentities,
+    baggage: formatBaggage(workloadBaggage(source)),
+    forwarded: formatForwarded(client, hop.service?.hostname),
+  };
+}
+
 function labelsOf(source: Workload, hop: Exclude<NextHop, { kind: 'refuse' }>): ConnectionLabels {
-  const isMutual = hop.kind === 'hbone';
+  const isMutual = hop.kind !== 'plaintext';
   return {
     reporter: 'source',
     source: isMutual ? workloadLabels(source) : workloadLabels(source, ''),

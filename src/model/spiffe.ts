@@ -48,6 +48,10 @@ export function workloadIdentity(workload: Workload): string {
  * that do not parse are left out: they could not match a parsed SAN anyway.
  */
 export function expectedIdentities(workload: Workload, subjectAltNames: readonly string[] = []): readonly string[] {
-  const vouched = subjectAltNames.filter((name) => parseSpiffeId(name) !== undefined);
-  return [...new Set([workloadIdentity(workload), ...vouched])];
+  return [...new Set([workloadIdentity(workload), ...parsableIdentities(subjectAltNames)])];
+}
+
+/** Those of `names` that are SPIFFE IDs. */
+export function parsableIdentities(names: readonly string[]): readonly string[] {
+  return names.filter((name) => parseSpiffeId(name) !== undefined);
 }

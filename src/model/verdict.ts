@@ -51,24 +51,35 @@ export interface OutboundQuestion {
   readonly target: HostPort;
 }
 
+/** One CONNECT stream through one tunnel. */
+export interface TunnelRoute {
+  /** TCP and TLS peer, normally port 15008. */
+  readonly address: HostPort;
+  /** CONNECT `:authority`. */
+  readonly authority: string;
+  /** SPIFFE URI of the captured pod: the certificate to present. */
+  readonly identity: string;
+  /** SPIFFE URIs one of which the peer must prove; never empty. */
+  readonly expectedIdentities: readonly string[];
+  readonly baggage: string;
+  readonly forwarded: string;
+}
+
 export type OutboundVerdict =
   /** `labels` absent: refused before enough was known; logged as `connection failed`, not counted. */
   | { readonly kind: 'refuse'; readonly refusal: Refusal; readonly labels?: ConnectionLabels }
   | { readonly kind: 'plaintext'; readonly address: HostPort; readonly labels: ConnectionLabels }
-  | {
-      readonly kind: 'hbone';
-      /** TCP and TLS peer, normally port 15008. */
-      readonly address: HostPort;
-      /** CONNECT `:authority`. */
-      readonly authority: string;
-      /** SPIFFE URI of the captured pod: the certificate to present. */
-      readonly identity: string;
-      /** SPIFFE URIs one of which the peer must prove; never empty. */
-      readonly expectedIdentities: readonly string[];
-      readonly baggage: string;
-      readonly forwarded: string;
+  | ({ readonly kind: 'hbone'; readonly labels: ConnectionLabels } & TunnelRoute)
+  /** Into another network: a tunnel to its gateway, and inside the stream one more to whoever serves there. */
+  | ({
+      readonly kind: 'double-hbone';
+      /** SPIFFE URIs one of which the far end must prove; never empty. */
+      readonly innerExpectedIdentities: readonly string[];
+      /** `x-forwarded-network` of the inner CONNECT: our own network. */
+      readonly forwardedNetwork: string;
+      /** The destination is the gateway: the far end tells who it is with its answer. */
       readonly labels: ConnectionLabels;
-    };
+    } & TunnelRoute);
 
 export interface InboundQuestion {
   readonly podUid: string;

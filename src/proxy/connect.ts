@@ -2,46 +2,56 @@
 import { withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { ReasonCode } from '../base/reasons.ts';
-import type { OutboundVerdict } from '../model/verdict.ts';
+import type { TunnelRoute } from '../model/verdict.ts';
 import type { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { isUnprocessed } from '../tunnel/h2-stream-errors.ts';
+import type { ResponseHead } from '../wire/h2-head.ts';
 import { formatTraceParent, newTraceParent } from '../wire/traceparent.ts';
 import type { PodContext } from './pod-context.ts';
 import type { ConnectRequest } from './tunnels.ts';
 
 export type TunnelPool = ClientPool<ConnectRequest, H2Stream>;
-type HboneVerdict = Extract<OutboundVerdict, { kind: 'hbone' }>;
+export type ConnectHeaders = ConnectRequest['headers'];
+
+export interface AnsweredStream {
+  readonly stream: H2Stream;
+  readonly answer: ResponseHead;
+}
+
+/** Headers of every CONNECT made for one connection, the trace among them. */
+export function connectHeaders({ deps }: PodContext, { baggage, forwarded }: TunnelRoute): ConnectHeaders {
+  return { baggage, forwarded, traceparent: formatTraceParent(newTraceParent(deps.random)) };
+}
 
 /**
  * A stream whose CONNECT was answered with 200. Any other answer is final: no retry, no other endpoint. What the peer
  * refused unseen, because it stops or is full, is asked once more on another tunnel.
  */
-export async function openStream(context: PodContext, pool: TunnelPool, verdict: HboneVerdict): Promise<H2Stream> {
-  const request: ConnectRequest = {
-    authority: verdict.authority,
-    headers: {
-      baggage: verdict.baggage,
-      forwarded: verdict.forwarded,
-      traceparent: formatTraceParent(newTraceParent(context.deps.random)),
-    },
-  };
-  const { stream, tunnel } = await pool.request(verdict, request);
+export async function openStream(
+  context: PodContext,
+  pool: TunnelPool,
+  route: TunnelRoute,
+  headers: ConnectHeaders,
+): Promise<AnsweredStream> {
+  const request: ConnectRequest = { authority: route.authority, headers };
+  const { stream, tunnel } = await pool.request(route, request);
   try {
-    return await answered(context, stream);
+    return { stream, answer: await answerOf(context, stream) };
   } catch (error) {
     if (!isUnprocessed(toMeshError(error))) throw error;
   }
-  const again = await pool.request(verdict, request, tunnel);
-  return await answered(context, again.stream);
+  const again = await pool.request(route, request, tunnel);
+  return { stream: again.stream, answer: await answerOf(context, again.stream) };
 }
 
-async function answered({ deps, settings }: PodContext, stream: H2Stream): Promise<H2Stream> {
+/** The answer to the CONNECT of `stream` when it is 200. Otherwise rejects, and the stream is gone. */
+export async function answerOf({ deps, settings }: PodContext, stream: H2Stream): Promise<ResponseHead> {
   try {
     const late = (): MeshError => new MeshError('CV-CONNECT-TIMEOUT', 'no answer to CONNECT: deadline has elapsed');
-    const response = await withDeadline(stream.response, deps.clock, settings.responseTimeoutMs, late);
-    if (response.status !== 200) throw statusError(response.status);
-    return stream;
+    const answer = await withDeadline(stream.response, deps.clock, settings.responseTimeoutMs, late);
+    if (answer.status !== 200) throw statusError(answer.status);
+    return answer;
   } catch (error) {
     stream.destroy();
     throw error;

@@ -1,4 +1,4 @@
-/** Outbound, port 15001: what the pod dials, sent on in clear or through a tunnel as the verdict says (datapath facts §4.2). */
+/** Outbound, port 15001: what the pod dials, sent on in clear or through tunnels as the verdict says (datapath facts §4.2). */
 import type net from 'node:net';
 import { toMeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';
@@ -6,10 +6,21 @@ import type { OutboundVerdict } from '../model/verdict.ts';
 import { socketFd } from '../sys/tcp.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
-import { openStream, type TunnelPool } from './connect.ts';
+import { connectHeaders, openStream, type TunnelPool } from './connect.ts';
+import { openDoubleStream } from './double-tunnel.ts';
 import type { PodContext } from './pod-context.ts';
 
 type Carried = Exclude<OutboundVerdict, { kind: 'refuse' }>;
+type DoubleVerdict = Extract<OutboundVerdict, { kind: 'double-hbone' }>;
+type DirectVerdict = Exclude<Carried, DoubleVerdict>;
+
+/** One connection that an application wants. */
+interface Call {
+  readonly id: string;
+  readonly socket: net.Socket;
+  readonly client: HostPort;
+  readonly target: HostPort;
+}
 
 /** Carries or refuses one accepted socket. Nothing is read from it before the way is open. Rejects only by a defect. */
 export async function serveOutbound(context: PodContext, pool: TunnelPool, socket: net.Socket): Promise<void> {
@@ -20,26 +31,26 @@ export async function serveOutbound(context: PodContext, pool: TunnelPool, socke
   }
   const fd = socketFd(socket);
   const target = (fd === undefined ? undefined : context.deps.sys.originalDestination(fd)) ?? ends.local;
-  const id = context.nextId();
+  const call: Call = { id: context.nextId(), socket, client: ends.peer, target };
 
-  const verdict = await judge(context, ends.peer, target);
-  if (verdict.kind === 'refuse') {
-    const start = { id, direction: 'outbound', protocol: 'TCP', src: ends.peer, dst: target } as const;
-    context.refuse({ start, ...verdict });
-    socket.destroy();
-    return;
-  }
-  const connection = context.open(startOf(id, ends.peer, target, verdict), new SocketStream(socket));
-  try {
-    connection.join(await upstreamOf(context, pool, verdict));
-  } catch (error) {
-    const failure = toMeshError(error);
-    context.refusalFor(failure);
-    connection.close(failure);
+  const verdict = await judge(context, call);
+  switch (verdict.kind) {
+    case 'refuse': {
+      const start = { id: call.id, direction: 'outbound', protocol: 'TCP', src: ends.peer, dst: target } as const;
+      context.refuse({ start, ...verdict });
+      socket.destroy();
+      return;
+    }
+    case 'double-hbone':
+      await carryFar(context, pool, call, verdict);
+      return;
+    case 'plaintext':
+    case 'hbone':
+      await carry(context, pool, call, verdict);
   }
 }
 
-async function judge(context: PodContext, client: HostPort, target: HostPort): Promise<OutboundVerdict> {
+async function judge(context: PodContext, { client, target }: Call): Promise<OutboundVerdict> {
   if (context.isFull) return context.tooMany();
   try {
     return await context.connections.arrive(
@@ -50,24 +61,57 @@ async function judge(context: PodContext, client: HostPort, target: HostPort): P
   }
 }
 
-function startOf(id: string, src: HostPort, target: HostPort, verdict: Carried) {
-  return {
-    id,
-    direction: 'outbound' as const,
-    protocol: verdict.kind === 'hbone' ? ('HBONE' as const) : ('TCP' as const),
-    src,
-    dst: verdict.address,
-    originalDst: formatHostPort(target),
-    ...(verdict.kind === 'hbone' ? { hboneAuthority: verdict.authority } : {}),
-    labels: verdict.labels,
-  };
+async function carry(context: PodContext, pool: TunnelPool, call: Call, verdict: DirectVerdict): Promise<void> {
+  const connection = context.open(startOf(call, verdict), new SocketStream(call.socket));
+  try {
+    connection.join(await upstreamOf(context, pool, verdict));
+  } catch (error) {
+    const failure = toMeshError(error);
+    context.refusalFor(failure);
+    connection.close(failure);
+  }
 }
 
-async function upstreamOf(context: PodContext, pool: TunnelPool, verdict: Carried): Promise<ByteStream> {
+async function upstreamOf(context: PodContext, pool: TunnelPool, verdict: DirectVerdict): Promise<ByteStream> {
   switch (verdict.kind) {
     case 'plaintext':
       return new SocketStream(await context.dial(verdict.address));
     case 'hbone':
-      return await openStream(context, pool, verdict);
+      return (await openStream(context, pool, verdict, connectHeaders(context, verdict))).stream;
   }
 }
+
+/** The record of a connection to another network waits for the answer from there: only that says who serves. */
+async function carryFar(context: PodContext, pool: TunnelPool, call: Call, verdict: DoubleVerdict): Promise<void> {
+  const { clock } = context.deps;
+  const startedMs = clock.monotonicMs();
+  const opening = openDoubleStream(context, pool, verdict);
+  const far = await context.connections.arrive(opening).catch(toMeshError);
+  const start = { ...startOf(call, verdict), setupMs: clock.monotonicMs() - startedMs };
+  if (far instanceof Error) {
+    // The pod may have left meanwhile; a way that opens after all is used by nobody.
+    opening.then(({ stream }) => stream.destroy(), ignore);
+    context.refuse({ start, refusal: context.refusalFor(far), labels: start.labels });
+    call.socket.destroy();
+    return;
+  }
+  const labels = { ...start.labels, destination: far.destination };
+  context.open({ ...start, labels }, new SocketStream(call.socket)).join(far.stream);
+}
+
+function startOf({ id, client, target }: Call, verdict: Carried) {
+  return {
+    id,
+    direction: 'outbound' as const,
+    protocol: PROTOCOLS[verdict.kind],
+    src: client,
+    dst: verdict.address,
+    originalDst: formatHostPort(target),
+    ...(verdict.kind === 'plaintext' ? {} : { hboneAuthority: verdict.authority }),
+    labels: verdict.labels,
+  };
+}
+
+const PROTOCOLS = { plaintext: 'TCP', hbone: 'HBONE', 'double-hbone': 'DOUBLEHBONE' } as const;
+
+function ignore(): void {}

@@ -151,8 +151,9 @@ class LiveRecord implements ConnectionRecord, Viewable {
     this.start = start;
     this.#series = series;
     this.#clock = clock;
-    this.#openedMs = clock.monotonicMs();
-    this.#openedWallMs = clock.wallMs();
+    const { setupMs = 0 } = start;
+    this.#openedMs = clock.monotonicMs() - setupMs;
+    this.#openedWallMs = clock.wallMs() - setupMs;
     this.#onEnd = onEnd;
   }
 

@@ -20,7 +20,7 @@ export interface ConnectionView {
   readonly podUid: string;
   readonly state: 'open' | 'complete' | 'refused';
   readonly direction: 'inbound' | 'outbound';
-  readonly protocol: 'HBONE' | 'TCP';
+  readonly protocol: ConnectionStart['protocol'];
   readonly isMutualTls: boolean;
   readonly src: string;
   readonly dst: string;

@@ -7,7 +7,7 @@ export interface ConnectionStart {
   readonly id: string;
   readonly podUid: string;
   readonly direction: 'inbound' | 'outbound';
-  readonly protocol: 'HBONE' | 'TCP';
+  readonly protocol: 'HBONE' | 'TCP' | 'DOUBLEHBONE';
   readonly src: HostPort;
   /** Access log `dst.addr`: the next hop (outbound), `<pod ip>:15008` (inbound HBONE), the original destination (plaintext). */
   readonly dst: HostPort;
@@ -16,6 +16,8 @@ export interface ConnectionStart {
   /** CONNECT authority: access log `dst.hbone_addr`. */
   readonly hboneAuthority?: string;
   readonly labels: ConnectionLabels;
+  /** How long the connection had been there before enough was known to open a record: part of its duration. */
+  readonly setupMs?: number;
 }
 
 /** Handles are resolved at `open`; `add…` is a counter increment, fit for the hot path. */

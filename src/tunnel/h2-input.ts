@@ -13,10 +13,15 @@ const SHARED_BYTES = 64 * 1024;
 /** Decryption and callback are one synchronous step and never nest, so all sockets of a thread can share it. */
 const shared = Buffer.allocUnsafeSlow(SHARED_BYTES);
 
+/**
+ * What TLS may run on for its octets to be lent. Inside a stream of another session its records are decrypted while that
+ * session still reads from the buffer.
+ */
+const KERNEL_HANDLES: ReadonlySet<string | undefined> = new Set(['TCP', 'Pipe']);
+
 /** Of `node:net`, not in its published types: what the `onread` option of a socket sets when it is made. */
 type Internals = Record<symbol, unknown> & {
-  readonly _handle?: { useUserBuffer?: (buffer: Uint8Array) => void } | null;
-  readonly _parent?: { readonly _handle?: object | null } | null;
+  readonly _handle?: { useUserBuffer?: (buffer: Uint8Array) => void; readonly _parent?: object | null } | null;
 };
 
 /**
@@ -37,7 +42,7 @@ function lend(socket: Duplex, receive: Receive): boolean {
   const callbackKey = symbols.find(({ description }) => description === 'kBufferCb');
   const handle = internals._handle;
   if (bufferKey === undefined || callbackKey === undefined || typeof handle?.useUserBuffer !== 'function') return false;
-  if (isNested(internals)) return false;
+  if (!KERNEL_HANDLES.has(handle._parent?.constructor.name)) return false;
   // What was read before is not ours to lend, but `receive` need not know.
   for (let chunk: unknown = socket.read(); chunk instanceof Uint8Array; chunk = socket.read()) receive(chunk);
   internals[bufferKey] = shared;
@@ -48,10 +53,4 @@ function lend(socket: Duplex, receive: Receive): boolean {
   handle.useUserBuffer(shared);
   socket.resume();
   return true;
-}
-
-/** TLS inside a stream of another session: its records are decrypted while the outer session reads from the buffer. */
-function isNested({ _parent: parent }: Internals): boolean {
-  const transport = parent?._handle?.constructor.name;
-  return parent !== undefined && parent !== null && transport !== 'TCP' && transport !== 'Pipe';
 }

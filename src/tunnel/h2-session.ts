@@ -31,6 +31,8 @@ export interface H2SessionHandlers {
   onStream?(stream: H2Stream, request: RequestHead): void;
   /** The peer takes no new streams; those it accepted go on. */
   onGoaway?(): void;
+  /** The last stream has left the wire; others may follow. */
+  onIdle?(): void;
   /** Exactly once: the session is over and every stream of it was told. No error: it ended in order. */
   onClose(error?: MeshError): void;
 }
@@ -246,6 +248,7 @@ export class H2Session {
     if (stream.id === 0) this.#queue.remove(stream);
     else this.#sendQueued();
     this.#closeIfDrained();
+    if (this.activeStreams === 0 && !this.#isClosed) this.#handlers.onIdle?.();
   }
 
   #finalGoaway(): void {

@@ -35,6 +35,8 @@ export interface MeshOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Further flags of every agent. */
   readonly flags?: readonly string[];
+  /** Further flags of the agent of one node. */
+  readonly nodeFlags?: Readonly<Record<string, readonly string[]>>;
   readonly mesh?: (mesh: TestMesh) => MeshDocument;
 }
 
@@ -104,8 +106,8 @@ export class TestMesh implements AsyncDisposable {
     extra: readonly string[] = [],
     env: Readonly<Record<string, string>> = {},
   ): AgentProcess {
-    const { flags = [], env: common = {} } = this.#options;
-    const argv = [...this.agentFlags(node), ...flags, ...extra];
+    const { flags = [], nodeFlags = {}, env: common = {} } = this.#options;
+    const argv = [...this.agentFlags(node), ...flags, ...(nodeFlags[node] ?? []), ...extra];
     return this.#undo.use(new AgentProcess(this.lab.node(node), argv, { ...common, ...env }));
   }
 

@@ -71,6 +71,8 @@ interface WorldOptions {
   readonly clock?: Clock;
   readonly drainGraceMs?: number;
   readonly mesh?: MeshState;
+  /** `NETWORK` of the agent. */
+  readonly network?: string;
 }
 
 export class ProxyWorld implements AsyncDisposable {
@@ -89,10 +91,10 @@ export class ProxyWorld implements AsyncDisposable {
   readonly #waiters = new Set<() => void>();
 
   constructor(options: WorldOptions = {}) {
-    const { clock = systemClock, drainGraceMs = 20_000, mesh = OPEN_MESH } = options;
+    const { clock = systemClock, drainGraceMs = 20_000, mesh = OPEN_MESH, network = '' } = options;
     const log = this.#logger();
     this.authority = new VerdictAuthority(
-      { ...SETTINGS, nodeName: 'node-1', isPolicyLogAtInfo: false },
+      { ...SETTINGS, network, nodeName: 'node-1', isPolicyLogAtInfo: false },
       { clock, random: systemRandom, certificates: certificatesOf(materials), log },
     );
     this.authority.addPod(POD);

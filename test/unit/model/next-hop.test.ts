@@ -41,6 +41,8 @@ interface Summary {
   readonly upstream?: string;
   readonly service?: string;
   readonly expected?: readonly string[];
+  /** Double HBONE: who the far end must prove to be. */
+  readonly inner?: readonly string[];
   readonly code?: string;
   readonly text?: string;
 }
@@ -56,8 +58,19 @@ const remoteCluster = {
     }),
     workload('gateway', { network: 'remote', ips: ['172.16.0.9'] }),
   ],
-  services: [service('web', { vips: [vip('10.1.0.1')] })],
+  services: [service('web', { vips: [vip('10.1.0.1')], subjectAltNames: [id('web'), 'not a SPIFFE ID'] })],
 };
+
+/** `web` through the gateway of the network its endpoint is in. */
+const throughGateway = {
+  kind: 'double-hbone',
+  to: '172.16.0.9:15008',
+  authority: 'web.default.svc.cluster.local:80',
+  upstream: 'gateway',
+  service: 'web',
+  expected: [id('gateway')],
+  inner: [id('web')],
+} as const;
 
 const rows: readonly Row[] = [
   {
@@ -301,7 +314,30 @@ const rows: readonly Row[] = [
     },
   },
   {
-    name: 'a waypoint in another network is refused as unsupported, not bypassed',
+    name: 'a waypoint in another network is reached through its gateway, and vouched for by its own service',
+    state: {
+      workloads: [
+        workload('waypoint', {
+          network: 'remote',
+          services: memberOf({ way: { 15_008: 15_008 } }),
+          networkGateway: atAddress('172.16.0.9', { network: 'remote' }),
+        }),
+        workload('gateway', { network: 'remote', ips: ['172.16.0.9'] }),
+      ],
+      services: [
+        service('web', {
+          vips: [vip('10.1.0.1')],
+          subjectAltNames: [id('web')],
+          waypoint: atHostname('way.default.svc.cluster.local'),
+        }),
+        service('way', { ports: new Map([[15_008, 15_008]]), subjectAltNames: [id('way')] }),
+      ],
+    },
+    target: '10.1.0.1:80',
+    want: { ...throughGateway, inner: [id('way')] },
+  },
+  {
+    name: 'a waypoint in another network for which no service vouches is refused, not bypassed',
     state: {
       workloads: [
         workload('waypoint', {
@@ -311,10 +347,36 @@ const rows: readonly Row[] = [
         }),
         workload('gateway', { network: 'remote', ips: ['172.16.0.9'] }),
       ],
-      services: [service('web', { vips: [vip('10.1.0.1')], waypoint: atAddress('172.16.0.1', { network: 'remote' }) })],
+      services: [
+        service('web', {
+          vips: [vip('10.1.0.1')],
+          subjectAltNames: [id('web')],
+          waypoint: atAddress('172.16.0.1', { network: 'remote' }),
+        }),
+      ],
     },
     target: '10.1.0.1:80',
-    want: { kind: 'refuse', code: 'CV-UNSUPPORTED', text: 'unsupported feature: double HBONE' },
+    want: {
+      kind: 'refuse',
+      code: 'CV-SERVICE-IDENTITY',
+      text: 'no identity to expect in network remote: web.default.svc.cluster.local',
+    },
+  },
+  {
+    name: 'a workload behind a waypoint in another network is refused: only services lead there',
+    state: {
+      workloads: [
+        workload('server', { ips: ['10.0.0.2'], waypoint: atAddress('172.16.0.1', { network: 'remote' }) }),
+        workload('waypoint', {
+          network: 'remote',
+          ips: ['172.16.0.1'],
+          networkGateway: atAddress('172.16.0.9', { network: 'remote' }),
+        }),
+        workload('gateway', { network: 'remote', ips: ['172.16.0.9'] }),
+      ],
+    },
+    target: '10.0.0.2:80',
+    want: { kind: 'refuse', code: 'CV-GATEWAY-UNKNOWN', text: 'no service for target address: 10.0.0.2:80' },
   },
   {
     name: 'a service without endpoints refuses and is not passed through',
@@ -576,10 +638,100 @@ const rows: readonly Row[] = [
     want: { kind: 'refuse', code: 'CV-GATEWAY-UNKNOWN', text: 'unknown network gateway: remote/172.16.0.9' },
   },
   {
-    name: 'a known gateway needs double HBONE, which is refused by name',
+    name: 'an endpoint in another network is reached through its gateway by the name of the service',
     state: remoteCluster,
     target: '10.1.0.1:80',
-    want: { kind: 'refuse', code: 'CV-UNSUPPORTED', text: 'unsupported feature: double HBONE' },
+    want: throughGateway,
+  },
+  {
+    name: 'a gateway given by address is dialled at that address and port',
+    state: {
+      ...remoteCluster,
+      workloads: [
+        workload('remote', {
+          network: 'remote',
+          services: memberOf({ web: { 80: 8_080 } }),
+          networkGateway: atAddress('172.16.0.9', { network: 'remote', hbonePort: 15_009 }),
+        }),
+        workload('gateway', { network: 'remote', ips: ['172.16.0.8', '172.16.0.9'] }),
+      ],
+    },
+    target: '10.1.0.1:80',
+    want: { ...throughGateway, to: '172.16.0.9:15009' },
+  },
+  {
+    name: 'a gateway given by host name is reached through its service, on the target port',
+    state: {
+      workloads: [
+        workload('remote', {
+          network: 'remote',
+          services: memberOf({ web: { 80: 8_080 } }),
+          networkGateway: atHostname('east.default.svc.cluster.local', { hbonePort: 15_009 }),
+        }),
+        workload('gateway', {
+          network: 'remote',
+          ips: ['127.0.0.5'],
+          services: memberOf({ east: { 15_009: 15_008 } }),
+        }),
+      ],
+      services: [
+        ...remoteCluster.services,
+        service('east', { ports: new Map([[15_009, 15_008]]), subjectAltNames: [id('east')] }),
+      ],
+    },
+    target: '10.1.0.1:80',
+    want: { ...throughGateway, to: '127.0.0.5:15008', expected: [id('gateway'), id('east')] },
+  },
+  {
+    name: 'a gateway given by host name without a healthy instance refuses',
+    state: {
+      workloads: [
+        workload('remote', {
+          network: 'remote',
+          services: memberOf({ web: { 80: 8_080 } }),
+          networkGateway: atHostname('east.default.svc.cluster.local'),
+        }),
+      ],
+      services: [...remoteCluster.services, service('east', { ports: new Map([[15_008, 15_008]]) })],
+    },
+    target: '10.1.0.1:80',
+    want: {
+      kind: 'refuse',
+      code: 'CV-GATEWAY-UNKNOWN',
+      text: 'unknown network gateway: default/east.default.svc.cluster.local',
+    },
+  },
+  {
+    name: 'a service in another network that names no identity refuses before anything is dialled',
+    state: { ...remoteCluster, services: [service('web', { vips: [vip('10.1.0.1')], subjectAltNames: ['nobody'] })] },
+    target: '10.1.0.1:80',
+    want: {
+      kind: 'refuse',
+      code: 'CV-SERVICE-IDENTITY',
+      text: 'no identity to expect in network remote: web.default.svc.cluster.local',
+    },
+  },
+  {
+    name: 'the gateway of the own network is not used: seen from there the pod is reached as any other',
+    state: {
+      workloads: [
+        workload('gateway', { network: 'remote', ips: ['172.16.0.9'] }),
+        workload('server', {
+          ips: ['10.0.0.2'],
+          network: 'remote',
+          networkGateway: atAddress('172.16.0.9', { network: 'remote' }),
+        }),
+      ],
+    },
+    source: { ...CLIENT, network: 'remote' },
+    target: '10.0.0.2:80',
+    want: {
+      kind: 'hbone',
+      to: '10.0.0.2:15008',
+      authority: '10.0.0.2:80',
+      upstream: 'server',
+      expected: [id('server')],
+    },
   },
   {
     name: 'with network failover a healthy local endpoint is used and the remote one is not',
@@ -607,10 +759,12 @@ const rows: readonly Row[] = [
         ...remoteCluster.workloads,
         workload('local', { ips: ['10.0.0.2'], ...UNHEALTHY_LOCAL, services: memberOf({ web: {} }) }),
       ],
-      services: [service('web', { vips: [vip('10.1.0.1')], loadBalancer: FAILOVER_NETWORK })],
+      services: [
+        service('web', { vips: [vip('10.1.0.1')], subjectAltNames: [id('web')], loadBalancer: FAILOVER_NETWORK }),
+      ],
     },
     target: '10.1.0.1:80',
-    want: { kind: 'refuse', code: 'CV-UNSUPPORTED', text: 'unsupported feature: double HBONE' },
+    want: throughGateway,
   },
   {
     name: 'an unhealthy pod called by its own address is still reached',
@@ -703,7 +857,8 @@ function summary(hop: NextHop): Summary {
   return {
     kind: hop.kind,
     to: address.ip.includes(':') ? `[${address.ip}]:${address.port}` : `${address.ip}:${address.port}`,
-    ...(hop.kind === 'hbone' && { authority: hop.authority, expected: hop.expectedIdentities }),
+    ...(hop.kind !== 'plaintext' && { authority: hop.authority, expected: hop.expectedIdentities }),
+    ...(hop.kind === 'double-hbone' && { inner: hop.innerExpectedIdentities }),
     ...(hop.upstream && { upstream: hop.upstream.name }),
     ...(hop.service && { service: hop.service.name }),
   };

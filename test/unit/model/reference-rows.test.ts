@@ -71,8 +71,12 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
       ],
     ],
     [
-      'outbound.rs build_request_double_hbone (refused: not carried yet)',
-      ['a known gateway needs double HBONE, which is refused by name'],
+      'outbound.rs build_request_double_hbone',
+      [
+        'a gateway given by address is dialled at that address and port',
+        'a gateway given by host name is reached through its service, on the target port',
+        'a waypoint in another network is reached through its gateway, and vouched for by its own service',
+      ],
     ],
     [
       'outbound.rs build_request_failover_to_remote',
