@@ -5,6 +5,7 @@ import { rfc3339 } from '../telemetry/timestamp.ts';
 import type { AdminProviders } from './admin.ts';
 import type { CertificatesView, MeshView, PodView, StatusView } from './admin-views.ts';
 import type { AgentDeps, AgentParts } from './agent.ts';
+import { buildInfo } from './build-info.ts';
 import { configDump, workloadState } from './config-dump.ts';
 import { configSection } from './config-dump-settings.ts';
 import { staticConfig } from './static-config.ts';
@@ -28,15 +29,7 @@ async function dump(parts: AgentParts, deps: AgentDeps): Promise<object> {
     certificates: parts.certificates.snapshot(),
     config: configSection(parts.config),
     staticConfig: staticConfig(parts.config.localMesh, mesh),
-    version: {
-      version: deps.version,
-      gitRevision: 'unknown',
-      rustVersion: `node ${process.version}`,
-      buildProfile: 'release',
-      buildStatus: 'Clean',
-      istioVersion: 'unknown',
-      cryptoProvider: `openssl ${process.versions.openssl}`,
-    },
+    version: buildInfo(deps.version, parts.config.metadata),
     workloadState: workloadState(podViews(parts), open),
   });
 }

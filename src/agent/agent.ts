@@ -12,6 +12,7 @@ import { staticSource } from '../capture/static-source.ts';
 import { CertificateManager } from '../identity/certificate-manager.ts';
 import { EmbeddedCa } from '../identity/embedded-ca.ts';
 import { TlsContexts } from '../identity/tls-context.ts';
+import { requireTlsPolicy } from '../identity/tls-policy.ts';
 import { takeRunLock } from '../sys/run-lock.ts';
 import { selfCheck } from '../sys/self-check.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
@@ -60,6 +61,7 @@ export interface Agent extends AgentParts {
 export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<Agent> {
   await using undo = new AsyncDisposableStack();
   await requireAbilities(deps.sys);
+  requireTlsPolicy(config.tls);
   undo.use(takeRunLock(config.runDir));
   const parts = await makeParts(config, deps, undo);
   await startServers(parts, deps, undo);
@@ -84,7 +86,10 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
   const { clock, random, logs, sys } = deps;
   const readiness = new Readiness({ clock, log: logs.scope('readiness') });
   for (const task of ['state manager', 'proxy', 'workload proxy manager'] as const) readiness.begin(task);
-  const metrics = new AgentMetrics({ buildTag: deps.version, hasProcessMetrics: true });
+  const metrics = new AgentMetrics({
+    buildTag: config.metadata['ISTIO_VERSION'] ?? deps.version,
+    hasProcessMetrics: true,
+  });
   const records = new ConnectionRecords({ metrics, accessLog: logs.scope('access'), clock });
   const ca = undo.use(await EmbeddedCa.open(config.certificateSource.dir, { clock, log: logs.scope('identity') }));
   const certificates = undo.use(makeCertificates(config, deps, ca, metrics));
@@ -110,7 +115,7 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
       onRefused: () => metrics.own.meshFileLoaded('failed'),
     }),
   );
-  const contexts = new TlsContexts();
+  const contexts = new TlsContexts(config.tls);
   const log = logs.scope('proxy');
   const proxies = undo.use(
     new PodProxies({

@@ -1,6 +1,7 @@
 /** `/config_dump`, assembled from plain data of its owners (facts/operations.md §5.5). */
 import type { ConnectionView } from '../telemetry/connection-view.ts';
 import type { PodView } from './admin-views.ts';
+import type { BuildInfo } from './build-info.ts';
 
 /** Each section as its owner writes it; fields that hold `undefined` are absent in the answer. */
 export interface ConfigDumpSections {
@@ -10,21 +11,10 @@ export interface ConfigDumpSections {
   readonly services: readonly unknown[];
   readonly stagedServices: unknown;
   readonly staticConfig: unknown;
-  readonly version: VersionSection;
+  readonly version: BuildInfo;
   /** Shared mode only. */
   readonly workloadState?: object;
   readonly workloads: readonly unknown[];
-}
-
-interface VersionSection {
-  readonly version: string;
-  readonly gitRevision: string;
-  /** There is no Rust here; the field says what runs instead, for example `node v26.10.0`. */
-  readonly rustVersion: string;
-  readonly buildProfile: string;
-  readonly buildStatus: string;
-  readonly istioVersion: string;
-  readonly cryptoProvider: string;
 }
 
 export function configDump(sections: ConfigDumpSections): object {

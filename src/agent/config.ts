@@ -9,7 +9,9 @@ import { SettingsReader } from './settings-reader.ts';
 import { type ServerSettings, serverSettings } from './settings-servers.ts';
 import { type SocketSettings, socketSettings } from './settings-sockets.ts';
 import { type SourceSettings, sourceSettings } from './settings-sources.ts';
+import { type TlsSettings, tlsSettings } from './settings-tls.ts';
 import { type TunnelSettings, tunnelSettings } from './settings-tunnels.ts';
+import { type UnsupportedSettings, unsupportedSettings } from './settings-unsupported.ts';
 
 /** One area per file; a new one is named here, and read below. */
 export interface AgentConfig
@@ -19,6 +21,8 @@ export interface AgentConfig
     ServerSettings,
     SocketSettings,
     TunnelSettings,
+    TlsSettings,
+    UnsupportedSettings,
     LifetimeSettings,
     LogSettings {
   readonly proxyArgs: string;
@@ -45,8 +49,10 @@ function readAll(read: SettingsReader): AgentConfig {
     ...serverSettings(read),
     ...socketSettings(read),
     ...tunnelSettings(read),
+    ...tlsSettings(read),
     ...lifetimeSettings(read),
     ...logSettings(read),
+    ...unsupportedSettings(read),
     proxyArgs: read.start.args.join(' '),
   };
 }

@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { type Agent, startAgent } from '../agent/agent.ts';
 import { type AgentConfig, resolveConfig } from '../agent/config.ts';
 import type { Environment, Start } from '../agent/settings-input.ts';
+import { reportStart } from '../agent/start-report.ts';
 import { MeshError, messageOf } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
 import { readBounded } from '../sys/files.ts';
@@ -96,7 +97,7 @@ async function serve(config: AgentConfig): Promise<void> {
   const sink = new FdSink(STDOUT_FD, systemClock);
   try {
     const logs = rootLogger({ sink, clock: systemClock, format: config.logFormat, filter: config.logFilter });
-    logs.scope('agent').info?.('culvert agent starting', { version: VERSION, node: config.nodeName, pid: process.pid });
+    reportStart(config, VERSION, logs);
     catchDefects(logs, sink);
     const quit = Promise.withResolvers<void>();
     const agent = await startAgent(config, {

@@ -1,22 +1,12 @@
-/** TLS 1.3 contexts of the mesh (facts/datapath.md §1.2), one per certificate, made once and used for every handshake. */
-import { constants } from 'node:crypto';
+/** TLS contexts of the mesh (facts/datapath.md §1.2), one per certificate, made once and used for every handshake. */
 import tls from 'node:tls';
 import type { TlsMaterial } from '../model/verdict.ts';
+import { DEFAULT_TLS_POLICY, type TlsPolicy, tlsOptions } from './tls-policy.ts';
 
 export const ALPN_H2 = 'h2';
 
 /** Contexts of so many identities are kept; a node runs at most a few hundred pods. The least used goes first. */
 const MAX_IDENTITIES = 1024;
-
-const MESH_TLS: tls.SecureContextOptions = {
-  minVersion: 'TLSv1.3',
-  maxVersion: 'TLSv1.3',
-  ciphers: 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256',
-  honorCipherOrder: true,
-  ecdhCurve: 'X25519:P-256:P-384:X25519MLKEM768',
-  // No resumption: each handshake proves the certificates of now.
-  secureOptions: constants.SSL_OP_NO_TICKET,
-};
 
 interface Contexts {
   readonly serial: string;
@@ -27,12 +17,17 @@ interface Contexts {
 /** Cache of contexts by identity. A new serial replaces the old entry, so rotation applies to the very next handshake. */
 export class TlsContexts {
   readonly #byIdentity = new Map<string, Contexts>();
+  readonly #options: tls.SecureContextOptions;
+
+  constructor(policy: TlsPolicy = DEFAULT_TLS_POLICY) {
+    this.#options = tlsOptions(policy);
+  }
 
   /** A server that never listens: `acceptTls` hands it connections. Requires a client certificate. */
   server(material: TlsMaterial): tls.Server {
     const entry = this.#entry(material);
     entry.server ??= tls.createServer({
-      ...optionsOf(material),
+      ...this.#optionsOf(material),
       ALPNProtocols: [ALPN_H2],
       requestCert: true,
       rejectUnauthorized: true,
@@ -42,7 +37,7 @@ export class TlsContexts {
 
   client(material: TlsMaterial): tls.SecureContext {
     const entry = this.#entry(material);
-    entry.client ??= tls.createSecureContext(optionsOf(material));
+    entry.client ??= tls.createSecureContext(this.#optionsOf(material));
     return entry.client;
   }
 
@@ -65,8 +60,8 @@ export class TlsContexts {
     if (this.#byIdentity.size > MAX_IDENTITIES && oldest !== undefined) this.#byIdentity.delete(oldest);
     return entry;
   }
-}
 
-function optionsOf(material: TlsMaterial): tls.SecureContextOptions {
-  return { ...MESH_TLS, key: material.keyPem, cert: material.chainPem, ca: [...material.rootsPem] };
+  #optionsOf(material: TlsMaterial): tls.SecureContextOptions {
+    return { ...this.#options, key: material.keyPem, cert: material.chainPem, ca: [...material.rootsPem] };
+  }
 }

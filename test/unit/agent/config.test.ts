@@ -59,8 +59,10 @@ for (const [setting, text] of [
   ['CONNECTION_TERMINATION_DEADLINE', '5w'],
   ['SECRET_TTL', '0'],
   ['PACKET_MARK', '1338'],
+  ['COMPLIANCE_POLICY', 'fips-140-2'],
+  ['TLS12_ENABLED', ''],
 ] as const) {
-  test(`${setting}=${text} is refused, for a timer or the kernel would not do what it says`, () => {
+  test(`${setting}=${text} is refused, for the agent could not do what it says`, () => {
     const result = resolveConfig({ ...minimal, [setting]: text }, {});
     assert(!result.ok);
     assert.equal(result.issues.length, 1);
