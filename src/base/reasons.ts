@@ -386,6 +386,23 @@ export const REASONS = {
     cause: 'the mesh file was refused whole; the last good state stays',
     next: 'the error has file, line and field; the next good version is picked up by itself',
   },
+  'CV-XDS': {
+    fault: 'control',
+    layer: 'agent',
+    flag: 'CONNECT',
+    status: 503,
+    cause:
+      'the control plane cannot be reached, refused this agent, or sent something that cannot be used; the last good state stays',
+    next: 'the error has the address and the reason; check XDS_ADDRESS, XDS_ROOT_CA, the token, and the log of the control plane',
+  },
+  'CV-RPC': {
+    fault: 'peer',
+    layer: 'wire',
+    flag: 'CONNECT',
+    status: 400,
+    cause: 'a caller of a gRPC service of ours was refused',
+    next: 'the error has the gRPC status and the reason, and the caller has been told both',
+  },
   'CV-CA': {
     fault: 'control',
     layer: 'identity',

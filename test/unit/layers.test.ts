@@ -8,6 +8,7 @@ const RANK: Readonly<Record<string, number>> = {
   wire: 1,
   model: 2,
   sys: 3,
+  rpc: 3,
   telemetry: 3,
   identity: 4,
   tunnel: 4,
