@@ -1,0 +1,111 @@
+/** `istio.security.Authorization` as a policy (facts/control.md §1.13). What cannot be represented rejects it: it never gets wider. */
+import type { Message } from '@bufbuild/protobuf';
+import type { Cidr } from '../base/ip.ts';
+import type { Match, Policy, Rule, ServiceAccountMatch, StringMatch } from '../model/policy.ts';
+import {
+  Action,
+  type Address,
+  type Authorization,
+  type Group,
+  type Match as MatchMessage,
+  Scope,
+  type ServiceAccountMatch as ServiceAccountMatchMessage,
+  type StringMatch as StringMatchMessage,
+} from '../wire/pb/authorization_pb.ts';
+import { ip, known, list, portNumber, rangeOf, refuse, segment, text } from './resource-value.ts';
+
+const SCOPES: Readonly<Record<number, Policy['scope']>> = {
+  [Scope.GLOBAL]: 'Global',
+  [Scope.NAMESPACE]: 'Namespace',
+  [Scope.WORKLOAD_SELECTOR]: 'WorkloadSelector',
+};
+const ACTIONS: Readonly<Record<number, Policy['action']>> = { [Action.ALLOW]: 'Allow', [Action.DENY]: 'Deny' };
+
+export function policyRecord(message: Authorization): Policy {
+  return {
+    ...policyHead(message),
+    action: known(ACTIONS, message.action, 'action'),
+    dryRun: message.dryRun,
+    rules: list(message.groups, 'groups', rule),
+  };
+}
+
+/** Whom a policy selects: enough to refuse for them what the rest of it could decide. */
+export function policyHead(message: Authorization): Pick<Policy, 'name' | 'namespace' | 'scope'> {
+  const name = text(message.name, 'name');
+  if (name === '' || /[\s/]/.test(name)) refuse('name', 'is empty, or holds a slash or a space');
+  return {
+    name,
+    namespace: segment(message.namespace, 'namespace'),
+    scope: known(SCOPES, message.scope, 'scope'),
+  };
+}
+
+function rule(group: Group, field: string): Rule {
+  understood(group, field);
+  return list(group.rules, `${field}.rules`, (clause, clauseField) => {
+    understood(clause, clauseField);
+    return list(clause.matches, `${clauseField}.matches`, match);
+  });
+}
+
+/** A field of a newer version that narrows a rule must not be passed over: the rule would be wider without it. */
+function understood({ $unknown }: Message, field: string): void {
+  const [first] = $unknown ?? [];
+  if (first !== undefined) refuse(field, `field ${first.no} is not known here`);
+}
+
+function match(message: MatchMessage, field: string): Match {
+  understood(message, field);
+  if (message.extensions.length > 0) refuse(`${field}.extensions`, 'are not known here');
+  const fields: { [K in keyof Match]: Match[K] | undefined } = {
+    namespaces: some(message.namespaces, `${field}.namespaces`, stringMatch),
+    notNamespaces: some(message.notNamespaces, `${field}.not_namespaces`, stringMatch),
+    principals: some(message.principals, `${field}.principals`, stringMatch),
+    notPrincipals: some(message.notPrincipals, `${field}.not_principals`, stringMatch),
+    serviceAccounts: some(message.serviceAccounts, `${field}.service_accounts`, serviceAccount),
+    notServiceAccounts: some(message.notServiceAccounts, `${field}.not_service_accounts`, serviceAccount),
+    sourceIps: some(message.sourceIps, `${field}.source_ips`, range),
+    notSourceIps: some(message.notSourceIps, `${field}.not_source_ips`, range),
+    destinationIps: some(message.destinationIps, `${field}.destination_ips`, range),
+    notDestinationIps: some(message.notDestinationIps, `${field}.not_destination_ips`, range),
+    destinationPorts: some(message.destinationPorts, `${field}.destination_ports`, portNumber),
+    notDestinationPorts: some(message.notDestinationPorts, `${field}.not_destination_ports`, portNumber),
+  };
+  return Object.fromEntries(Object.entries(fields).filter(([, values]) => values !== undefined));
+}
+
+/** An empty list is an absent field on the wire. */
+function some<T, U>(values: readonly T[], field: string, decode: (value: T, field: string) => U) {
+  return values.length === 0 ? undefined : list(values, field, decode);
+}
+
+function stringMatch(message: StringMatchMessage, field: string): StringMatch {
+  understood(message, field);
+  const { matchType } = message;
+  switch (matchType.case) {
+    case 'exact':
+    case 'prefix':
+    case 'suffix':
+      return { kind: matchType.case, value: text(matchType.value, field) };
+    case 'presence':
+      return { kind: 'presence' };
+    case undefined:
+      return refuse(field, 'says not what to compare with');
+  }
+}
+
+function serviceAccount(message: ServiceAccountMatchMessage, field: string): ServiceAccountMatch {
+  understood(message, field);
+  const namespace = segment(message.namespace, `${field}.namespace`);
+  const account = segment(message.serviceAccount, `${field}.serviceAccount`);
+  return namespace === '' || account === '' ? refuse(field, 'lacks a part') : { namespace, serviceAccount: account };
+}
+
+function range(message: Address, field: string): Cidr {
+  understood(message, field);
+  ip(message.address, `${field}.address`);
+  const bits = message.address.length * 8;
+  if (message.length > bits) return refuse(`${field}.length`, `${message.length} is over ${bits}`);
+  return rangeOf(message.address, message.length);
+}

@@ -1,0 +1,102 @@
+/** `istio.workload.Workload` as a record (facts/control.md §1.12, §1.15). */
+import type { ApplicationTunnel, Locality, Workload } from '../model/workload.ts';
+import {
+  ApplicationTunnel_Protocol,
+  type ApplicationTunnel as ApplicationTunnelMessage,
+  type Locality as LocalityMessage,
+  NetworkMode,
+  TunnelProtocol,
+  type Workload as WorkloadMessage,
+  WorkloadStatus,
+  WorkloadType,
+} from '../wire/pb/workload_pb.ts';
+import {
+  gatewayAddress,
+  ip,
+  known,
+  list,
+  portMap,
+  portNumber,
+  reference,
+  required,
+  segment,
+  text,
+} from './resource-value.ts';
+
+/** HBONE's predecessor is not spoken here: whoever needs it cannot be reached, and is refused instead of sent plaintext. */
+const PROTOCOLS = { [TunnelProtocol.NONE]: 'TCP', [TunnelProtocol.HBONE]: 'HBONE' } as const;
+const MODES = { [NetworkMode.STANDARD]: 'Standard', [NetworkMode.HOST_NETWORK]: 'HostNetwork' } as const;
+const STATUSES = { [WorkloadStatus.HEALTHY]: 'Healthy', [WorkloadStatus.UNHEALTHY]: 'Unhealthy' } as const;
+const TUNNELS = { [ApplicationTunnel_Protocol.NONE]: 'NONE', [ApplicationTunnel_Protocol.PROXY]: 'PROXY' } as const;
+const TYPES: Readonly<Record<number, Workload['workloadType']>> = {
+  [WorkloadType.DEPLOYMENT]: 'deployment',
+  [WorkloadType.CRONJOB]: 'cronjob',
+  [WorkloadType.POD]: 'pod',
+  [WorkloadType.JOB]: 'job',
+};
+const NO_LOCALITY: Locality = { region: '', zone: '', subzone: '' };
+
+export function workloadRecord(message: WorkloadMessage): Workload {
+  return { ...identity(message), ...routing(message), ...description(message) };
+}
+
+function identity(message: WorkloadMessage) {
+  return {
+    uid: required(message.uid, 'uid'),
+    name: text(message.name, 'name'),
+    namespace: segment(message.namespace, 'namespace'),
+    trustDomain: segment(message.trustDomain, 'trust_domain') || 'cluster.local',
+    serviceAccount: segment(message.serviceAccount, 'service_account') || 'default',
+    authorizationPolicies: list(message.authorizationPolicies, 'authorization_policies', text),
+  };
+}
+
+function routing(message: WorkloadMessage) {
+  return {
+    network: text(message.network, 'network'),
+    ips: list(message.addresses, 'addresses', ip),
+    hostname: text(message.hostname, 'hostname'),
+    protocol: known(PROTOCOLS, message.tunnelProtocol, 'tunnel_protocol'),
+    networkMode: known(MODES, message.networkMode, 'network_mode'),
+    nativeTunnel: message.nativeTunnel,
+    status: known(STATUSES, message.status, 'status'),
+    capacity: message.capacity ?? 1,
+    services: memberships(message),
+    ...(message.waypoint && { waypoint: gatewayAddress(message.waypoint, 'waypoint') }),
+    ...(message.networkGateway && { networkGateway: gatewayAddress(message.networkGateway, 'network_gateway') }),
+    ...(message.applicationTunnel && { applicationTunnel: applicationTunnel(message.applicationTunnel) }),
+  };
+}
+
+function description(message: WorkloadMessage) {
+  return {
+    node: text(message.node, 'node'),
+    clusterId: text(message.clusterId, 'cluster_id') || 'Kubernetes',
+    workloadName: text(message.workloadName, 'workload_name'),
+    // Named in metrics only: a kind of owner that is new must not cost the workload.
+    workloadType: TYPES[message.workloadType] ?? 'deployment',
+    canonicalName: text(message.canonicalName, 'canonical_name'),
+    canonicalRevision: text(message.canonicalRevision, 'canonical_revision'),
+    locality: message.locality === undefined ? NO_LOCALITY : locality(message.locality),
+  };
+}
+
+function memberships({ services }: WorkloadMessage): Workload['services'] {
+  const keys = list(Object.keys(services), 'services', reference);
+  return new Map(keys.map((key) => [key, portMap(services[key]?.ports ?? [], `services[${key}]`, false)]));
+}
+
+function locality({ region, zone, subzone }: LocalityMessage): Locality {
+  return {
+    region: text(region, 'locality.region'),
+    zone: text(zone, 'locality.zone'),
+    subzone: text(subzone, 'locality.subzone'),
+  };
+}
+
+function applicationTunnel({ protocol, port }: ApplicationTunnelMessage): ApplicationTunnel {
+  return {
+    protocol: known(TUNNELS, protocol, 'application_tunnel.protocol'),
+    ...(port !== 0 && { port: portNumber(port, 'application_tunnel.port') }),
+  };
+}
