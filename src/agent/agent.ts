@@ -5,7 +5,6 @@ import { MeshError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
 import type { ProxySet } from '../capture/capture-contract.ts';
 import { CaptureJournal } from '../capture/capture-journal.ts';
-import type { CapturedPod } from '../capture/pod-source.ts';
 import { PodManager } from '../capture/pods.ts';
 import { createRedirection } from '../capture/redirect.ts';
 import { staticSource } from '../capture/static-source.ts';
@@ -15,7 +14,7 @@ import { TlsContexts } from '../identity/tls-context.ts';
 import { requireTlsPolicy } from '../identity/tls-policy.ts';
 import { takeRunLock } from '../sys/run-lock.ts';
 import { selfCheck } from '../sys/self-check.ts';
-import type { Netns, Sys } from '../sys/sys.ts';
+import type { Sys } from '../sys/sys.ts';
 import { ConnectionRecords } from '../telemetry/connection-records.ts';
 import type { RootLogger } from '../telemetry/logger.ts';
 import { AgentMetrics } from '../telemetry/metrics.ts';
@@ -26,6 +25,7 @@ import { PodProxies } from './pod-proxies.ts';
 import { authoritySettings, proxySettings } from './proxy-settings.ts';
 import { Readiness } from './readiness.ts';
 import { watchRevocationLists } from './revocation-lists.ts';
+import { servePod, serveSelf } from './serve-pod.ts';
 import { startServers } from './servers.ts';
 import { VerdictAuthority } from './verdict-authority.ts';
 
@@ -67,16 +67,18 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   await startServers(parts, deps, undo);
   parts.mesh.start();
   parts.readiness.complete('state manager');
+  const self = await serveSelf(config.self, deps, parts);
+  if (self !== undefined) undo.defer(() => self.stop('graceful'));
   parts.pods.start();
   parts.readiness.complete('proxy');
   const cleanup = undo.move();
-  return { ...parts, stop: () => stopAgent(parts.pods, cleanup) };
+  return { ...parts, stop: () => stopAgent([parts.pods, ...(self === undefined ? [] : [self])], cleanup) };
 }
 
-/** Pods first: the drain must not wait for a slow reader of the admin port, and can be watched there meanwhile. */
-async function stopAgent(pods: PodManager, cleanup: AsyncDisposableStack): Promise<void> {
+/** Traffic first: the drain must not wait for a slow reader of the admin port, and can be watched there meanwhile. */
+async function stopAgent(serving: readonly ProxySet[], cleanup: AsyncDisposableStack): Promise<void> {
   try {
-    await pods.stop('graceful');
+    await Promise.all(serving.map((each) => each.stop('graceful')));
   } finally {
     await cleanup.disposeAsync();
   }
@@ -157,7 +159,7 @@ function makePods(
     source: staticSource({ path: config.podSource.path, clock }),
     redirection: createRedirection(sys),
     settings: { ipv6: config.isIpv6Enabled, verifyMs: config.verifyPeriodMs },
-    startProxy: (pod, netns) => startPod(pod, netns, parts),
+    startProxy: (pod, netns) => servePod(pod, netns, parts),
     onEvent: (event) => {
       if (event === 'started') proxies.started.inc();
       else if (event === 'stopped') proxies.stopped.inc();
@@ -172,27 +174,6 @@ function makePods(
     },
   });
   return pods;
-}
-
-/** The authority knows a pod exactly as long as its listeners are open. */
-async function startPod(
-  pod: CapturedPod,
-  netns: Netns,
-  { authority, dataPlane }: Pick<AgentParts, 'authority' | 'dataPlane'>,
-): Promise<ProxySet> {
-  authority.addPod(pod);
-  try {
-    const proxy = await dataPlane.start(pod, netns);
-    return {
-      stop: async (mode) => {
-        await proxy.stop(mode);
-        authority.removePod(pod);
-      },
-    };
-  } catch (error) {
-    authority.removePod(pod);
-    throw error;
-  }
 }
 
 /** Every missing ability at once: one restart should be enough to fix them. */

@@ -1,15 +1,21 @@
 /** Everything that carries traffic, wherever it runs: what the rest of the agent asks of it. */
 import type { ProxySet } from '../capture/capture-contract.ts';
-import type { CapturedPod } from '../capture/pod-source.ts';
 import type { Netns } from '../sys/sys.ts';
 import type { ConnectionRecords, TrafficTotals } from '../telemetry/connection-records.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
 import type { ConnectionsView, WorkerView } from './admin-views.ts';
 import type { PodProxies } from './pod-proxies.ts';
 
+/** Whose traffic is to be carried. Plain data: it may go to another thread. */
+export interface ServedPod {
+  readonly uid: string;
+  /** See `ProxyPod`. */
+  readonly isAgent?: boolean;
+}
+
 export interface DataPlane {
   /** Binds the listeners of one pod; fails when one cannot be bound. `netns` stays open until the set has stopped. */
-  start(pod: CapturedPod, netns: Netns): Promise<ProxySet>;
+  start(pod: ServedPod, netns: Netns): Promise<ProxySet>;
   connections(): Promise<ConnectionsView>;
   /** An open or remembered connection. */
   find(id: string): Promise<ConnectionView | undefined>;

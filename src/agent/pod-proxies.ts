@@ -6,6 +6,7 @@ import type { VerdictPush } from '../model/verdict.ts';
 import { PodProxy } from '../proxy/pod-proxy.ts';
 import type { ProxyDeps, ProxySettings } from '../proxy/settings.ts';
 import type { Netns } from '../sys/sys.ts';
+import type { ServedPod } from './data-plane.ts';
 
 export interface PodProxiesOptions {
   readonly settings: ProxySettings;
@@ -37,9 +38,9 @@ export class PodProxies implements Disposable {
   }
 
   /** Binds the listeners of one pod; throws when one cannot be bound. */
-  start(pod: { readonly uid: string }, netns: Netns): ProxySet {
+  start(pod: ServedPod, netns: Netns): ProxySet {
     const { settings, drainGraceMs } = this.#options;
-    const proxy = PodProxy.start({ uid: pod.uid, netns }, settings, this.#deps);
+    const proxy = PodProxy.start({ uid: pod.uid, isAgent: pod.isAgent, netns }, settings, this.#deps);
     this.#proxies.set(pod.uid, proxy);
     return {
       stop: async (mode: StopMode) => {

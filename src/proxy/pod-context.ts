@@ -14,6 +14,11 @@ import type { ProxyDeps, ProxySettings } from './settings.ts';
 export interface ProxyPod {
   readonly uid: string;
   readonly netns: Netns;
+  /**
+   * The pod of the agent itself: nothing is captured in its netns, so it has the HBONE listener only, its sockets are not
+   * marked, and what it serves sees its own address.
+   */
+  readonly isAgent?: boolean | undefined;
 }
 
 export type Direction = 'inbound' | 'outbound';
@@ -43,6 +48,12 @@ export class PodContext {
     this.#idPrefix = deps.random.hex(4);
   }
 
+  /** What its sockets carry, so that the rules in the pod let them pass; as an option of them. */
+  get mark(): { readonly mark?: number } {
+    const { mark } = this.settings;
+    return mark === undefined || this.pod.isAgent === true ? {} : { mark };
+  }
+
   /** Unique in this process; unguessable enough not to collide with another agent's in one log. */
   nextId(): string {
     this.#lastId += 1;
@@ -67,7 +78,8 @@ export class PodContext {
   }
 
   /** To an application, or to whatever an application dialled: a socket for a relay. */
-  async dial(address: HostPort, sourceIp?: string): Promise<net.Socket> {
+  async dial(address: HostPort, clientIp?: string): Promise<net.Socket> {
+    const sourceIp = this.pod.isAgent === true ? undefined : clientIp;
     const { socket, isSpoofed } = await this.#dial(address, { isLending: true }, sourceIp);
     if (sourceIp !== undefined && !isSpoofed) this.#warnUnspoofed(sourceIp);
     return socket;
@@ -85,14 +97,14 @@ export class PodContext {
   ): Promise<Dialled> {
     this.connections.throwIfEnded();
     const { sys, clock } = this.deps;
-    const { mark, keepalive, connectTimeoutMs } = this.settings;
+    const { keepalive, connectTimeoutMs } = this.settings;
     return await dialTcpSpoofed(
       sys,
       this.pod.netns,
       address,
       {
         family: ipFamily(sourceIp ?? address.ip),
-        ...(mark === undefined ? {} : { mark }),
+        ...this.mark,
         ...(keepalive === undefined ? {} : { keepalive }),
         ...(sourceIp === undefined ? {} : { transparentSourceIp: sourceIp }),
       },

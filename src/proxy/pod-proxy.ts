@@ -1,4 +1,4 @@
-/** The data plane of one pod: three listeners in its netns, its tunnels in and out, and their orderly end. */
+/** The data plane of one pod: its listeners in its netns, its tunnels in and out, and their orderly end. */
 import type net from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Clock, withDeadline } from '../base/clock.ts';
@@ -118,6 +118,7 @@ export class PodProxy {
   #listen(): void {
     const { ports } = this.#context.settings;
     this.#bind(ports.hbone, 'inbound', (socket) => this.#hbone.accept(socket));
+    if (this.#context.pod.isAgent === true) return;
     this.#bind(ports.plaintext, 'inbound', (socket) => servePlaintext(this.#context, socket));
     this.#bind(ports.outbound, 'outbound', (socket) => serveOutbound(this.#context, this.#pool, socket));
   }
@@ -131,7 +132,7 @@ export class PodProxy {
       backlog: BACKLOG,
       isTransparent: true,
       isReusePort: settings.isReusePort,
-      ...(settings.mark === undefined ? {} : { mark: settings.mark }),
+      ...this.#context.mark,
       // Sockets accepted on 15008 have no keepalive in the reference: HTTP/2 PINGs do that work (§1.15).
       ...(settings.keepalive === undefined || port === settings.ports.hbone ? {} : { keepalive: settings.keepalive }),
     });

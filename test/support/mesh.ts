@@ -15,6 +15,8 @@ import { AgentProcess } from './agent-process.ts';
 import { skipWithoutRoot } from './netns.ts';
 
 export const NAMESPACE = 'demo';
+/** Environment of agents that are pods themselves. */
+export const AGENT_POD = { POD_NAME: 'agent', POD_NAMESPACE: NAMESPACE, SERVICE_ACCOUNT: 'agent' } as const;
 const START_TIMEOUT_MS = 60_000;
 
 export type MeshRecord = Readonly<Record<string, unknown>>;
@@ -195,6 +197,21 @@ export class TestMesh implements AsyncDisposable {
       canonicalRevision: 'v1',
       services: {},
       ...fields,
+    };
+  }
+
+  /** The record of an agent that knows which pod it is: started with `AGENT_POD` in its environment. */
+  agentRecord(node: string): MeshRecord {
+    return {
+      uid: `Kubernetes//Pod/${NAMESPACE}/agent-${node}`,
+      name: 'agent',
+      namespace: NAMESPACE,
+      serviceAccount: 'agent',
+      workloadIps: this.lab.node(node).ips,
+      protocol: 'HBONE',
+      node,
+      workloadName: 'agent',
+      services: {},
     };
   }
 

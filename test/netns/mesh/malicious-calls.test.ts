@@ -1,26 +1,29 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { meshForFile } from '../../support/mesh.ts';
+import { AGENT_POD, meshForFile } from '../../support/mesh.ts';
 import { Client, dial, doubling } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 60_000 };
-const mesh = meshForFile({ nodes: { n1: ['client'], n2: ['server'], n3: ['outside'] } });
+const mesh = meshForFile({
+  nodes: { n1: ['client'], n2: ['server'], n3: ['outside'] },
+  env: AGENT_POD,
+  mesh: (started) => ({
+    workloads: [...started.workloads(), ...['n1', 'n2'].map((node) => started.agentRecord(node))],
+  }),
+});
 
 /** R: connection refused. C: TCP connects, and a request gets no valid answer. H: an HTTP answer comes back. */
 type Outcome = 'R' | 'C' | 'H';
 
 const PORTS = [15_001, 15_006, 15_008, 15_080, 15_000, 15_020, 15_021] as const;
 
-/**
- * Datapath facts §2.9, but for one cell: the agent has no HBONE listener of its own yet, so an uncaptured pod is refused at
- * port 15008 of the agent.
- */
+/** Datapath facts §2.9. */
 const TABLE: readonly (readonly [from: string, target: string, outcomes: string])[] = [
   ['client', 'the address of the agent', 'CCCCCHH'],
   ['client', 'its own address', 'CCCRRRR'],
   ['client', '127.0.0.1', 'CCCRRRR'],
-  ['outside', 'the address of the agent', 'RRRRRHH'],
+  ['outside', 'the address of the agent', 'RRCRRHH'],
   ['outside', 'the address of a captured pod', 'CCCCCCC'],
 ];
 

@@ -1,0 +1,62 @@
+/** Serving a pod: a captured one, or the agent's own. The verdict authority knows it exactly as long as its listeners are open. */
+import type { ProxySet } from '../capture/capture-contract.ts';
+import type { Netns, Sys } from '../sys/sys.ts';
+import type { DataPlane, ServedPod } from './data-plane.ts';
+import type { EnrolledPod } from './local-pods.ts';
+import type { NodeSettings } from './settings-node.ts';
+import type { VerdictAuthority } from './verdict-authority.ts';
+
+export interface ServingParts {
+  readonly authority: VerdictAuthority;
+  readonly dataPlane: DataPlane;
+}
+
+export async function servePod(
+  pod: EnrolledPod & ServedPod,
+  netns: Netns,
+  { authority, dataPlane }: ServingParts,
+): Promise<ProxySet> {
+  authority.addPod(pod);
+  try {
+    const proxy = await dataPlane.start(pod, netns);
+    return {
+      stop: async (mode) => {
+        await proxy.stop(mode);
+        authority.removePod(pod);
+      },
+    };
+  } catch (error) {
+    authority.removePod(pod);
+    throw error;
+  }
+}
+
+const OWN_NETNS = '/proc/self/ns/net';
+/** No UID of Kubernetes looks like this. */
+const OWN_UID = 'agent';
+
+/**
+ * HBONE on 15008 in the netns of the agent, when it knows which pod it runs in: captured scrapers reach its metrics by
+ * mutual TLS, as they reach any workload (facts/operations.md §2.5).
+ */
+export async function serveSelf(
+  { podName, namespace, serviceAccount }: NodeSettings['self'],
+  { sys }: { readonly sys: Sys },
+  parts: ServingParts,
+): Promise<ProxySet | undefined> {
+  if (podName === undefined || namespace === undefined || serviceAccount === undefined) return undefined;
+  const pod = { uid: OWN_UID, name: podName, namespace, serviceAccount, isAgent: true };
+  const netns = sys.openNetns(OWN_NETNS);
+  try {
+    const proxy = await servePod(pod, netns, parts);
+    return {
+      stop: async (mode) => {
+        await proxy.stop(mode);
+        netns[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    netns[Symbol.dispose]();
+    throw error;
+  }
+}
