@@ -1,8 +1,10 @@
 /** Chooses one endpoint of a service and its target port (datapath.md §4.4): health, scopes, failover, capacity weights. */
 import { ipFamily } from '../base/ip.ts';
 import type { Random } from '../base/random.ts';
+import type { EndpointPool } from './member-index.ts';
 import { isOpen, type MeshIndex } from './mesh-index.ts';
-import { type LoadBalancer, type Scope, type Service, serviceKey, type Workload } from './workload.ts';
+import { scopeRank, scopeValue } from './scope-rank.ts';
+import { type Service, serviceKey, type Workload } from './workload.ts';
 
 export interface EndpointRequest {
   /** The workload that connects; scopes compare with it. */
@@ -22,19 +24,15 @@ export interface Upstream {
   readonly service?: Service;
 }
 
-interface Candidate {
-  readonly workload: Workload;
-  readonly port: number;
-}
-
 /** `undefined` when nobody can take the connection. Never falls back to an endpoint its rules exclude. */
 export function selectEndpoint(index: MeshIndex, request: EndpointRequest, random: Random): Upstream | undefined {
   const { service, port, isWaypoint = false } = request;
   if (service.loadBalancer.mode === 'Passthrough') return undefined;
   if (!isWaypoint && !service.ports.has(port)) return undefined;
-  const chosen =
-    drawn(index, request, random) ?? pickWeighted(nearest(index, request), ({ workload }) => workload.capacity, random);
-  return chosen && { workload: chosen.workload, port: chosen.port, service };
+  const target = portResolver(service, port, isWaypoint);
+  const workload = drawn(index, request, target, random) ?? drawFrom(nearest(index, request, target), random);
+  const targetPort = workload && target(workload);
+  return workload === undefined || targetPort === undefined ? undefined : { workload, port: targetPort, service };
 }
 
 /** One of `items` with a chance proportional to its weight; `undefined` when no weight is above zero. */
@@ -58,63 +56,91 @@ export function pickWeighted<T>(items: readonly T[], weightOf: (item: T) => numb
  * client used if there is one.
  */
 export function pickIp(workload: Workload, dialledIp: string, families?: Service['ipFamilies']): string | undefined {
-  if (workload.ips.includes(dialledIp)) return dialledIp;
-  const allowed = workload.ips.filter((ip) => isFamilyAllowed(ipFamily(ip), families));
+  const { ips } = workload;
+  if (ips.includes(dialledIp)) return dialledIp;
+  const allowed = ips.filter((ip) => isFamilyAllowed(ipFamily(ip), families));
   return allowed.find((ip) => ipFamily(ip) === ipFamily(dialledIp)) ?? allowed[0];
 }
 
-/** From this many members on, drawing at random beats looking at all of them. */
+/** From this many members on, looking at all of them for each connection is too slow. */
 const MANY_MEMBERS = 64;
 /** Draws before giving up: with half of the members unfit, one connection in 65,000 looks at all of them. */
 const MAX_DRAWS = 16;
 
 /**
  * Rejection sampling for large services without scopes: a member drawn uniformly is kept if it is fit, with a chance
- * proportional to its capacity. The outcome is distributed exactly as that of looking at all; `undefined` = do that.
+ * proportional to its capacity. The outcome is distributed exactly as that of looking at all, which `undefined` asks for.
+ * Needs nothing that a change of one member would spoil.
  */
-function drawn(index: MeshIndex, request: EndpointRequest, random: Random): Candidate | undefined {
-  const { source, service, port, isWaypoint = false } = request;
-  const members = index.members(service);
-  if (service.loadBalancer.mode !== 'Standard' || members.length < MANY_MEMBERS) return undefined;
-  const maxCapacity = index.maxCapacity(service);
-  const ports = portResolver(service, port, isWaypoint);
+function drawn(
+  index: MeshIndex,
+  { source, service }: EndpointRequest,
+  target: PortResolver,
+  random: Random,
+): Workload | undefined {
+  const { all, maxCapacity } = index.members(service);
+  if (service.loadBalancer.mode !== 'Standard' || all.length < MANY_MEMBERS) return undefined;
   for (let draw = 0; draw < MAX_DRAWS; draw++) {
-    const workload = members[Math.floor(random.next() * members.length)];
+    const workload = all[Math.floor(random.next() * all.length)];
     if (workload === undefined || !isOpen(service, workload) || !isReachable(workload, source)) continue;
-    const target = ports(workload);
-    if (target !== undefined && random.next() * maxCapacity < workload.capacity) return { workload, port: target };
+    if (target(workload) !== undefined && random.next() * maxCapacity < workload.capacity) return workload;
   }
   return undefined;
 }
 
-/** The endpoints of the highest rank that can take the connection, in the order of the index. */
-function nearest(index: MeshIndex, { source, service, port, isWaypoint = false }: EndpointRequest): Candidate[] {
-  const ports = portResolver(service, port, isWaypoint);
+/** The members of the highest rank that can take the connection; kept until one of them or their service changes. */
+function nearest(index: MeshIndex, request: EndpointRequest, target: PortResolver): EndpointPool {
+  const members = index.members(request.service);
+  return members.pool(request.service, placeOf(request), () => poolOf(members.all, request, target));
+}
+
+/** All that a pool depends on besides the service and its members. */
+function placeOf({ source, service, port, isWaypoint = false }: EndpointRequest): string {
+  const scopes = service.loadBalancer.routingPreferences.map((scope) => scopeValue(scope, source));
+  return [port, isWaypoint, source.network, ...scopes].join('/');
+}
+
+function poolOf(
+  members: readonly Workload[],
+  { source, service }: EndpointRequest,
+  target: PortResolver,
+): EndpointPool {
   let best = Number.NEGATIVE_INFINITY;
-  let candidates: Candidate[] = [];
-  for (const workload of index.members(service)) {
-    const rank =
-      workload.capacity > 0 && isOpen(service, workload)
-        ? scopeRank(service.loadBalancer, source, workload)
-        : undefined;
-    if (rank === undefined || rank < best || !isReachable(workload, source)) continue;
-    const target = ports(workload);
-    if (target === undefined) continue;
-    if (rank > best) candidates = [];
+  let fit: Workload[] = [];
+  for (const workload of members) {
+    if (workload.capacity === 0 || !isOpen(service, workload) || !isReachable(workload, source)) continue;
+    const rank = scopeRank(service.loadBalancer, source, workload);
+    if (rank === undefined || rank < best || target(workload) === undefined) continue;
+    if (rank > best) fit = [];
     best = rank;
-    candidates.push({ workload, port: target });
+    fit.push(workload);
   }
-  return candidates;
+  let total = 0;
+  return { members: fit, totals: Float64Array.from(fit, ({ capacity }) => (total += capacity)) };
+}
+
+/** One member with a chance proportional to its capacity: the first whose running total exceeds the draw. */
+function drawFrom({ members, totals }: EndpointPool, random: Random): Workload | undefined {
+  const draw = random.next() * (totals.at(-1) ?? 0);
+  let [low, high] = [0, members.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((totals[middle] ?? 0) > draw) high = middle;
+    else low = middle + 1;
+  }
+  return members[low];
 }
 
 /** Has an address, or a name that will have one, or a gateway in front of its network. */
 function isReachable(workload: Workload, source: Workload): boolean {
-  if (workload.ips.length > 0 || workload.hostname !== '') return true;
+  if (workload.hostname !== '' || workload.ips.length > 0) return true;
   return workload.network !== source.network && workload.networkGateway !== undefined;
 }
 
+type PortResolver = (endpoint: Workload) => number | undefined;
+
 /** Target port by endpoint; everything that does not depend on the endpoint is looked up once. */
-function portResolver(service: Service, port: number, isWaypoint: boolean): (endpoint: Workload) => number | undefined {
+function portResolver(service: Service, port: number, isWaypoint: boolean): PortResolver {
   const key = serviceKey(service);
   const ofService = service.ports.get(port);
   return ({ services, applicationTunnel }) => {
@@ -124,50 +150,6 @@ function portResolver(service: Service, port: number, isWaypoint: boolean): (end
     if (ofService !== undefined && ofService > 0) return ofService;
     return applicationTunnel?.port === undefined ? undefined : port;
   };
-}
-
-/** Higher is nearer; `undefined` = excluded by STRICT. */
-function scopeRank(balancer: LoadBalancer, source: Workload, endpoint: Workload): number | undefined {
-  const preferences = balancer.routingPreferences;
-  switch (balancer.mode) {
-    case 'Standard':
-    case 'Passthrough':
-      return 0;
-    case 'Strict':
-      return preferences.every((scope) => isSame(scope, source, endpoint)) ? 0 : undefined;
-    case 'Failover':
-      return preferences[0] === 'Network'
-        ? networkFirstRank(preferences.slice(1), source, endpoint)
-        : leadingMatches(preferences, source, endpoint);
-  }
-}
-
-/** The own network outranks any number of other matches; endpoints of other networks are still ordered by the rest. */
-function networkFirstRank(others: readonly Scope[], source: Workload, endpoint: Workload): number {
-  const isLocal = source.network === endpoint.network;
-  return (isLocal ? others.length + 1 : 0) + leadingMatches(others, source, endpoint);
-}
-
-function leadingMatches(preferences: readonly Scope[], source: Workload, endpoint: Workload): number {
-  const firstMiss = preferences.findIndex((scope) => !isSame(scope, source, endpoint));
-  return firstMiss < 0 ? preferences.length : firstMiss;
-}
-
-function isSame(scope: Scope, a: Workload, b: Workload): boolean {
-  switch (scope) {
-    case 'Region':
-      return a.locality.region === b.locality.region;
-    case 'Zone':
-      return a.locality.zone === b.locality.zone;
-    case 'Subzone':
-      return a.locality.subzone === b.locality.subzone;
-    case 'Node':
-      return a.node === b.node;
-    case 'Cluster':
-      return a.clusterId === b.clusterId;
-    case 'Network':
-      return a.network === b.network;
-  }
 }
 
 function isFamilyAllowed(family: 4 | 6, families: Service['ipFamilies']): boolean {

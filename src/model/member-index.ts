@@ -1,15 +1,44 @@
 /** The members of each service, whether or not the service is known: what arrives first waits here for the other. */
 import { append } from '../base/multimap.ts';
-import type { Workload } from './workload.ts';
+import type { Service, Workload } from './workload.ts';
 
-/** The members of one service at one moment, and what load balancing asks of them again and again. */
-export interface Members {
-  /** In the order they were told. */
-  readonly all: readonly Workload[];
-  readonly maxCapacity: number;
+/** Who can take a connection, with running totals of their capacities to draw by. */
+export interface EndpointPool {
+  readonly members: readonly Workload[];
+  readonly totals: Float64Array;
 }
 
-const NO_MEMBERS: Members = { all: [], maxCapacity: 0 };
+/** Pools kept per service: one per port and place of a client. A node's pods are in one place, so few are in use. */
+const MAX_POOLS = 16;
+
+/** The members of one service at one moment, and what load balancing asks of them again and again. */
+export class Members {
+  /** In the order they were told. */
+  readonly all: readonly Workload[];
+  /** Largest capacity among them. */
+  readonly maxCapacity: number;
+  readonly #pools = new Map<string, EndpointPool>();
+  #poolsOf: Service | undefined;
+
+  constructor(all: readonly Workload[]) {
+    this.all = all;
+    this.maxCapacity = all.reduce((most, { capacity }) => Math.max(most, capacity), 0);
+  }
+
+  /** What `make` gave for this key and record of the service before, or gives now. */
+  pool(service: Service, key: string, make: () => EndpointPool): EndpointPool {
+    if (this.#poolsOf !== service) this.#pools.clear();
+    this.#poolsOf = service;
+    const known = this.#pools.get(key);
+    if (known !== undefined) return known;
+    const made = make();
+    if (this.#pools.size >= MAX_POOLS) this.#pools.clear();
+    this.#pools.set(key, made);
+    return made;
+  }
+}
+
+const NO_MEMBERS = new Members([]);
 
 export class MemberIndex {
   readonly #byService = new Map<string, Workload[]>();
@@ -25,7 +54,7 @@ export class MemberIndex {
     if (known !== undefined) return known;
     const all = this.#byService.get(serviceKey);
     if (all === undefined) return NO_MEMBERS;
-    const view = { all, maxCapacity: all.reduce((most, { capacity }) => Math.max(most, capacity), 0) };
+    const view = new Members(all);
     this.#views.set(serviceKey, view);
     return view;
   }

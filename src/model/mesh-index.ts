@@ -1,6 +1,6 @@
 /** The mesh as known now, kept current update by update, with the look-ups of datapath.md §4.1. */
 import type { PolicySet } from './authz.ts';
-import { MemberIndex } from './member-index.ts';
+import { MemberIndex, type Members } from './member-index.ts';
 import type { MeshUpdate } from './mesh-update.ts';
 import { type Policy, policyKey, type RejectedPolicy } from './policy.ts';
 import { PolicyIndex } from './policy-index.ts';
@@ -89,19 +89,14 @@ export class MeshIndex {
     return range === undefined ? {} : { service: range };
   }
 
-  /** All members, in the order they were told, whether or not they may receive traffic. Kept over a change of the service. */
-  members(service: Service): readonly Workload[] {
-    return this.#members.of(serviceKey(service)).all;
+  /** Whether or not they may receive traffic, and whether or not the service is known: a change of it keeps them. */
+  members(service: Service): Members {
+    return this.#members.of(serviceKey(service));
   }
 
   /** Members that may receive traffic. */
   endpoints(service: Service): readonly Workload[] {
-    return this.members(service).filter((workload) => isOpen(service, workload));
-  }
-
-  /** Largest capacity among the members of a service. */
-  maxCapacity(service: Service): number {
-    return this.#members.of(serviceKey(service)).maxCapacity;
+    return this.members(service).all.filter((workload) => isOpen(service, workload));
   }
 
   isMember(service: Service, workload: Workload): boolean {
@@ -110,7 +105,7 @@ export class MeshIndex {
 
   /** Healthy and total number of members. */
   memberCounts(service: Service): { readonly healthy: number; readonly total: number } {
-    const members = this.members(service);
+    const members = this.members(service).all;
     return { healthy: members.filter(({ status }) => status === 'Healthy').length, total: members.length };
   }
 

@@ -4,6 +4,8 @@ import { type Cidr, ipBytes, parseCidr } from '../base/ip.ts';
 import { append, detach } from '../base/multimap.ts';
 import { type Service, serviceKey } from './workload.ts';
 
+const NOBODY: readonly Service[] = [];
+
 /** `clientNamespace` absent = the asker is no pod, and sees everything. */
 export class ServiceIndex {
   readonly #byKey = new Map<string, Service>();
@@ -27,11 +29,11 @@ export class ServiceIndex {
   }
 
   byHostname(hostname: string, clientNamespace?: string): Service | undefined {
-    return preferred(this.#byHostname.get(hostname) ?? [], clientNamespace);
+    return preferred(this.#byHostname.get(hostname) ?? NOBODY, clientNamespace);
   }
 
   byVip(network: string, ip: string, clientNamespace?: string): Service | undefined {
-    return preferred(this.#byVip.get(network)?.get(ip) ?? [], clientNamespace);
+    return preferred(this.#byVip.get(network)?.get(ip) ?? NOBODY, clientNamespace);
   }
 
   /** Own namespace first, then the longest prefix, then the canonical one. Exact VIPs are not considered. */
@@ -90,13 +92,11 @@ function rangesOf(service: Service): { readonly network: string; readonly range:
 
 /** The visible candidate a client means: its own namespace's, else the canonical one, else the first. */
 function preferred(candidates: readonly Service[], clientNamespace: string | undefined): Service | undefined {
-  const visible = candidates.filter(
-    ({ visibility, namespace }) =>
-      visibility === 'Public' || clientNamespace === undefined || namespace === clientNamespace,
-  );
-  return (
-    visible.find((service) => service.namespace === clientNamespace) ??
-    visible.find((service) => service.canonical) ??
-    visible[0]
-  );
+  let best: Service | undefined;
+  for (const service of candidates) {
+    if (service.namespace === clientNamespace) return service;
+    if (service.visibility === 'Namespace' && clientNamespace !== undefined) continue;
+    if (best === undefined || (service.canonical && !best.canonical)) best = service;
+  }
+  return best;
 }

@@ -48,6 +48,7 @@ export function workloadIdentity(workload: Workload): string {
  * that do not parse are left out: they could not match a parsed SAN anyway.
  */
 export function expectedIdentities(workload: Workload, subjectAltNames: readonly string[] = []): readonly string[] {
+  if (subjectAltNames.length === 0) return [workloadIdentity(workload)];
   return [...new Set([workloadIdentity(workload), ...parsableIdentities(subjectAltNames)])];
 }
 

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { pickIp, pickWeighted, selectEndpoint } from '../../../src/model/load-balance.ts';
-import type { LoadBalancer, Scope, Workload } from '../../../src/model/workload.ts';
-import { memberOf, mesh, STANDARD, seeded, service, workload } from './sample-mesh.ts';
+import type { MeshIndex } from '../../../src/model/mesh-index.ts';
+import type { LoadBalancer, Scope, Service, Workload } from '../../../src/model/workload.ts';
+import { memberOf, mesh, NOTHING, STANDARD, seeded, service, workload } from './sample-mesh.ts';
 
 const SERVICES = memberOf({ web: {} });
 const SOURCE = workload('source', {
@@ -28,11 +29,14 @@ function balanced(mode: LoadBalancer['mode'], ...routingPreferences: Scope[]): L
 /** Names that are ever chosen, over many draws. */
 function chosen(workloads: readonly Workload[], loadBalancer: LoadBalancer, ports = new Map([[80, 8_080]])): string[] {
   const web = service('web', { loadBalancer, ports });
-  const index = mesh({ workloads, services: [web] });
+  return chosenFrom(mesh({ workloads, services: [web] }), web, SOURCE);
+}
+
+function chosenFrom(index: MeshIndex, web: Service, source: Workload): string[] {
   const random = seeded(3);
   const names = new Set<string>();
   for (let i = 0; i < 200; i++) {
-    const upstream = selectEndpoint(index, { source: SOURCE, service: web, port: 80 }, random);
+    const upstream = selectEndpoint(index, { source, service: web, port: 80 }, random);
     if (upstream !== undefined) names.add(upstream.workload.name);
   }
   return [...names].sort();
@@ -215,6 +219,33 @@ test('the one fit member of a large service is always found', () => {
     ),
     [],
   );
+});
+
+test('a service whose rules change chooses by the new ones, among the same members', () => {
+  const web = service('web', { loadBalancer: balanced('Strict', 'Zone') });
+  const ill = endpoint('ill', { ...OTHER_ZONE, status: 'Unhealthy' });
+  const index = mesh({ workloads: [endpoint('a'), endpoint('b', OTHER_ZONE), ill], services: [web] });
+  const names = (changed: Service): string[] => {
+    index.apply({ ...NOTHING, services: [changed] });
+    return chosenFrom(index, changed, SOURCE);
+  };
+  assert.deepEqual(names(web), ['a']);
+  assert.deepEqual(names({ ...web, loadBalancer: STANDARD }), ['a', 'b']);
+  assert.deepEqual(names({ ...web, loadBalancer: { ...STANDARD, healthPolicy: 'AllowAll' } }), ['a', 'b', 'ill']);
+  assert.deepEqual(names({ ...web, loadBalancer: STANDARD, ports: new Map() }), []);
+});
+
+test('clients in different places choose apart from each other', () => {
+  const web = service('web', { loadBalancer: balanced('Failover', 'Zone') });
+  const index = mesh({
+    workloads: [endpoint('a'), endpoint('b', OTHER_ZONE), endpoint('c', { ...FAR, ...OTHER_ZONE, ips: [] })],
+    services: [web],
+  });
+  const elsewhere = (place: Partial<Workload>): Workload => workload('source', { ...near(SOURCE), ...place });
+  assert.deepEqual(chosenFrom(index, web, SOURCE), ['a']);
+  assert.deepEqual(chosenFrom(index, web, elsewhere(OTHER_ZONE)), ['b', 'c']);
+  // Without an address an endpoint is reached through the gateway of its network, and not from inside it.
+  assert.deepEqual(chosenFrom(index, web, elsewhere({ ...OTHER_ZONE, network: 'n2' })), ['b']);
 });
 
 test('a weighted pick is one of the items with weight, for any draw', () => {

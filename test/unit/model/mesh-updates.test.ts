@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { dumpMesh } from '../../../src/model/dump.ts';
+import { selectEndpoint } from '../../../src/model/load-balance.ts';
 import { EMPTY_MESH, MeshIndex, type MeshState } from '../../../src/model/mesh-index.ts';
 import type { MeshUpdate } from '../../../src/model/mesh-update.ts';
 import { type Policy, policyKey, type RejectedPolicy } from '../../../src/model/policy.ts';
-import { type Service, serviceKey, type Workload } from '../../../src/model/workload.ts';
-import { memberOf, NOTHING, policy, range, STANDARD, service, vip, workload } from './sample-mesh.ts';
+import { type Scope, type Service, serviceKey, type Workload } from '../../../src/model/workload.ts';
+import { memberOf, NOTHING, policy, range, STANDARD, seeded, service, vip, workload } from './sample-mesh.ts';
 
 /** What a source that tells everything each time would say after `update`: what it brings is told last. */
 function after(state: MeshState, update: MeshUpdate): MeshState {
@@ -46,6 +47,8 @@ const SERVICE_NAMES = ['web', 'api'] as const;
 const RANGES = ['10.0.0.0/8', '10.1.0.0/16', 'fd00::/8'] as const;
 const POLICY_NAMES = ['p', 'q'] as const;
 
+const SOURCES = NETWORKS.map((network) => workload('source', { network }));
+
 const workloads: fc.Arbitrary<Workload> = fc
   .record({
     uid: fc.constantFrom(...UIDS),
@@ -75,13 +78,15 @@ const services: fc.Arbitrary<Service> = fc
     canonical: fc.boolean(),
     visibility: fc.constantFrom('Public', 'Namespace'),
     healthPolicy: fc.constantFrom('OnlyHealthy', 'AllowAll'),
+    mode: fc.constantFrom('Standard', 'Strict', 'Failover'),
+    routingPreferences: fc.subarray<Scope>(['Network', 'Node']),
   })
-  .map(({ healthPolicy, vips, cidrVips, ...fields }) =>
+  .map(({ healthPolicy, mode, routingPreferences, vips, cidrVips, ...fields }) =>
     service(fields.name, {
       ...fields,
       vips: vips.map((args) => vip(...args)),
       cidrVips: cidrVips.map((args) => range(...args)),
-      loadBalancer: { ...STANDARD, healthPolicy },
+      loadBalancer: { healthPolicy, mode, routingPreferences },
     }),
   );
 
@@ -142,11 +147,17 @@ function answers(index: MeshIndex): unknown {
       NAMESPACES.map((namespace) => index.services.byHostname(`${name}.${namespace}.svc.cluster.local`, namespace)),
     ),
     members: [...index.services.all()].map((one) => [
-      index.members(one),
+      index.members(one).all,
       index.endpoints(one),
-      index.maxCapacity(one),
+      index.members(one).maxCapacity,
       index.memberCounts(one),
     ]),
+    // Asked before and after each update: what load balancing keeps must follow. The same draws choose the same members.
+    choices: [...index.services.all()].flatMap((one) =>
+      SOURCES.flatMap((source) =>
+        [1, 2, 3].map((seed) => selectEndpoint(index, { source, service: one, port: 80 }, seeded(seed))?.workload.uid),
+      ),
+    ),
     memberships: all.map((one) => index.servicesOf(one)),
     policies: all.map((one) => decidedBy(index, one)),
     // One node, as in an agent: the index keeps what it found for the node asked last.
