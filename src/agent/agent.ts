@@ -16,6 +16,7 @@ import { takeRunLock } from '../sys/run-lock.ts';
 import { selfCheck } from '../sys/self-check.ts';
 import type { Sys } from '../sys/sys.ts';
 import { ConnectionRecords } from '../telemetry/connection-records.ts';
+import { DnsRecords } from '../telemetry/dns-records.ts';
 import type { RootLogger } from '../telemetry/logger.ts';
 import { AgentMetrics } from '../telemetry/metrics.ts';
 import { MeshFile } from '../xds/mesh-file.ts';
@@ -71,6 +72,7 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   if (self !== undefined) undo.defer(() => self.stop('graceful'));
   parts.pods.start();
   parts.readiness.complete('proxy');
+  parts.readiness.complete('dns proxy');
   const cleanup = undo.move();
   return { ...parts, stop: () => stopAgent([parts.pods, ...(self === undefined ? [] : [self])], cleanup) };
 }
@@ -88,6 +90,7 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
   const { clock, random, logs, sys } = deps;
   const readiness = new Readiness({ clock, log: logs.scope('readiness') });
   for (const task of ['state manager', 'proxy', 'workload proxy manager'] as const) readiness.begin(task);
+  if (config.dnsProxy !== undefined) readiness.begin('dns proxy');
   const metrics = new AgentMetrics({
     buildTag: config.metadata['ISTIO_VERSION'] ?? deps.version,
     hasProcessMetrics: true,
@@ -118,11 +121,12 @@ async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDispos
     }),
   );
   const contexts = new TlsContexts(config.tls);
+  const dns = new DnsRecords({ metrics, log: logs.scope('dns'), clock });
   const log = logs.scope('proxy');
   const proxies = undo.use(
     new PodProxies({
       settings: proxySettings(config),
-      deps: { sys, clock, random, verdicts: authority, contexts, telemetry: records, log },
+      deps: { sys, clock, random, verdicts: authority, contexts, telemetry: records, dns, log },
       drainGraceMs: config.drainGraceMs,
     }),
   );
@@ -158,7 +162,11 @@ function makePods(
     journal: new CaptureJournal(join(config.runDir, 'captured.json'), { sys, clock, log }),
     source: staticSource({ path: config.podSource.path, clock }),
     redirection: createRedirection(sys),
-    settings: { ipv6: config.isIpv6Enabled, verifyMs: config.verifyPeriodMs },
+    settings: {
+      ipv6: config.isIpv6Enabled,
+      dnsCapture: config.dnsProxy !== undefined,
+      verifyMs: config.verifyPeriodMs,
+    },
     startProxy: (pod, netns) => servePod(pod, netns, parts),
     onEvent: (event) => {
       if (event === 'started') proxies.started.inc();

@@ -1,4 +1,6 @@
 /** The `config` section of `/config_dump`: every key that ztunnel prints, with what it means here (facts/operations.md §5.5, §5.6). */
+import { formatHostPort } from '../base/ip.ts';
+import type { DnsProxyConfig } from './settings-dns.ts';
 
 /** What differs between agents; the rest is fixed in this version. Durations in ms. */
 export interface DumpedSettings {
@@ -29,6 +31,8 @@ export interface DumpedSettings {
   readonly certificateTtlMs: number;
   readonly crlPath: string | undefined;
   readonly drainGraceMs: number;
+  readonly dnsProxy: DnsProxyConfig | undefined;
+  readonly preferredServiceNamespace: string | undefined;
 }
 
 /** Shapes matter more than values: Kiali and istioctl decode this strictly. `null` is what they expect for "none". */
@@ -43,17 +47,15 @@ export function configSection(settings: DumpedSettings): object {
     clusterId: settings.clusterId,
     clusterDomain: settings.clusterDomain,
     proxy: true,
-    dnsProxy: false,
+    ...dns(settings),
     proxyMode: 'Shared',
     proxyWorkloadInformation: null,
     proxyMetadata: settings.metadata,
     proxyArgs: settings.proxyArgs,
     numWorkerThreads: 1,
     inpodUds: '',
-    preferedServiceNamespace: null,
+    preferedServiceNamespace: settings.preferredServiceNamespace ?? null,
     selfTerminationDeadline: duration(settings.drainGraceMs),
-    dnsResolverCfg: { domain: null, search: [], name_servers: [] },
-    dnsResolverOpts: { timeout: duration(5_000), use_hosts_file: true },
     ztunnelIdentity: null,
     ztunnelWorkload: null,
     crlPath: settings.crlPath ?? null,
@@ -69,10 +71,25 @@ function addresses(settings: DumpedSettings) {
     inboundAddr: `${any}:15008`,
     inboundPlaintextAddr: `${any}:15006`,
     outboundAddr: `${any}:15001`,
-    dnsProxyAddr: { Localhost: [settings.isIpv6Enabled, 15_053] },
     socks5Addr: null,
     illegalPorts: [15_001, 15_006, 15_008],
     ipv6Enabled: settings.isIpv6Enabled,
+  };
+}
+
+function dns({ dnsProxy, isIpv6Enabled }: DumpedSettings) {
+  const { listen, nameservers = [], timeoutMs = 5_000, attempts = 2 } = dnsProxy ?? {};
+  const servers = nameservers.flatMap((server) =>
+    ['udp', 'tcp'].map((protocol) => ({ socket_addr: formatHostPort(server), protocol })),
+  );
+  return {
+    dnsProxy: dnsProxy !== undefined,
+    dnsProxyAddr:
+      listen?.kind === 'address'
+        ? { SocketAddr: formatHostPort(listen.address) }
+        : { Localhost: [isIpv6Enabled, listen?.port ?? 15_053] },
+    dnsResolverCfg: { domain: null, search: [], name_servers: servers },
+    dnsResolverOpts: { timeout: duration(timeoutMs), attempts, use_hosts_file: true },
   };
 }
 

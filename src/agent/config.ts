@@ -1,5 +1,6 @@
 /** Every setting of the agent. Resolved once, at start; nothing else in `src/` may look at the environment. */
 
+import { type DnsSettings, dnsSettings } from './settings-dns.ts';
 import { type IdentitySettings, identitySettings } from './settings-identity.ts';
 import type { ConfigIssue, Environment, Start } from './settings-input.ts';
 import { type LifetimeSettings, lifetimeSettings } from './settings-lifetimes.ts';
@@ -23,6 +24,7 @@ export interface AgentConfig
     TunnelSettings,
     TlsSettings,
     UnsupportedSettings,
+    DnsSettings,
     LifetimeSettings,
     LogSettings {
   readonly proxyArgs: string;
@@ -50,6 +52,7 @@ function readAll(read: SettingsReader): AgentConfig {
     ...socketSettings(read),
     ...tunnelSettings(read),
     ...tlsSettings(read),
+    ...dnsSettings(read),
     ...lifetimeSettings(read),
     ...logSettings(read),
     ...unsupportedSettings(read),

@@ -18,6 +18,9 @@ const MAX_HANDSHAKES = 512;
 /** Tunnels of one pod in one direction: 100 streams each. */
 const MAX_TUNNELS = 4_096;
 
+/** Per pod. Queries in progress hold a socket per nameserver; those over TCP end after 5 s of silence, as in the reference. */
+const DNS_LIMITS = { maxQueries: 512, maxConnections: 256, connectionIdleMs: 5_000 } as const;
+
 export function proxySettings(config: AgentConfig): ProxySettings {
   const { http2, keepalive } = config;
   const windows = {
@@ -44,6 +47,7 @@ export function proxySettings(config: AgentConfig): ProxySettings {
     // Header lists: what we are ready to read, 16 KiB as client and 64 KiB as server (datapath facts §1.6).
     http2Client: { ...windows, maxHeaderListBytes: 16_384 },
     http2Server: { ...windows, maxHeaderListBytes: 65_536, maxStreams: 200 },
+    ...(config.dnsProxy === undefined ? {} : { dns: { ...config.dnsProxy, ...DNS_LIMITS } }),
   };
 }
 
@@ -56,6 +60,11 @@ export function authoritySettings(config: AgentConfig): AuthoritySettings {
     isOrigSrcEnabled: config.isOrigSrcEnabled ?? true,
     isLocalhostAppTunnelEnabled: config.isLocalhostAppTunnelEnabled,
     isPolicyLogAtInfo: config.isPolicyLogAtInfo,
+    dns: {
+      clusterDomain: config.clusterDomain,
+      preferredNamespace: config.preferredServiceNamespace,
+      isIpv6Enabled: config.isIpv6Enabled,
+    },
   };
 }
 

@@ -8,12 +8,15 @@ import { formatHostPort } from '../base/ip.ts';
 import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import type { DataPathSettings } from '../model/data-path-settings.ts';
+import { type DnsSettings, dnsVerdict } from '../model/dns-answer.ts';
 import { inboundVerdict, reauthorize, type TrackedConnection } from '../model/inbound-verdict.ts';
 import { MeshIndex, type MeshState } from '../model/mesh-index.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
 import { outboundSelfCall, outboundVerdict, unknownWorkload } from '../model/outbound-verdict.ts';
 import { workloadIdentity } from '../model/spiffe.ts';
 import type {
+  DnsQuestion,
+  DnsVerdict,
   InboundQuestion,
   InboundVerdict,
   OutboundQuestion,
@@ -29,6 +32,7 @@ export interface AuthoritySettings extends DataPathSettings {
   readonly nodeName: string;
   /** `AUTHZ_POLICY_INFO_LOGGING`: dry-run matches at info instead of debug. */
   readonly isPolicyLogAtInfo: boolean;
+  readonly dns: DnsSettings;
 }
 
 export interface AuthorityDeps {
@@ -114,6 +118,13 @@ export class VerdictAuthority implements VerdictPort {
     for (const match of dryRun) this.#logDryRun(match.action, match.policy, question);
     if (tracked !== undefined && verdict.kind === 'accept') this.#tracked.set(question.connectionId, tracked);
     return verdict;
+  }
+
+  async resolve(question: DnsQuestion): Promise<DnsVerdict> {
+    if (this.#pods.workload(question.podUid) === undefined) await this.#pods.waitFor(question.podUid);
+    const source = this.#pods.workload(question.podUid);
+    if (source === undefined) return { kind: 'refuse', refusal: this.#unknown(question.podUid) };
+    return dnsVerdict(this.#index, source, question, { settings: this.#settings.dns, random: this.#deps.random });
   }
 
   release(connectionId: string): void {

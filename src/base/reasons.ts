@@ -7,7 +7,7 @@
 export type Fault = 'peer' | 'policy' | 'upstream' | 'control' | 'local' | 'bug';
 
 /** The part of the agent that decided. */
-export type Layer = 'capture' | 'policy' | 'routing' | 'identity' | 'tunnel' | 'application' | 'agent' | 'wire';
+export type Layer = 'capture' | 'policy' | 'routing' | 'identity' | 'tunnel' | 'application' | 'agent' | 'wire' | 'dns';
 
 /** `response_flags` of the traffic metrics, spelt as ztunnel spells them. */
 export type ResponseFlag =
@@ -313,6 +313,30 @@ export const REASONS = {
     status: 503,
     cause: 'a socket failed in the middle of the connection',
     next: 'the error has the direction and the operating system reason',
+  },
+  'CV-DNS-TIMEOUT': {
+    fault: 'upstream',
+    layer: 'dns',
+    flag: 'CONNECT',
+    status: 503,
+    cause: 'no nameserver answered a query of the pod in time; it got SERVFAIL',
+    next: "are the nameservers of the agent's resolv.conf up, and may this pod reach them (NetworkPolicy, port 53)?",
+  },
+  'CV-DNS-UNREACHABLE': {
+    fault: 'upstream',
+    layer: 'dns',
+    flag: 'CONNECT',
+    status: 503,
+    cause: 'no nameserver could be reached from the pod; its query got SERVFAIL',
+    next: "the error has the operating system reason; compare the agent's resolv.conf with the routes of the pod",
+  },
+  'CV-DNS-UNSUPPORTED': {
+    fault: 'peer',
+    layer: 'dns',
+    flag: 'CONNECT',
+    status: 400,
+    cause: 'a DNS message of a pod is no query (update, notify, zone transfer); it got NOTIMP',
+    next: 'let this pod talk to its nameserver itself: annotation ambient.istio.io/dns-capture, or dnsCapture: false in the pods file',
   },
   'CV-IDLE': {
     fault: 'local',

@@ -42,8 +42,7 @@ export class ActivePod {
       this.#stopped === undefined &&
       this.#pod.name === pod.name &&
       this.#pod.namespace === pod.namespace &&
-      this.#pod.serviceAccount === pod.serviceAccount &&
-      this.#pod.options.dnsCapture === pod.options.dnsCapture
+      this.#pod.serviceAccount === pod.serviceAccount
     );
   }
 

@@ -22,6 +22,7 @@ export type StartProxy = (pod: CapturedPod, netns: Netns) => Promise<ProxySet>;
 export interface CaptureSettings {
   readonly ipv4: boolean;
   readonly ipv6: boolean;
+  /** A DNS proxy listens in every pod, and DNS is sent to it unless the pod says otherwise. */
   readonly dnsCapture: boolean;
   /** Pause before a failed pod is tried again. */
   readonly retryMs: number;

@@ -11,6 +11,9 @@ import type { CaptureDeps, PodStatus, StopMode } from './capture-contract.ts';
 import type { CapturedPod } from './pod-source.ts';
 import type { RedirectOptions } from './redirect-rules.ts';
 
+const NO_DNS_PROXY =
+  'DNS of the pod is not captured: this agent has no DNS proxy (ISTIO_META_DNS_CAPTURE=true makes one)';
+
 export class PodCapture {
   readonly #deps: CaptureDeps;
   #described: CapturedPod;
@@ -171,8 +174,10 @@ export class PodCapture {
       if (isSame) this.#repaired(differences);
     }
     this.#isOpen = false;
-    if (this.#applied === undefined)
+    if (this.#applied === undefined) {
       log.info?.('pod captured', { ...this.#names(), adopted: differences.length === 0 });
+      if (pod.options.dnsCapture === true && !wanted.dnsCapture) log.warn?.(NO_DNS_PROXY, this.#names());
+    }
     this.#applied = wanted;
   }
 
@@ -184,7 +189,7 @@ export class PodCapture {
 
   #redirectOptions({ options }: CapturedPod): RedirectOptions {
     const { ipv4, ipv6, dnsCapture } = this.#deps.settings;
-    return { ipv4, ipv6, ...options, dnsCapture: options.dnsCapture ?? dnsCapture };
+    return { ipv4, ipv6, ...options, dnsCapture: dnsCapture && options.dnsCapture !== false };
   }
 
   /**

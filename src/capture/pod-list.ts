@@ -1,5 +1,5 @@
 /**
- * The list of pods in a file, YAML or JSON; every field but the last two is required, unknown fields are refused:
+ * The list of pods in a file, YAML or JSON; every field but the last three is required, unknown fields are refused:
  *
  *     pods:
  *       - uid: 6f1c1f6e-0d53-4a52-9f5b-0f4f3e6f1f0a
@@ -8,6 +8,7 @@
  *         serviceAccount: shop
  *         netns: /var/run/netns/shop-0
  *         ingressMode: false          # true: inbound plaintext is not captured
+ *         dnsCapture: true            # false: DNS of this pod is left alone
  *         rerouteInterfaces: [tap0]   # TCP entering here is treated as outbound
  */
 import { MeshError } from '../base/errors.ts';
@@ -74,11 +75,13 @@ const pod: Decoder<CapturedPod> = (value, place) => {
   const serviceAccount = fields.required('serviceAccount', objectName);
   const netnsPath = fields.required('netns', absolutePath);
   const isIngressMode = fields.or('ingressMode', boolean, false);
+  const dnsCapture = fields.optional('dnsCapture', boolean);
   const rerouteInterfaces = fields.or('rerouteInterfaces', list(interfaceName), []);
   fields.end();
   if (uid === undefined || name === undefined || namespace === undefined) return undefined;
   if (serviceAccount === undefined || netnsPath === undefined) return undefined;
-  return { uid, name, namespace, serviceAccount, netnsPath, options: { isIngressMode, rerouteInterfaces } };
+  const options = { isIngressMode, rerouteInterfaces, ...(dnsCapture === undefined ? {} : { dnsCapture }) };
+  return { uid, name, namespace, serviceAccount, netnsPath, options };
 };
 
 /** An empty file is no empty list: it is what a full disk or a slip leaves, and would take every pod out of the mesh. */

@@ -15,7 +15,7 @@ export interface CapturedPod {
 export interface PodOptions {
   /** No capture of inbound plaintext; 15008 and outbound capture stay. */
   readonly isIngressMode: boolean;
-  /** Overrides the agent's setting. */
+  /** `false`: DNS of this pod is left alone. `true` asks for a DNS proxy, which the agent may not have. */
   readonly dnsCapture?: boolean;
   /** Interfaces of guests behind the pod whose TCP is treated as outbound. */
   readonly rerouteInterfaces: readonly string[];

@@ -32,6 +32,12 @@ export class ServiceIndex {
     return preferred(this.#byHostname.get(hostname) ?? NOBODY, clientNamespace);
   }
 
+  /** All that the client may see under one host name, one per namespace. */
+  namesakes(hostname: string, clientNamespace: string): readonly Service[] {
+    const services = this.#byHostname.get(hostname) ?? NOBODY;
+    return services.filter(({ visibility, namespace }) => visibility === 'Public' || namespace === clientNamespace);
+  }
+
   byVip(network: string, ip: string, clientNamespace?: string): Service | undefined {
     return preferred(this.#byVip.get(network)?.get(ip) ?? NOBODY, clientNamespace);
   }

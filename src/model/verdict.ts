@@ -121,6 +121,33 @@ export type InboundVerdict =
       readonly labels: ConnectionLabels;
     };
 
+/** A query of an application. */
+export interface DnsQuestion {
+  readonly podUid: string;
+  /** As asked, without the final dot. */
+  readonly name: string;
+  /** `other`: whatever the mesh has no records of; never answered here. */
+  readonly type: 'A' | 'AAAA' | 'other';
+}
+
+/** Who asked, as the metrics and the log of DNS name it. */
+export type DnsClient = Pick<PeerLabels, 'pod' | 'namespace' | 'canonicalName' | 'canonicalRevision'>;
+
+export type DnsVerdict =
+  | { readonly kind: 'refuse'; readonly refusal: Refusal }
+  /** Not a name of the mesh, or not a type it has: the nameservers of the node are asked. */
+  | { readonly kind: 'forward'; readonly client: DnsClient }
+  | {
+      readonly kind: 'answer';
+      readonly client: DnsClient;
+      /** As the log of DNS words it; without success there are no addresses, and the name exists all the same. */
+      readonly result: 'success' | 'no records' | 'service does not support this record type';
+      /** What the asked name stands for, and who has the addresses then. */
+      readonly cname?: string;
+      /** In the order to send them. */
+      readonly addresses: readonly string[];
+    };
+
 /** Key and chain to present, and roots to trust, as PEM. */
 export interface TlsMaterial {
   readonly identity: string;
@@ -146,6 +173,8 @@ export interface VerdictPort {
   outbound(question: OutboundQuestion): Promise<OutboundVerdict>;
   /** Registers the connection before judging it, so that no policy push can fall between (datapath §4.5 step 8). */
   inbound(question: InboundQuestion): Promise<InboundVerdict>;
+  /** Never rejects for want of a record: the pod's own is waited for up to 5 s, then the query is refused. */
+  resolve(question: DnsQuestion): Promise<DnsVerdict>;
   /** The connection ended; to be called exactly once for each `inbound` question, whatever the verdict was. */
   release(connectionId: string): void;
   /** SPIFFE URI the pod must present; rejects with `CV-WORKLOAD-UNKNOWN` after 5 s. */

@@ -2,11 +2,12 @@
 import type net from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Clock, withDeadline } from '../base/clock.ts';
-import { MeshError } from '../base/errors.ts';
+import { MeshError, toMeshError } from '../base/errors.ts';
 import { listenOn } from '../sys/tcp.ts';
 import { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import type { TunnelPool } from './connect.ts';
+import { DnsServer } from './dns-server.ts';
 import { HboneServer } from './hbone-server.ts';
 import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './plaintext.ts';
@@ -23,6 +24,7 @@ export class PodProxy {
   readonly #context: PodContext;
   readonly #pool: TunnelPool;
   readonly #hbone: HboneServer;
+  readonly #dns: DnsServer | undefined;
   readonly #servers: net.Server[] = [];
   #sweeps: Disposable[] = [];
   #accepted = 0;
@@ -36,6 +38,7 @@ export class PodProxy {
       { clock: deps.clock, dial: (key, onClosed) => dialTunnel(context, key, onClosed) },
     );
     this.#hbone = new HboneServer(context);
+    this.#dns = settings.dns && new DnsServer(context, settings.dns);
   }
 
   /** Binds all listeners or none: throws `CV-BIND` or `CV-NETNS` with nothing left open. Serves from then on. */
@@ -45,6 +48,7 @@ export class PodProxy {
       proxy.#listen();
     } catch (error) {
       for (const server of proxy.#servers) server.close();
+      proxy.#dns?.close(toMeshError(error));
       throw error;
     }
     proxy.#sweeps = [
@@ -81,12 +85,14 @@ export class PodProxy {
     for (const sweep of this.#sweeps) sweep[Symbol.dispose]();
     if (graceMs > 0) await this.#acceptQueued();
     for (const server of this.#servers) server.close();
+    this.#dns?.stopListening();
     this.#hbone.goaway();
     if (graceMs > 0) await this.#emptyWithin(graceMs);
     const error = new MeshError('CV-DRAIN', 'connection closed due to connection drain');
     connections.closeAll(error);
     this.#pool.close(error);
     this.#hbone.close(error);
+    this.#dns?.close(error);
     // Sockets close in a later turn, and each connection writes its log line then: the process must not end before.
     await this.#emptyWithin(CLOSE_WITHIN_MS);
   }
@@ -106,12 +112,13 @@ export class PodProxy {
     await withDeadline(this.#empty(), this.#context.deps.clock, timeoutMs, late).catch(() => undefined);
   }
 
-  /** Resolves when no connection is left, and no tunnel that could bring one. */
+  /** Resolves when no connection is left, no tunnel that could bring one, and no DNS query. */
   async #empty(): Promise<void> {
     const { connections } = this.#context;
     do {
       await connections.empty();
       await this.#hbone.empty();
+      await this.#dns?.idle;
     } while (connections.held > 0);
   }
 
@@ -121,6 +128,7 @@ export class PodProxy {
     if (this.#context.pod.isAgent === true) return;
     this.#bind(ports.plaintext, 'inbound', (socket) => servePlaintext(this.#context, socket));
     this.#bind(ports.outbound, 'outbound', (socket) => serveOutbound(this.#context, this.#pool, socket));
+    this.#dns?.listen();
   }
 
   #bind(port: number, direction: Direction, serve: (socket: net.Socket) => Promise<void>): void {

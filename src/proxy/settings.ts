@@ -6,8 +6,10 @@ import type { Revocation } from '../identity/revocation.ts';
 import type { TlsContexts } from '../identity/tls-context.ts';
 import type { VerdictPort } from '../model/verdict.ts';
 import type { KeepaliveOptions, Sys } from '../sys/sys.ts';
+import type { DnsTelemetry } from '../telemetry/dns-report.ts';
 import type { TrafficTelemetry } from '../telemetry/traffic.ts';
 import type { H2Settings } from '../tunnel/h2-settings.ts';
+import type { DnsProxySettings } from './dns-settings.ts';
 
 export interface ProxySettings {
   /** 15008, 15006, 15001 unless a test says otherwise. */
@@ -38,6 +40,8 @@ export interface ProxySettings {
   readonly pool: { readonly maxStreams: number; readonly idleReleaseMs: number };
   readonly http2Client: H2Settings;
   readonly http2Server: H2Settings;
+  /** Absent = no DNS proxy. */
+  readonly dns?: DnsProxySettings;
 }
 
 export interface ProxyDeps {
@@ -49,5 +53,6 @@ export interface ProxyDeps {
   /** Absent: no revocation lists are configured. */
   readonly revocation?: Revocation | undefined;
   readonly telemetry: TrafficTelemetry;
+  readonly dns: DnsTelemetry;
   readonly log: Logger;
 }

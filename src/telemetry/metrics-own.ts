@@ -15,6 +15,8 @@ interface CertificateExpiry {
 export interface OwnMetrics {
   /** A connection was refused, or ended, for `code`. */
   refused(code: ReasonCode, direction: Direction): void;
+  /** A DNS query of a pod was not answered as asked, for `code`. */
+  dnsRefused(code: ReasonCode): void;
   certificateRenewed(outcome: Outcome): void;
   /** Called at every scrape. */
   watchCertificates(list: () => readonly CertificateExpiry[]): void;
@@ -26,6 +28,7 @@ export interface OwnMetrics {
 
 export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): OwnMetrics {
   const refusals = counter(registers, 'refusals_total', REFUSALS_HELP, ['reason', 'layer', 'direction']);
+  const dnsRefusals = counter(registers, 'dns_refusals_total', DNS_REFUSALS_HELP, ['reason']);
   const renewals = counter(registers, 'certificate_renewals_total', 'Certificate requests by outcome', ['result']);
   const loads = counter(registers, 'mesh_file_loads_total', 'Loads of the mesh file by outcome', ['result']);
   const repairs = counter(registers, 'redirect_repairs_total', REPAIRS_HELP, []);
@@ -38,6 +41,10 @@ export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): 
       refusals.inc({ reason: code, layer: reasonOf(code).layer, direction });
       if (code === 'CV-BUG') bugs.inc();
     },
+    dnsRefused: (reason) => {
+      dnsRefusals.inc({ reason });
+      if (reason === 'CV-BUG') bugs.inc();
+    },
     certificateRenewed: (result) => renewals.inc({ result }),
     watchCertificates: watch,
     redirectRepaired: () => repairs.inc(),
@@ -47,6 +54,7 @@ export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): 
 }
 
 const REFUSALS_HELP = 'Connections refused or ended early, by reason code and deciding layer';
+const DNS_REFUSALS_HELP = 'DNS queries of captured pods that got no answer or an error of ours, by reason code';
 const REPAIRS_HELP = 'Pods whose redirection rules were found altered and written again';
 const EXPIRY_HELP = 'Unix time at which the certificate of an identity expires (unstable).';
 

@@ -12,6 +12,7 @@ export interface Family {
   readonly name: string;
   readonly help: string;
   readonly type: 'counter' | 'gauge' | 'histogram' | 'summary';
+  readonly unit?: string;
   readonly samples: readonly Sample[];
 }
 
@@ -20,12 +21,13 @@ export function renderOpenMetrics(families: readonly Family[]): string {
   return `${families.map(renderFamily).join('')}# EOF\n`;
 }
 
-function renderFamily({ name, help, type, samples }: Family): string {
+function renderFamily({ name, help, type, unit, samples }: Family): string {
   if (samples.length === 0) return '';
   const family = type === 'counter' ? name.replace(/_total$/, '') : name;
   const sampleName = type === 'counter' ? `${family}_total` : family;
   const lines = samples.map((sample) => renderSample(sample.metricName ?? sampleName, sample));
-  return `# HELP ${family} ${escapeHelp(help)}\n# TYPE ${family} ${type}\n${lines.join('')}`;
+  const unitLine = unit === undefined ? '' : `# UNIT ${family} ${unit}\n`;
+  return `# HELP ${family} ${escapeHelp(help)}\n# TYPE ${family} ${type}\n${unitLine}${lines.join('')}`;
 }
 
 function renderSample(name: string, { labels, value }: Sample): string {

@@ -103,6 +103,7 @@ function destinationLabels(peer: PeerLabels | undefined) {
   };
 }
 
-function known(value: string | undefined): string {
+/** A label value: absent is `unknown`, too long is cut. */
+export function known(value: string | undefined): string {
   return value === undefined || value === '' ? 'unknown' : value.slice(0, MAX_LABEL_CHARS);
 }

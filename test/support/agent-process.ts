@@ -28,7 +28,8 @@ export class AgentProcess implements AsyncDisposable {
     this.node = node;
     this.#child = node.inside.spawn([process.execPath, MAIN, 'agent', ...argv], {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, NODE_OPTIONS: '', ...env },
+      // The nameservers of the machine are no part of a test.
+      env: { ...process.env, NODE_OPTIONS: '', ISTIO_META_DNS_CAPTURE: 'false', ...env },
     });
     this.exited = once(this.#child, 'close').then(([code]) => (code as number | null) ?? 128);
     void this.exited.then(() => this.#wake());

@@ -21,8 +21,8 @@ const RANK: Readonly<Record<string, number>> = {
   cli: 7,
 };
 const LAST_PURE_RANK = 2;
-/** Packages without I/O that pure folders may use: the runtime of the generated protobuf code. */
-const PURE_PACKAGE = /^@bufbuild\/protobuf(\/|$)/;
+/** Packages without I/O that pure folders may use: the runtime of the generated protobuf code, and the reader of DNS messages. */
+const PURE_PACKAGE = /^(@bufbuild\/protobuf|dns-packet)(\/|$)/;
 
 for (const file of globSync('src/**/*.ts')) {
   const folder = file.split('/')[1] ?? '';

@@ -20,11 +20,12 @@ import type { Sys } from '../../../src/sys/sys.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import { systemRandom } from '../../../src/sys/system-random.ts';
 import { ConnectionRecords } from '../../../src/telemetry/connection-records.ts';
+import { DnsRecords } from '../../../src/telemetry/dns-records.ts';
 import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
 import { CLIENT_SETTINGS, SERVER_SETTINGS } from '../../../src/tunnel/h2-settings.ts';
 import { meshCa } from '../../support/certs.ts';
 import { buildCrl, issuingOf } from '../../support/crl.ts';
-import { SETTINGS, workload } from '../../unit/model/sample-mesh.ts';
+import { DNS_SETTINGS, SETTINGS, workload } from '../../unit/model/sample-mesh.ts';
 import { Peer } from '../tunnel/h2-peers.ts';
 
 export const SERVER = 'spiffe://cluster.local/ns/default/sa/server';
@@ -94,13 +95,13 @@ export class ProxyWorld implements AsyncDisposable {
     const { clock = systemClock, drainGraceMs = 20_000, mesh = OPEN_MESH, network = '' } = options;
     const log = this.#logger();
     this.authority = new VerdictAuthority(
-      { ...SETTINGS, network, nodeName: 'node-1', isPolicyLogAtInfo: false },
+      { ...SETTINGS, network, nodeName: 'node-1', isPolicyLogAtInfo: false, dns: DNS_SETTINGS },
       { clock, random: systemRandom, certificates: certificatesOf(materials), log },
     );
     this.authority.addPod(POD);
     this.authority.replace(mesh);
     this.proxies = new PodProxies({
-      settings: { ...SETTINGS_OF_TESTS, ...options.settings },
+      settings: { ...proxySettingsOfTests, ...options.settings },
       deps: {
         sys: { ...this.#sys(), ...options.sys },
         clock,
@@ -108,6 +109,7 @@ export class ProxyWorld implements AsyncDisposable {
         verdicts: this.authority,
         contexts: this.contexts,
         telemetry: new ConnectionRecords({ metrics: this.metrics, accessLog: log, clock }),
+        dns: new DnsRecords({ metrics: this.metrics, log, clock }),
         log,
       },
       drainGraceMs,
@@ -230,7 +232,7 @@ function certificatesOf(all: Readonly<Record<string, TlsMaterial>>) {
   };
 }
 
-const SETTINGS_OF_TESTS: ProxySettings = {
+export const proxySettingsOfTests: ProxySettings = {
   ports: PORTS,
   isIpv6Enabled: false,
   isReusePort: false,

@@ -92,6 +92,13 @@ test('the config section has every key of ztunnel, in the shapes its readers dec
       certificateTtlMs: 86_400_000,
       crlPath: undefined,
       drainGraceMs: 5_500,
+      dnsProxy: {
+        listen: { kind: 'localhost', port: 15_053 },
+        nameservers: [{ ip: '10.96.0.10', port: 53 }],
+        timeoutMs: 5_000,
+        attempts: 2,
+      },
+      preferredServiceNamespace: 'shared',
     }),
   ) as Record<string, unknown>;
   const keys =
@@ -105,6 +112,17 @@ test('the config section has every key of ztunnel, in the shapes its readers dec
   assert.deepEqual(Object.keys(config), keys.split(' ').toSorted());
   assert.deepEqual(config['adminAddr'], { Localhost: [true, 15_000] });
   assert.deepEqual(config['statsAddr'], { SocketAddr: '[::]:15020' });
+  assert.equal(config['dnsProxy'], true);
+  assert.deepEqual(config['dnsProxyAddr'], { Localhost: [true, 15_053] });
+  assert.deepEqual(config['dnsResolverCfg'], {
+    domain: null,
+    name_servers: [
+      { protocol: 'udp', socket_addr: '10.96.0.10:53' },
+      { protocol: 'tcp', socket_addr: '10.96.0.10:53' },
+    ],
+    search: [],
+  });
+  assert.equal(config['preferedServiceNamespace'], 'shared');
   assert.deepEqual(config['selfTerminationDeadline'], { secs: 5, nanos: 500_000_000 });
   assert.equal(config['requireOriginalSource'], null);
 });

@@ -24,6 +24,7 @@ test('every bad setting is reported at once, under the name it was given', () =>
     '--mesh-file or LOCAL_XDS_PATH',
     '--node or NODE_NAME',
     '--pods or CULVERT_PODS',
+    'CULVERT_RESOLV_CONF',
     'IPV6_ENABLED',
     'KEEPALIVE_TIME',
     'PACKET_MARK',

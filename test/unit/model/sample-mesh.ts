@@ -1,6 +1,7 @@
 /** Records with defaults, so that a test states only what it is about. */
 import type { Random } from '../../../src/base/random.ts';
 import type { DataPathSettings } from '../../../src/model/data-path-settings.ts';
+import type { DnsSettings } from '../../../src/model/dns-answer.ts';
 import { EMPTY_MESH, MeshIndex, type MeshState } from '../../../src/model/mesh-index.ts';
 import type { MeshUpdate } from '../../../src/model/mesh-update.ts';
 import type { Policy } from '../../../src/model/policy.ts';
@@ -15,6 +16,8 @@ export const SETTINGS: DataPathSettings = {
   isOrigSrcEnabled: true,
   isLocalhostAppTunnelEnabled: true,
 };
+
+export const DNS_SETTINGS: DnsSettings = { clusterDomain: 'cluster.local', isIpv6Enabled: true };
 
 /** A pod `name` in namespace `default` with its own service account. */
 export function workload(name: string, fields: Partial<Workload> = {}): Workload {
