@@ -1,42 +1,9 @@
 /** The `config` section of `/config_dump`: every key that ztunnel prints, with what it means here (facts/operations.md §5.5, §5.6). */
 import { formatHostPort } from '../base/ip.ts';
-import type { DnsProxyConfig } from './settings-dns.ts';
-
-/** What differs between agents; the rest is fixed in this version. Durations in ms. */
-export interface DumpedSettings {
-  readonly nodeName: string;
-  readonly network: string;
-  readonly clusterId: string;
-  readonly clusterDomain: string;
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly proxyArgs: string;
-  readonly adminPort: number;
-  readonly statsPort: number;
-  readonly readinessPort: number;
-  readonly isIpv6Enabled: boolean;
-  readonly packetMark: number;
-  readonly isReusePort: boolean;
-  readonly isOrigSrcEnabled: boolean | undefined;
-  readonly keepalive: { readonly idleMs: number; readonly intervalMs: number; readonly probes: number } | undefined;
-  readonly isUserTimeoutEnabled: boolean;
-  readonly poolMaxStreams: number;
-  readonly poolIdleReleaseMs: number;
-  readonly http2: {
-    readonly streamWindowBytes: number;
-    readonly connectionWindowBytes: number;
-    readonly frameBytes: number;
-  };
-  readonly isResponseBaggageEnabled: boolean;
-  readonly isLocalhostAppTunnelEnabled: boolean;
-  readonly certificateTtlMs: number;
-  readonly crlPath: string | undefined;
-  readonly drainGraceMs: number;
-  readonly dnsProxy: DnsProxyConfig | undefined;
-  readonly preferredServiceNamespace: string | undefined;
-}
+import type { AgentConfig } from './config.ts';
 
 /** Shapes matter more than values: Kiali and istioctl decode this strictly. `null` is what they expect for "none". */
-export function configSection(settings: DumpedSettings): object {
+export function configSection(settings: AgentConfig): object {
   return {
     ...addresses(settings),
     ...tunnels(settings),
@@ -62,7 +29,7 @@ export function configSection(settings: DumpedSettings): object {
   };
 }
 
-function addresses(settings: DumpedSettings) {
+function addresses(settings: AgentConfig) {
   const any = settings.isIpv6Enabled ? '[::]' : '0.0.0.0';
   return {
     adminAddr: { Localhost: [settings.isIpv6Enabled, settings.adminPort] },
@@ -77,7 +44,7 @@ function addresses(settings: DumpedSettings) {
   };
 }
 
-function dns({ dnsProxy, isIpv6Enabled }: DumpedSettings) {
+function dns({ dnsProxy, isIpv6Enabled }: AgentConfig) {
   const { listen, nameservers = [], timeoutMs = 5_000, attempts = 2 } = dnsProxy ?? {};
   const servers = nameservers.flatMap((server) =>
     ['udp', 'tcp'].map((protocol) => ({ socket_addr: formatHostPort(server), protocol })),
@@ -93,7 +60,7 @@ function dns({ dnsProxy, isIpv6Enabled }: DumpedSettings) {
   };
 }
 
-function tunnels(settings: DumpedSettings) {
+function tunnels(settings: AgentConfig) {
   return {
     windowSize: settings.http2.streamWindowBytes,
     connectionWindowSize: settings.http2.connectionWindowBytes,
@@ -105,7 +72,7 @@ function tunnels(settings: DumpedSettings) {
   };
 }
 
-function sockets({ keepalive, ...settings }: DumpedSettings) {
+function sockets({ keepalive, ...settings }: AgentConfig) {
   return {
     packetMark: settings.packetMark,
     inpodPortReuse: settings.isReusePort,
@@ -120,7 +87,7 @@ function sockets({ keepalive, ...settings }: DumpedSettings) {
   };
 }
 
-function controlPlane(settings: DumpedSettings) {
+function controlPlane(settings: AgentConfig) {
   return {
     caAddress: null,
     caRootCert: { File: './var/run/secrets/istio/root-cert.pem' },

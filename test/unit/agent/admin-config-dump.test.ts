@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { PodView } from '../../../src/agent/admin-views.ts';
+import { resolveConfig } from '../../../src/agent/config.ts';
 import { configDump, sortKeys, workloadState } from '../../../src/agent/config-dump.ts';
 import { configSection } from '../../../src/agent/config-dump-settings.ts';
 import { inbound, outbound, trafficFixture } from '../telemetry/traffic-fixture.ts';
@@ -67,40 +68,18 @@ test('the state of a pod shows its connections as ztunnel does', () => {
 });
 
 test('the config section has every key of ztunnel, in the shapes its readers decode', () => {
-  const config = sortKeys(
-    configSection({
-      nodeName: 'n1',
-      network: '',
-      clusterId: 'east1',
-      clusterDomain: 'cluster.local',
-      metadata: {},
-      proxyArgs: 'proxy ztunnel',
-      adminPort: 15_000,
-      statsPort: 15_020,
-      readinessPort: 15_021,
-      isIpv6Enabled: true,
-      packetMark: 1337,
-      isReusePort: true,
-      isOrigSrcEnabled: undefined,
-      keepalive: { idleMs: 180_000, intervalMs: 180_000, probes: 9 },
-      isUserTimeoutEnabled: false,
-      poolMaxStreams: 100,
-      poolIdleReleaseMs: 300_000,
-      http2: { streamWindowBytes: 1, connectionWindowBytes: 2, frameBytes: 3 },
-      isResponseBaggageEnabled: true,
-      isLocalhostAppTunnelEnabled: true,
-      certificateTtlMs: 86_400_000,
-      crlPath: undefined,
-      drainGraceMs: 5_500,
-      dnsProxy: {
-        listen: { kind: 'localhost', port: 15_053 },
-        nameservers: [{ ip: '10.96.0.10', port: 53 }],
-        timeoutMs: 5_000,
-        attempts: 2,
-      },
-      preferredServiceNamespace: 'shared',
-    }),
-  ) as Record<string, unknown>;
+  const env = {
+    NODE_NAME: 'n1',
+    LOCAL_XDS_PATH: 'm',
+    CULVERT_PODS: 'p',
+    CONNECTION_TERMINATION_DEADLINE: '5500ms',
+    ISTIO_META_DNS_CAPTURE: 'true',
+    PREFERED_SERVICE_NAMESPACE: 'shared',
+  };
+  const readText = (path: string) => (path === '/etc/resolv.conf' ? 'nameserver 10.96.0.10\n' : undefined);
+  const resolved = resolveConfig(env, {}, { defaults: 'ztunnel', args: ['proxy', 'ztunnel'], readText });
+  assert(resolved.ok);
+  const config = sortKeys(configSection(resolved.config)) as Record<string, unknown>;
   const keys =
     'proxy dnsProxy windowSize connectionWindowSize frameSize poolMaxStreamsPerConn poolUnusedReleaseTimeout socks5Addr ' +
     'adminAddr statsAddr readinessAddr inboundAddr inboundPlaintextAddr outboundAddr dnsProxyAddr illegalPorts network ' +
