@@ -16,7 +16,10 @@ export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProvide
     status: () => status(parts, deps),
     connections: () => parts.dataPlane.connections(),
     findConnection: (id) => parts.dataPlane.find(id),
-    quit: async () => deps.requestQuit(),
+    quit: async () => {
+      deps.requestQuit();
+      await parts.drained;
+    },
     logging: deps.logs,
   };
 }

@@ -51,6 +51,8 @@ export interface AgentParts {
   readonly pods: PodManager;
   readonly readiness: Readiness;
   readonly startedMs: number;
+  /** Settles when the agent was told to stop and no connection is left. */
+  readonly drained: Promise<void>;
 }
 
 export interface Agent extends AgentParts {
@@ -64,7 +66,8 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   await requireAbilities(deps.sys);
   requireTlsPolicy(config.tls);
   undo.use(takeRunLock(config.runDir));
-  const parts = await makeParts(config, deps, undo);
+  const drained = Promise.withResolvers<void>();
+  const parts = { ...(await makeParts(config, deps, undo)), drained: drained.promise };
   await startServers(parts, deps, undo);
   parts.mesh.start();
   parts.readiness.complete('state manager');
@@ -74,19 +77,29 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   parts.readiness.complete('proxy');
   parts.readiness.complete('dns proxy');
   const cleanup = undo.move();
-  return { ...parts, stop: () => stopAgent([parts.pods, ...(self === undefined ? [] : [self])], cleanup) };
+  const serving = [parts.pods, ...(self === undefined ? [] : [self])];
+  return { ...parts, stop: () => stopAgent(serving, cleanup, drained.resolve) };
 }
 
 /** Traffic first: the drain must not wait for a slow reader of the admin port, and can be watched there meanwhile. */
-async function stopAgent(serving: readonly ProxySet[], cleanup: AsyncDisposableStack): Promise<void> {
+async function stopAgent(
+  serving: readonly ProxySet[],
+  cleanup: AsyncDisposableStack,
+  onDrained: () => void,
+): Promise<void> {
   try {
     await Promise.all(serving.map((each) => each.stop('graceful')));
   } finally {
+    onDrained();
     await cleanup.disposeAsync();
   }
 }
 
-async function makeParts(config: AgentConfig, deps: AgentDeps, undo: AsyncDisposableStack): Promise<AgentParts> {
+async function makeParts(
+  config: AgentConfig,
+  deps: AgentDeps,
+  undo: AsyncDisposableStack,
+): Promise<Omit<AgentParts, 'drained'>> {
   const { clock, random, logs, sys } = deps;
   const readiness = new Readiness({ clock, log: logs.scope('readiness') });
   for (const task of ['state manager', 'proxy', 'workload proxy manager'] as const) readiness.begin(task);

@@ -77,16 +77,24 @@ test('the end of the grace cuts what is still open, says so, and ends the agent'
   }
 });
 
-test('POST /quitquitquit stops the agent as SIGTERM does', privileged, async () => {
-  await using scene = await stopping(async (mesh) => {
-    const { status } = await mesh.agent('n2').post('/quitquitquit');
-    assert.equal(status, 200);
-  });
-  await stillWorks(scene.open);
-  scene.open.socket.end();
-  scene.plain.socket.end();
-  assert.equal(await scene.agent.exited, 0);
-});
+test(
+  'POST /quitquitquit stops the agent as SIGTERM does, and is answered when the drain is over',
+  privileged,
+  async () => {
+    const answer = Promise.withResolvers<{ readonly status: number; readonly body: string }>();
+    let isAnswered = false;
+    await using scene = await stopping((mesh) => {
+      mesh.agent('n2').post('/quitquitquit').then(answer.resolve, answer.reject);
+      void answer.promise.finally(() => (isAnswered = true));
+    });
+    await stillWorks(scene.open);
+    assert.equal(isAnswered, false);
+    scene.open.socket.end();
+    scene.plain.socket.end();
+    assert.deepEqual(await answer.promise, { status: 200, body: 'shutdown now\n' });
+    assert.equal(await scene.agent.exited, 0);
+  },
+);
 
 test('a drain can be watched at the admin port until it is over', privileged, async () => {
   await using scene = await stopping((mesh) => mesh.agent('n2').kill('SIGTERM'));
