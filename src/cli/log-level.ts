@@ -15,22 +15,34 @@ Examples:
 Levels: off, error, warn, info, debug, trace.
 Parts: access, proxy, tunnel, state, rbac, identity, capture, mesh, admin, stats, readiness, agent.`;
 
+interface Options {
+  readonly admin: AdminAddress;
+  readonly level?: string;
+  readonly reset?: true;
+}
+
 export function logCommand(terminal: Terminal): Command {
   return new Command('log')
+    .alias('o')
     .description('show or change what the agent logs, while it runs')
-    .argument('[filter]', 'a level, or part=level, separated by commas')
+    .argument('[filter]', 'a level, or part=level (or part:level), separated by commas')
     .addOption(adminOption())
+    .option('--level <filter>', 'the same as the argument')
     .option('-r, --reset', 'go back to the filter of the start first')
     .addHelpText('after', EXAMPLES)
-    .action(async (filter: string | undefined, options: { admin: AdminAddress; reset?: true }) => {
-      const query = [
-        ...(filter === undefined ? [] : [`level=${encodeURIComponent(filter)}`]),
-        ...(options.reset ? ['reset'] : []),
-      ];
-      const path = query.length === 0 ? '/logging' : `/logging?${query.join('&')}`;
-      const reply = await request(options.admin, 'POST', path);
-      if (reply.status === 400) throw new CliError(EXIT_USAGE, reply.text.split('\n', 1)[0] ?? '');
-      if (reply.status !== 200) throw unexpected(options.admin, path, reply);
-      terminal.out(reply.text);
+    .action(async (argument: string | undefined, options: Options) => {
+      if (argument !== undefined && options.level !== undefined) {
+        throw new CliError(EXIT_USAGE, 'name the filter once, as an argument or with --level');
+      }
+      terminal.out(await ask(options, argument ?? options.level));
     });
+}
+
+async function ask({ admin, reset }: Options, filter: string | undefined): Promise<string> {
+  const query = [...(filter === undefined ? [] : [`level=${encodeURIComponent(filter)}`]), ...(reset ? ['reset'] : [])];
+  const path = query.length === 0 ? '/logging' : `/logging?${query.join('&')}`;
+  const reply = await request(admin, 'POST', path);
+  if (reply.status === 400) throw new CliError(EXIT_USAGE, reply.text.split('\n', 1)[0] ?? '');
+  if (reply.status !== 200) throw unexpected(admin, path, reply);
+  return reply.text;
 }

@@ -1,5 +1,6 @@
 /** `/config_dump` as the command line reads it: the fields it shows, decoded with care, since any agent may have written it. */
 import { type AdminAddress, getJson } from './admin-client.ts';
+import { readDumpFile } from './dump-file.ts';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -8,11 +9,19 @@ export interface MeshDump {
   readonly services: readonly JsonObject[];
   readonly policies: readonly JsonObject[];
   readonly certificates: readonly JsonObject[];
+  /** Uid of the pod → its state and connections; empty in dumps without capture. */
+  readonly workloadState: JsonObject;
+  /** As it came. */
+  readonly whole: unknown;
 }
 
-export async function readMeshDump(admin: AdminAddress): Promise<MeshDump> {
-  const dump = objectOf(await getJson(admin, '/config_dump'));
+/** From the file when one is named, else from the agent. */
+export async function readMeshDump(source: { admin: AdminAddress; file?: string }): Promise<MeshDump> {
+  const whole = source.file === undefined ? await getJson(source.admin, '/config_dump') : readDumpFile(source.file);
+  const dump = objectOf(whole);
   return {
+    whole,
+    workloadState: objectOf(dump['workloadState']),
     workloads: sorted(listOf(dump['workloads'])),
     services: sorted(listOf(dump['services'])),
     policies: sorted(listOf(dump['policies'])),
@@ -26,7 +35,7 @@ export function listOf(value: unknown): readonly JsonObject[] {
   return items.filter(isObject);
 }
 
-function objectOf(value: unknown): JsonObject {
+export function objectOf(value: unknown): JsonObject {
   return isObject(value) ? value : {};
 }
 

@@ -3,25 +3,40 @@ import type { Command } from 'commander';
 import { inNamespace, type JsonObject, readMeshDump, textOf } from './mesh-dump.ts';
 import type { Cell } from './table.ts';
 import type { Terminal } from './terminal.ts';
-import { namespaceOption, print, tableText, type ViewOptions, viewCommand } from './view-command.ts';
-
-const HEADER = ['NAMESPACE', 'POLICY NAME', 'ACTION', 'SCOPE', 'STATUS'];
+import {
+  type DumpViewOptions,
+  dumpCommand,
+  namespaceOption,
+  print,
+  type Table,
+  tableText,
+  withAlias,
+} from './view-command.ts';
 
 const EXAMPLES = `  $ culvert policies
   $ culvert policies --namespace shop --output yaml     (with the rules)
+  $ culvert policies --file config_dump.json
 
 A policy that could not be understood is Rejected: what it selects refuses all connections until it is repaired.`;
 
 export function policiesCommand(terminal: Terminal): Command {
-  return viewCommand('policies', 'list the authorization policies in force', EXAMPLES)
+  const command = dumpCommand('policies', 'list the authorization policies in force', EXAMPLES)
     .aliases(['policy', 'pol', 'p'])
-    .addOption(namespaceOption())
-    .action(async (options: ViewOptions) => {
-      const wanted = inNamespace((await readMeshDump(options.admin)).policies, options.namespace);
-      print(terminal, options.output, wanted, () =>
-        tableText(terminal, HEADER, wanted.map(row), 'No policies found: every connection is allowed.'),
-      );
-    });
+    .addOption(namespaceOption());
+  withAlias(command, 'policy-namespace', 'namespace');
+  return command.action(async (options: DumpViewOptions) => {
+    const wanted = inNamespace((await readMeshDump(options)).policies, options.namespace);
+    print(terminal, options.output, wanted, (form) => tableText(terminal, policyTable(wanted), form));
+  });
+}
+
+export function policyTable(policies: readonly JsonObject[]): Table {
+  return {
+    header: ['NAMESPACE', 'POLICY NAME', 'ACTION', 'SCOPE', 'STATUS'],
+    shortColumns: 4,
+    rows: policies.map(row),
+    whenEmpty: 'No policies found: every connection is allowed.',
+  };
 }
 
 function row(policy: JsonObject): readonly Cell[] {

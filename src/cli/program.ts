@@ -1,6 +1,7 @@
 /** The `culvert` program: all commands, and one place that turns what went wrong into a message and an exit code. */
 import { Command, CommanderError } from 'commander';
 import { MeshError, messageOf } from '../base/errors.ts';
+import { allCommand } from './all.ts';
 import { certificatesCommand } from './certificates.ts';
 import { connectionsCommand } from './connections.ts';
 import { CliError, EXIT_CONFIG, EXIT_FAILURE, EXIT_USAGE } from './exit-codes.ts';
@@ -53,6 +54,7 @@ async function programOf({ version, terminal, roles }: ProgramOptions, name: str
     policiesCommand(terminal),
     certificatesCommand(terminal),
     connectionsCommand(terminal),
+    allCommand(terminal),
     explainCommand(terminal),
     logCommand(terminal),
   ];

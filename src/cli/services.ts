@@ -1,30 +1,54 @@
 /** `culvert services`: what clients dial, and how many endpoints can answer (columns of facts/operations.md §7.1). */
 import type { Command } from 'commander';
-import { inNamespace, type JsonObject, listOf, readMeshDump, textOf, textsOf, waypointNames } from './mesh-dump.ts';
+import {
+  inNamespace,
+  type JsonObject,
+  listOf,
+  type MeshDump,
+  readMeshDump,
+  textOf,
+  textsOf,
+  waypointNames,
+} from './mesh-dump.ts';
 import type { Cell } from './table.ts';
 import type { Terminal } from './terminal.ts';
-import { namespaceOption, print, tableText, type ViewOptions, viewCommand } from './view-command.ts';
-
-const HEADER = ['NAMESPACE', 'SERVICE NAME', 'SERVICE VIP', 'WAYPOINT', 'ENDPOINTS'];
+import {
+  type DumpViewOptions,
+  dumpCommand,
+  namespaceOption,
+  print,
+  type Table,
+  tableText,
+  withAlias,
+} from './view-command.ts';
 
 const EXAMPLES = `  $ culvert services
   $ culvert services --namespace shop
   $ culvert services --output json
+  $ curl -s localhost:15000/config_dump | culvert services --file -
 
 ENDPOINTS is healthy/total.`;
 
 export function servicesCommand(terminal: Terminal): Command {
-  return viewCommand('services', 'list the services this agent knows', EXAMPLES)
+  const command = dumpCommand('services', 'list the services this agent knows', EXAMPLES)
     .aliases(['service', 'svc', 's'])
-    .addOption(namespaceOption())
-    .action(async (options: ViewOptions) => {
-      const dump = await readMeshDump(options.admin);
-      const wanted = inNamespace(dump.services, options.namespace);
-      const waypointOf = waypointNames(dump.services);
-      const healthy = healthyUids(dump.workloads);
-      const rows = () => wanted.map((service) => row(service, waypointOf(service), healthy));
-      print(terminal, options.output, wanted, () => tableText(terminal, HEADER, rows(), 'No services found.'));
-    });
+    .addOption(namespaceOption());
+  withAlias(command, 'service-namespace', 'namespace');
+  return command.action(async (options: DumpViewOptions) => {
+    const dump = await readMeshDump(options);
+    const wanted = inNamespace(dump.services, options.namespace);
+    print(terminal, options.output, wanted, (form) => tableText(terminal, serviceTable(dump, wanted), form));
+  });
+}
+
+export function serviceTable(dump: MeshDump, services: readonly JsonObject[]): Table {
+  const waypointOf = waypointNames(dump.services);
+  const healthy = healthyUids(dump.workloads);
+  return {
+    header: ['NAMESPACE', 'SERVICE NAME', 'SERVICE VIP', 'WAYPOINT', 'ENDPOINTS'],
+    rows: services.map((service) => row(service, waypointOf(service), healthy)),
+    whenEmpty: 'No services found.',
+  };
 }
 
 function row(service: JsonObject, waypoint: string, healthy: ReadonlySet<unknown>): readonly Cell[] {

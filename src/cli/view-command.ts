@@ -1,11 +1,12 @@
-/** What all commands that show something share: where to ask, and how to print. */
+/** What all commands that show something share: where to ask, what to leave out, and how to print. */
 import { Command, Option } from 'commander';
 import { stringify } from 'yaml';
 import { type AdminAddress, DEFAULT_ADMIN, parseAdminAddress } from './admin-client.ts';
 import { type Cell, renderTable } from './table.ts';
 import { hasColour, type Terminal } from './terminal.ts';
 
-export type OutputForm = 'table' | 'json' | 'yaml';
+/** `short`: the columns that istioctl prints, no more. */
+export type OutputForm = 'table' | 'short' | 'json' | 'yaml';
 
 export interface ViewOptions {
   readonly admin: AdminAddress;
@@ -13,13 +14,36 @@ export interface ViewOptions {
   readonly namespace?: string;
 }
 
+/** Options of a view of `/config_dump`, which may also come from a file. */
+export interface DumpViewOptions extends ViewOptions {
+  readonly file?: string;
+}
+
+export interface Table {
+  readonly header: readonly string[];
+  readonly rows: readonly (readonly Cell[])[];
+  readonly whenEmpty: string;
+  /** So many columns are those of istioctl; the others are ours. Default: all. */
+  readonly shortColumns?: number;
+}
+
 /** A command with `--admin` and `--output`. */
 export function viewCommand(name: string, description: string, examples: string): Command {
   return new Command(name)
     .description(description)
     .addOption(adminOption())
-    .addOption(new Option('-o, --output <form>', 'how to print').choices(['table', 'json', 'yaml']).default('table'))
+    .addOption(
+      new Option('-o, --output <form>', 'how to print').choices(['table', 'short', 'json', 'yaml']).default('table'),
+    )
     .addHelpText('after', `\nExamples:\n${examples}`);
+}
+
+/** A view command that can read a saved dump instead of asking an agent. */
+export function dumpCommand(name: string, description: string, examples: string): Command {
+  return viewCommand(name, description, examples).option(
+    '-f, --file <path>',
+    'a saved config_dump instead of an agent; - is standard input',
+  );
 }
 
 export function adminOption(): Option {
@@ -33,18 +57,26 @@ export function namespaceOption(): Option {
   return new Option('-n, --namespace <name>', 'only this Kubernetes namespace');
 }
 
-/** One value, three ways to print it: the table is made only when it is wanted. */
-export function print(terminal: Terminal, form: OutputForm, value: unknown, table: () => string): void {
-  if (form === 'json') terminal.out(`${JSON.stringify(value, undefined, 2)}\n`);
-  else if (form === 'yaml') terminal.out(stringify(value));
-  else terminal.out(table());
+/** Lets `--alias` mean `--option`: the name that people know from istioctl. */
+export function withAlias(command: Command, alias: string, option: string): Command {
+  command.addOption(new Option(`--${alias} <name>`, `the same as --${option}`));
+  return command.on(`option:${alias}`, (value: string) => void command.setOptionValue(option, value));
 }
 
-export function tableText(
-  terminal: Terminal,
-  header: readonly string[],
-  rows: readonly (readonly Cell[])[],
-  whenEmpty: string,
-): string {
-  return rows.length === 0 ? `${whenEmpty}\n` : renderTable(header, rows, hasColour(terminal));
+/** One value, four ways to print it: the table is made only when it is wanted. */
+export function print(terminal: Terminal, form: OutputForm, value: unknown, table: (form: OutputForm) => string): void {
+  if (form === 'json') terminal.out(`${JSON.stringify(value, undefined, 2)}\n`);
+  else if (form === 'yaml') terminal.out(stringify(value));
+  else terminal.out(table(form));
+}
+
+export function tableText(terminal: Terminal, table: Table, form: OutputForm): string {
+  const { header, rows, whenEmpty, shortColumns = header.length } = table;
+  if (rows.length === 0) return `${whenEmpty}\n`;
+  const columns = form === 'short' ? shortColumns : header.length;
+  return renderTable(
+    header.slice(0, columns),
+    rows.map((row) => row.slice(0, columns)),
+    hasColour(terminal),
+  );
 }

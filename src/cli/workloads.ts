@@ -1,33 +1,57 @@
 /** `culvert workloads`: everything in the mesh that can send or receive (columns of facts/operations.md §7.1). */
 import { type Command, Option } from 'commander';
-import { inNamespace, type JsonObject, readMeshDump, textOf, textsOf, waypointNames } from './mesh-dump.ts';
+import {
+  inNamespace,
+  type JsonObject,
+  type MeshDump,
+  readMeshDump,
+  textOf,
+  textsOf,
+  waypointNames,
+} from './mesh-dump.ts';
 import type { Terminal } from './terminal.ts';
-import { namespaceOption, print, tableText, type ViewOptions, viewCommand } from './view-command.ts';
+import {
+  type DumpViewOptions,
+  dumpCommand,
+  namespaceOption,
+  print,
+  type Table,
+  tableText,
+  withAlias,
+} from './view-command.ts';
 
-interface Options extends ViewOptions {
+interface Options extends DumpViewOptions {
   readonly node?: string;
   readonly address?: string;
 }
 
-const HEADER = ['NAMESPACE', 'POD NAME', 'ADDRESS', 'NODE', 'WAYPOINT', 'PROTOCOL'];
-
 const EXAMPLES = `  $ culvert workloads
   $ culvert workloads --namespace shop --node node-1
-  $ culvert workloads --address 10.42.2.9 --output yaml`;
+  $ culvert workloads --address 10.42.2.9 --output yaml
+  $ culvert workloads --file config_dump.json`;
 
 export function workloadsCommand(terminal: Terminal): Command {
-  return viewCommand('workloads', 'list the workloads this agent knows', EXAMPLES)
+  const command = dumpCommand('workloads', 'list the workloads this agent knows', EXAMPLES)
     .aliases(['workload', 'w'])
     .addOption(namespaceOption())
     .addOption(new Option('--node <name>', 'only this node'))
-    .addOption(new Option('--address <ip>', 'only the workload with this address'))
-    .action(async (options: Options) => {
-      const dump = await readMeshDump(options.admin);
-      const wanted = inNamespace(dump.workloads, options.namespace).filter((workload) => isWanted(workload, options));
-      const waypointOf = waypointNames(dump.services);
-      const rows = () => wanted.map((workload) => row(workload, waypointOf(workload)));
-      print(terminal, options.output, wanted, () => tableText(terminal, HEADER, rows(), 'No workloads found.'));
-    });
+    .addOption(new Option('--address <ip>', 'only the workload with this address'));
+  withAlias(command, 'workload-namespace', 'namespace');
+  withAlias(command, 'workload-node', 'node');
+  return command.action(async (options: Options) => {
+    const dump = await readMeshDump(options);
+    const wanted = inNamespace(dump.workloads, options.namespace).filter((workload) => isWanted(workload, options));
+    print(terminal, options.output, wanted, (form) => tableText(terminal, workloadTable(dump, wanted), form));
+  });
+}
+
+export function workloadTable({ services }: MeshDump, workloads: readonly JsonObject[]): Table {
+  const waypointOf = waypointNames(services);
+  return {
+    header: ['NAMESPACE', 'POD NAME', 'ADDRESS', 'NODE', 'WAYPOINT', 'PROTOCOL'],
+    rows: workloads.map((workload) => row(workload, waypointOf(workload))),
+    whenEmpty: 'No workloads found.',
+  };
 }
 
 function isWanted(workload: JsonObject, { node, address }: Options): boolean {

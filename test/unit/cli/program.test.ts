@@ -10,8 +10,14 @@ const usage: readonly { claim: string; argv: readonly string[]; err: RegExp }[] 
   { claim: 'an unknown option', argv: ['status', '--adnim', 'x'], err: /unknown option '--adnim'/ },
   { claim: 'an admin address without a port', argv: ['status', '--admin', 'node-1'], err: /It must be host:port/ },
   { claim: 'an admin port that is none', argv: ['status', '--admin', '[::1]:70000'], err: /It must be host:port/ },
-  { claim: 'an unknown form', argv: ['status', '-o', 'xml'], err: /Allowed choices are table, json, yaml/ },
+  { claim: 'an unknown form', argv: ['status', '-o', 'xml'], err: /Allowed choices are table, short, json, yaml/ },
   { claim: 'an argument too many', argv: ['status', 'x'], err: /too many arguments/ },
+  { claim: 'a log filter named twice', argv: ['log', 'info', '--level', 'warn'], err: /name the filter once/ },
+  {
+    claim: 'asking a dump for refused connections',
+    argv: ['connections', '--refused', '--file', 'dump.json'],
+    err: /a config_dump does not hold refused connections/,
+  },
   { claim: 'explain without a subject', argv: ['explain'], err: /name a reason code or a connection id/ },
   { claim: 'an unknown reason code', argv: ['explain', 'cv-x'], err: /there is no reason code CV-X/ },
 ];
@@ -59,6 +65,7 @@ test('help and version are not errors', async () => {
     'policies',
     'certificates',
     'connections',
+    'all',
     'explain',
     'log',
   ]) {
@@ -71,7 +78,7 @@ test('help and version are not errors', async () => {
 
 test('log shows, changes and resets the filter of the agent', async () => {
   await using agent = await fakeAgent({ '/logging': 'current log level is info\n' });
-  for (const argv of [['log'], ['log', 'access=debug,info'], ['log', 'warn', '--reset'], ['log', '-r']]) {
+  for (const argv of [['log'], ['log', 'access=debug,info'], ['log', '--level', 'warn', '--reset'], ['o', '-r']]) {
     assert.deepEqual(await agent.ask(argv), { code: 0, out: 'current log level is info\n', err: '' });
   }
   assert.deepEqual(agent.asked, [
