@@ -24,6 +24,14 @@ export interface Certificates {
   forget(identity: string): void;
 }
 
+/** The captured pods that an update touches. */
+export interface Touched {
+  /** `namespace/name` of those whose record it brings, changes or takes away. */
+  readonly names: ReadonlySet<string>;
+  /** Other policies than before may select one of them. */
+  readonly isPolicyChange: boolean;
+}
+
 export interface LocalPodsDeps {
   /** Name of this node. */
   readonly node: string;
@@ -87,26 +95,36 @@ export class LocalPods {
     }
   }
 
-  /** Names of the captured pods whose record an update brings, changes or takes away. To be asked before it is applied. */
-  touchedBy(update: MeshUpdate): readonly string[] {
-    if (this.#byUid.size === 0) return [];
-    const { node, index } = this.#deps;
+  /** What an update means for the captured pods. To be asked before it is applied. */
+  touchedBy(update: MeshUpdate): Touched {
     const names = new Set<string>();
-    const touch = (workload: Workload | undefined): void => {
-      if (workload?.node === node && this.#byName.has(nameOf(workload))) names.add(nameOf(workload));
-    };
-    for (const workload of update.workloads) {
-      touch(workload);
-      touch(index.workloads.byUid(workload.uid));
+    let isPolicyChange = false;
+    if (this.#byUid.size === 0) return { names, isPolicyChange };
+    const { workloads } = this.#deps.index;
+    for (const record of update.workloads) {
+      const former = workloads.byUid(record.uid);
+      const ours = [record, former].flatMap((one) => this.#capturedName(one) ?? []);
+      for (const name of ours) names.add(name);
+      if (ours.length > 0 && (former === undefined || !isSelectedAlike(former, record))) isPolicyChange = true;
     }
-    for (const uid of update.removedWorkloads) touch(index.workloads.byUid(uid));
-    return [...names];
+    for (const uid of update.removedWorkloads) {
+      const name = this.#capturedName(workloads.byUid(uid));
+      if (name !== undefined) names.add(name);
+    }
+    return { names, isPolicyChange };
+  }
+
+  /** Absent when the record is that of no captured pod. */
+  #capturedName(record: Workload | undefined): string | undefined {
+    if (record === undefined || record.node !== this.#deps.node) return undefined;
+    const name = nameOf(record);
+    return this.#byName.has(name) ? name : undefined;
   }
 
   /** Looks again at the records of the pods with these names: who waits is served, identities are fetched or forgotten. */
-  refresh(names: readonly string[]): void {
+  refresh(names: Iterable<string>): void {
     const former: string[] = [];
-    for (const pod of names.flatMap((name) => this.#byName.get(name) ?? [])) {
+    for (const pod of [...names].flatMap((name) => this.#byName.get(name) ?? [])) {
       const workload = this.workload(pod.uid);
       if (workload !== undefined) for (const wake of this.#waiting.get(pod.uid) ?? []) wake();
       const identity = workload && workloadIdentity(workload);
@@ -141,4 +159,14 @@ export class LocalPods {
 /** `namespace/name`. */
 function nameOf({ namespace, name }: { readonly namespace: string; readonly name: string }): string {
   return `${namespace}/${name}`;
+}
+
+/** Namespace and policy keys: all that a record decides about which policies select it. */
+function isSelectedAlike(a: Workload, b: Workload): boolean {
+  const keys = b.authorizationPolicies;
+  return (
+    a.namespace === b.namespace &&
+    a.authorizationPolicies.length === keys.length &&
+    a.authorizationPolicies.every((key, at) => key === keys[at])
+  );
 }

@@ -9,7 +9,7 @@ import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import type { DataPathSettings } from '../model/data-path-settings.ts';
 import { type DnsSettings, dnsVerdict } from '../model/dns-answer.ts';
-import { inboundVerdict, reauthorize, type TrackedConnection } from '../model/inbound-verdict.ts';
+import { inboundVerdict } from '../model/inbound-verdict.ts';
 import { MeshIndex, type MeshState } from '../model/mesh-index.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
 import { outboundSelfCall, outboundVerdict, unknownWorkload } from '../model/outbound-verdict.ts';
@@ -26,6 +26,7 @@ import type {
   VerdictPort,
   VerdictPush,
 } from '../model/verdict.ts';
+import { LiveConnections } from './live-connections.ts';
 import { type Certificates, type EnrolledPod, LocalPods } from './local-pods.ts';
 
 export interface AuthoritySettings extends DataPathSettings {
@@ -47,15 +48,19 @@ export class VerdictAuthority implements VerdictPort {
   readonly #deps: AuthorityDeps;
   readonly #index = new MeshIndex();
   readonly #pods: LocalPods;
-  readonly #tracked = new Map<string, TrackedConnection>();
+  readonly #live: LiveConnections;
   readonly #listeners = new Set<(push: VerdictPush) => void>();
   #crls: readonly Uint8Array[] = [];
 
   constructor(settings: AuthoritySettings, deps: AuthorityDeps) {
     this.#settings = settings;
     this.#deps = deps;
-    const { clock, certificates } = deps;
-    this.#pods = new LocalPods({ node: settings.nodeName, index: this.#index, clock, certificates });
+    const { clock, certificates, log } = deps;
+    const index = this.#index;
+    this.#pods = new LocalPods({ node: settings.nodeName, index, clock, certificates });
+    const revoke = (connectionIds: readonly string[], refusal: Refusal): void =>
+      this.#push({ kind: 'revoke', connectionIds, refusal });
+    this.#live = new LiveConnections({ index, clock, log, revoke });
   }
 
   /** The current mesh: read by admin views, never changed. */
@@ -64,16 +69,16 @@ export class VerdictAuthority implements VerdictPort {
   }
 
   get trackedCount(): number {
-    return this.#tracked.size;
+    return this.#live.size;
   }
 
-  /** Changes the mesh at once and closes the live connections that it no longer allows. */
+  /** Changes the mesh at once, and soon closes the live connections that it no longer allows. */
   apply(update: MeshUpdate): void {
     const touched = this.#pods.touchedBy(update);
     this.#index.apply(update);
-    this.#pods.refresh(touched);
+    this.#pods.refresh(touched.names);
     const hasPolicies = update.policies.length + update.rejectedPolicies.length + update.removedPolicies.length > 0;
-    if (hasPolicies || touched.length > 0) this.#rejudge();
+    if (hasPolicies || touched.isPolicyChange) this.#live.rejudge();
   }
 
   /** As `apply`, for a source that tells everything each time. */
@@ -116,7 +121,7 @@ export class VerdictAuthority implements VerdictPort {
     if (local === undefined) return { kind: 'refuse', refusal: this.#unknown(question.podUid) };
     const { verdict, tracked, dryRun } = inboundVerdict(this.#index, local, question, this.#settings);
     for (const match of dryRun) this.#logDryRun(match.action, match.policy, question);
-    if (tracked !== undefined && verdict.kind === 'accept') this.#tracked.set(question.connectionId, tracked);
+    if (tracked !== undefined && verdict.kind === 'accept') this.#live.add(question.connectionId, tracked);
     return verdict;
   }
 
@@ -128,7 +133,7 @@ export class VerdictAuthority implements VerdictPort {
   }
 
   release(connectionId: string): void {
-    this.#tracked.delete(connectionId);
+    this.#live.delete(connectionId);
   }
 
   async identityOf(podUid: string): Promise<string> {
@@ -147,20 +152,6 @@ export class VerdictAuthority implements VerdictPort {
     this.#listeners.add(listener);
     if (this.#crls.length > 0) listener({ kind: 'crls', crls: this.#crls });
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
-  }
-
-  #rejudge(): void {
-    const revoked = new Map<string, { refusal: Refusal; connectionIds: string[] }>();
-    for (const [id, tracked] of this.#tracked) {
-      const refusal = reauthorize(this.#index, tracked);
-      if (refusal === undefined) continue;
-      const group = revoked.get(refusal.code) ?? { refusal, connectionIds: [] };
-      group.connectionIds.push(id);
-      revoked.set(refusal.code, group);
-      const { source, destination } = tracked;
-      this.#deps.log.info?.(refusal.text, { src: formatHostPort(source), dst: formatHostPort(destination) });
-    }
-    for (const { refusal, connectionIds } of revoked.values()) this.#push({ kind: 'revoke', connectionIds, refusal });
   }
 
   #push(push: VerdictPush): void {

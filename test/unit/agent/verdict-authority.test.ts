@@ -32,7 +32,9 @@ function world() {
   );
   const pushes: VerdictPush[] = [];
   authority.subscribe((push) => pushes.push(push));
-  return { clock, authority, pushes, asked };
+  /** Live connections are judged again in a later turn. */
+  const settle = (): void => clock.advance(0);
+  return { clock, authority, pushes, asked, settle };
 }
 
 const question = (connectionId: string): InboundQuestion => ({
@@ -44,7 +46,7 @@ const question = (connectionId: string): InboundQuestion => ({
 });
 
 test('a policy update closes exactly the live connections it forbids', async () => {
-  const { authority, pushes } = world();
+  const { authority, pushes, settle } = world();
   authority.addPod(pod);
   authority.replace(open);
   assert.equal((await authority.inbound(question('c1'))).kind, 'accept');
@@ -52,28 +54,32 @@ test('a policy update closes exactly the live connections it forbids', async () 
   authority.release('ended');
 
   authority.replace(closed);
+  settle();
 
   const refusal = { code: 'CV-POLICY-CHANGED', text: 'connection closed due to policy change' };
   assert.deepEqual(pushes, [{ kind: 'revoke', connectionIds: ['c1'], refusal }]);
 });
 
 test('an update that still allows a connection leaves it alone', async () => {
-  const { authority, pushes } = world();
+  const { authority, pushes, settle } = world();
   authority.addPod(pod);
   authority.replace(open);
   await authority.inbound(question('c1'));
   authority.replace({ ...open });
+  settle();
   assert.deepEqual(pushes, []);
 });
 
 test('a connection to a workload that left the mesh is judged by what was known when it came', async () => {
-  const { authority, pushes } = world();
+  const { authority, pushes, settle } = world();
   authority.addPod(pod);
   authority.replace(open);
   await authority.inbound(question('c1'));
   authority.replace({ ...open, workloads: [] });
+  settle();
   assert.deepEqual(pushes, []);
   authority.replace({ ...closed, workloads: [] });
+  settle();
   assert.equal(pushes.length, 1);
 });
 
@@ -125,14 +131,16 @@ test('certificates are fetched for local pods only, once per identity, and forgo
 });
 
 test('an update of policies alone closes what it forbids, and its removal closes nothing', async () => {
-  const { authority, pushes } = world();
+  const { authority, pushes, settle } = world();
   authority.addPod(pod);
   authority.replace(open);
   await authority.inbound(question('c1'));
 
   authority.apply({ ...NOTHING, policies: [DENY_ALL] });
+  settle();
   authority.release('c1');
   authority.apply({ ...NOTHING, removedPolicies: ['default/nobody'] });
+  settle();
 
   assert.deepEqual(
     pushes.map((push) => push.kind === 'revoke' && push.connectionIds),
@@ -142,11 +150,12 @@ test('an update of policies alone closes what it forbids, and its removal closes
 });
 
 test('a policy attached by a new record of the workload alone closes live connections', async () => {
-  const { authority, pushes } = world();
+  const { authority, pushes, settle } = world();
   authority.addPod(pod);
   authority.replace({ ...open, policies: [{ ...DENY_ALL, scope: 'WorkloadSelector' }] });
   await authority.inbound(question('c1'));
   authority.apply({ ...NOTHING, workloads: [{ ...server, authorizationPolicies: ['default/nobody'] }] });
+  settle();
   assert.equal(pushes.length, 1);
 });
 
