@@ -4,9 +4,9 @@
  */
 import type { Clock } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
-import { formatHostPort } from '../base/ip.ts';
 import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
+import type { AuthzDecision } from '../model/authz.ts';
 import type { DataPathSettings } from '../model/data-path-settings.ts';
 import { type DnsSettings, dnsVerdict } from '../model/dns-answer.ts';
 import { inboundVerdict } from '../model/inbound-verdict.ts';
@@ -26,12 +26,14 @@ import type {
   VerdictPort,
   VerdictPush,
 } from '../model/verdict.ts';
+import type { Workload } from '../model/workload.ts';
 import { LiveConnections } from './live-connections.ts';
 import { type Certificates, type EnrolledPod, LocalPods } from './local-pods.ts';
+import { PolicyLog } from './policy-log.ts';
 
 export interface AuthoritySettings extends DataPathSettings {
   readonly nodeName: string;
-  /** `AUTHZ_POLICY_INFO_LOGGING`: dry-run matches at info instead of debug. */
+  /** `AUTHZ_POLICY_INFO_LOGGING`: decisions of policies at info instead of debug. */
   readonly isPolicyLogAtInfo: boolean;
   readonly dns: DnsSettings;
 }
@@ -50,6 +52,7 @@ export class VerdictAuthority implements VerdictPort {
   readonly #pods: LocalPods;
   readonly #live: LiveConnections;
   readonly #listeners = new Set<(push: VerdictPush) => void>();
+  readonly #policyLog: PolicyLog;
   #crls: readonly Uint8Array[] = [];
 
   constructor(settings: AuthoritySettings, deps: AuthorityDeps) {
@@ -57,6 +60,7 @@ export class VerdictAuthority implements VerdictPort {
     this.#deps = deps;
     const { clock, certificates, log } = deps;
     const index = this.#index;
+    this.#policyLog = new PolicyLog({ log, isAtInfo: settings.isPolicyLogAtInfo });
     this.#pods = new LocalPods({ node: settings.nodeName, index, clock, certificates });
     const revoke = (connectionIds: readonly string[], refusal: Refusal): void =>
       this.#push({ kind: 'revoke', connectionIds, refusal });
@@ -119,8 +123,8 @@ export class VerdictAuthority implements VerdictPort {
     if (this.#pods.workload(question.podUid) === undefined) await this.#pods.waitFor(question.podUid);
     const local = this.#pods.workload(question.podUid);
     if (local === undefined) return { kind: 'refuse', refusal: this.#unknown(question.podUid) };
-    const { verdict, tracked, dryRun } = inboundVerdict(this.#index, local, question, this.#settings);
-    for (const match of dryRun) this.#logDryRun(match.action, match.policy, question);
+    const { verdict, tracked, decision } = inboundVerdict(this.#index, local, question, this.#settings);
+    if (decision !== undefined) this.#logDecision(decision, local, question);
     if (tracked !== undefined && verdict.kind === 'accept') this.#live.add(question.connectionId, tracked);
     return verdict;
   }
@@ -162,11 +166,8 @@ export class VerdictAuthority implements VerdictPort {
     return unknownWorkload(this.#pods.byUid(podUid) ?? { name: podUid, namespace: '', serviceAccount: '' });
   }
 
-  #logDryRun(action: 'Allow' | 'Deny', policy: string, { peer, local }: InboundQuestion): void {
-    const { log } = this.#deps;
-    const message = `dry-run: ${action.toLowerCase()} policy match`;
-    const fields = { policy, src: formatHostPort(peer), dst: formatHostPort(local) };
-    if (this.#settings.isPolicyLogAtInfo) log.info?.(message, fields);
-    else log.debug?.(message, fields);
+  #logDecision(decision: AuthzDecision, workload: Workload, { peer, local }: InboundQuestion): void {
+    this.#policyLog.decided(decision, { source: peer, destination: local });
+    this.#policyLog.missing(this.#index.policiesFor(workload).missing);
   }
 }

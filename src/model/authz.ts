@@ -26,12 +26,20 @@ export interface DryRunMatch extends PolicyMatch {
   readonly action: Policy['action'];
 }
 
-export type AuthzDecision = { readonly dryRun: readonly DryRunMatch[] } & (
-  | { readonly isAllowed: true; readonly match?: PolicyMatch }
-  | { readonly isAllowed: false; readonly code: 'CV-POLICY-DENY'; readonly match: PolicyMatch }
-  | { readonly isAllowed: false; readonly code: 'CV-POLICY-INVALID'; readonly policy: string }
-  | { readonly isAllowed: false; readonly code: 'CV-POLICY-NOT-ALLOWED' }
-);
+/** What dry-run policies would have done, for the log. */
+interface DryRunOutcome {
+  readonly dryRun: readonly DryRunMatch[];
+  /** All ALLOW policies are dry-run and none matches: enforced, they would refuse. */
+  readonly isDryRunUnmatched: boolean;
+}
+
+export type AuthzDecision = DryRunOutcome &
+  (
+    | { readonly isAllowed: true; readonly match?: PolicyMatch }
+    | { readonly isAllowed: false; readonly code: 'CV-POLICY-DENY'; readonly match: PolicyMatch }
+    | { readonly isAllowed: false; readonly code: 'CV-POLICY-INVALID'; readonly policy: string }
+    | { readonly isAllowed: false; readonly code: 'CV-POLICY-NOT-ALLOWED' }
+  );
 
 /**
  * A DENY that matches refuses; then a policy nobody could read refuses (fail closed: it might have been that DENY); then
@@ -39,15 +47,15 @@ export type AuthzDecision = { readonly dryRun: readonly DryRunMatch[] } & (
  */
 export function authorize(policies: PolicySet, connection: PolicyConnection): AuthzDecision {
   const facts = policyFacts(connection);
-  const dryRun = policies.dryRun.flatMap((policy) => dryRunMatch(policy, facts));
+  const tried = dryRunOutcome(policies, facts);
   const deny = firstMatch(policies.deny, facts);
-  if (deny !== undefined) return { isAllowed: false, code: 'CV-POLICY-DENY', match: deny, dryRun };
+  if (deny !== undefined) return { isAllowed: false, code: 'CV-POLICY-DENY', match: deny, ...tried };
   const [rejected] = policies.rejected;
-  if (rejected !== undefined) return { isAllowed: false, code: 'CV-POLICY-INVALID', policy: rejected, dryRun };
-  if (policies.allow.length === 0) return { isAllowed: true, dryRun };
+  if (rejected !== undefined) return { isAllowed: false, code: 'CV-POLICY-INVALID', policy: rejected, ...tried };
+  if (policies.allow.length === 0) return { isAllowed: true, ...tried };
   const allow = firstMatch(policies.allow, facts);
-  if (allow === undefined) return { isAllowed: false, code: 'CV-POLICY-NOT-ALLOWED', dryRun };
-  return { isAllowed: true, match: allow, dryRun };
+  if (allow === undefined) return { isAllowed: false, code: 'CV-POLICY-NOT-ALLOWED', ...tried };
+  return { isAllowed: true, match: allow, ...tried };
 }
 
 /** The decision as the operator reads it (operations.md §3.5); `undefined` when allowed. */
@@ -74,6 +82,16 @@ function firstMatch(policies: readonly CompiledPolicy[], facts: PolicyFacts): Po
   }
   return undefined;
 }
+
+function dryRunOutcome({ dryRun: policies, allow }: PolicySet, facts: PolicyFacts): DryRunOutcome {
+  if (policies.length === 0) return NO_DRY_RUN;
+  const dryRun = policies.flatMap((policy) => dryRunMatch(policy, facts));
+  const hasAllow = policies.some(({ action }) => action === 'Allow');
+  const isAllowed = dryRun.some(({ action }) => action === 'Allow');
+  return { dryRun, isDryRunUnmatched: hasAllow && allow.length === 0 && !isAllowed };
+}
+
+const NO_DRY_RUN: DryRunOutcome = { dryRun: [], isDryRunUnmatched: false };
 
 function dryRunMatch(policy: CompiledPolicy, facts: PolicyFacts): DryRunMatch[] {
   const rule = policy.matchingRule(facts);

@@ -2,7 +2,7 @@
 import { type HostPort, ipFamily } from '../base/ip.ts';
 import { formatBaggage, parseBaggage } from '../wire/baggage.ts';
 import { parseForwardedHost } from '../wire/forwarded.ts';
-import { authorize, type DryRunMatch, policyRefusal } from './authz.ts';
+import { type AuthzDecision, authorize, policyRefusal } from './authz.ts';
 import type { DataPathSettings } from './data-path-settings.ts';
 import { type InboundTarget, inboundTarget, selfCall } from './inbound-target.ts';
 import {
@@ -28,8 +28,8 @@ export interface InboundJudgement {
   readonly verdict: InboundVerdict;
   /** Absent when refused before policies were asked: there is nothing to track. */
   readonly tracked?: TrackedConnection;
-  /** For the log: what dry-run policies would have done. */
-  readonly dryRun: readonly DryRunMatch[];
+  /** For the log, absent as `tracked` is: how the policies decided. */
+  readonly decision?: AuthzDecision;
 }
 
 /**
@@ -43,7 +43,7 @@ export function inboundVerdict(
   settings: DataPathSettings,
 ): InboundJudgement {
   const target = targetOf(index, local, question, settings);
-  if (target.kind === 'refuse') return { verdict: target, dryRun: [] };
+  if (target.kind === 'refuse') return { verdict: target };
   const peerIdentity = question.hbone?.peerIdentity;
   const tracked: TrackedConnection = {
     source: question.peer,
@@ -56,7 +56,7 @@ export function inboundVerdict(
   const labels = labelsOf(index, { local, question, target }, settings);
   const verdict: InboundVerdict =
     refusal === undefined ? accept({ local, question, target }, labels, settings) : { kind: 'refuse', refusal, labels };
-  return { verdict, tracked, dryRun: decision.dryRun };
+  return { verdict, tracked, decision };
 }
 
 /**

@@ -268,7 +268,8 @@ test('an identity of another shape counts as no identity', () => {
 
 test('the rule that matched is told', () => {
   const decision = decide([policy('yes', { rules: [NOBODY, NOBODY, ANYONE, ANYONE] })]);
-  assert.deepEqual(decision, { isAllowed: true, match: { policy: 'default/yes', rule: 2 }, dryRun: [] });
+  assert(decision.isAllowed);
+  assert.deepEqual(decision.match, { policy: 'default/yes', rule: 2 });
 });
 
 test('what dry-run policies would have done is told, and only that', () => {
@@ -279,12 +280,32 @@ test('what dry-run policies would have done is told, and only that', () => {
   ]);
   assert.deepEqual(decision, {
     isAllowed: true,
+    isDryRunUnmatched: false,
     dryRun: [
       { policy: 'default/a-allow', rule: 0, action: 'Allow' },
       { policy: 'default/b-deny', rule: 1, action: 'Deny' },
     ],
   });
 });
+
+for (const { claim, policies, want } of [
+  {
+    claim: 'a lone dry-run ALLOW that does not match',
+    policies: [policy('a', { dryRun: true, rules: [NOBODY] })],
+    want: true,
+  },
+  { claim: 'one that matches', policies: [policy('a', { dryRun: true, rules: [ANYONE] })], want: false },
+  { claim: 'a dry-run DENY', policies: [policy('a', { action: 'Deny', dryRun: true, rules: [NOBODY] })], want: false },
+  {
+    claim: 'one beside an enforced ALLOW',
+    policies: [policy('a', { dryRun: true, rules: [NOBODY] }), policy('b', { rules: [ANYONE] })],
+    want: false,
+  },
+]) {
+  test(`${claim} would ${want ? '' : 'not '}refuse for lack of an ALLOW that matches`, () => {
+    assert.equal(decide(policies).isDryRunUnmatched, want);
+  });
+}
 
 test('a key nobody sent is listed and decides nothing', () => {
   const server = { ...SERVER, authorizationPolicies: ['default/gone'] };
@@ -391,8 +412,8 @@ test('dry-run policies never change a decision', () => {
   fc.assert(
     fc.property(anyPolicies, anyConnection, (list, connection) => {
       const enforced = list.filter(({ dryRun }) => !dryRun);
-      const { dryRun: _all, ...withDryRun } = decide(list, connection);
-      const { dryRun: _none, ...without } = decide(enforced, connection);
+      const { dryRun: _all, isDryRunUnmatched: _would, ...withDryRun } = decide(list, connection);
+      const { dryRun: _none, isDryRunUnmatched: _never, ...without } = decide(enforced, connection);
       assert.deepEqual(withDryRun, without);
     }),
   );
