@@ -2,6 +2,7 @@
 import type net from 'node:net';
 import type { Clock } from '../base/clock.ts';
 import { DnsFrames, dnsFrame } from '../wire/dns-frames.ts';
+import type { SendReply } from './dns-handler.ts';
 
 /** As the reference. */
 const MAX_PIPELINED = 32;
@@ -12,8 +13,8 @@ export interface DnsConnectionOptions {
   readonly clock: Clock;
   /** A connection that completes no query for this long is closed, one that reads no reply too. */
   readonly idleMs: number;
-  /** Never rejects; `undefined` ends the connection. */
-  readonly reply: (message: Uint8Array) => Promise<Uint8Array | undefined>;
+  /** Calls `send` once, and never rejects. */
+  readonly serve: (message: Uint8Array, send: SendReply) => Promise<void>;
 }
 
 /** `socket` is paused. Whoever destroys it ends this too. */
@@ -52,7 +53,7 @@ class DnsConnection {
   }
 
   #work(): void {
-    while (this.#waiting.length > 0 && this.#isOpenForMore()) void this.#answer(this.#waiting.shift());
+    while (this.#waiting.length > 0 && this.#isOpenForMore()) void this.#ask(this.#waiting.shift());
     if (this.#waiting.length > 0) this.#socket.pause();
     else if (this.#hasEnded && this.#asked === 0) this.#socket.end();
     else this.#socket.resume();
@@ -62,18 +63,22 @@ class DnsConnection {
     return this.#asked < MAX_PIPELINED && this.#socket.writableLength < MAX_UNREAD_BYTES;
   }
 
-  async #answer(message: Uint8Array = new Uint8Array()): Promise<void> {
+  async #ask(message: Uint8Array = new Uint8Array()): Promise<void> {
     this.#asked += 1;
-    const reply = await this.#options.reply(message);
-    this.#asked -= 1;
-    if (this.#socket.destroyed) return;
-    if (reply === undefined) {
-      this.#socket.destroy();
-      return;
-    }
-    this.#socket.write(dnsFrame(reply));
+    await this.#options.serve(message, (reply) => {
+      this.#asked -= 1;
+      return this.#send(reply);
+    });
+  }
+
+  async #send(reply: Uint8Array | undefined): Promise<void> {
+    if (reply === undefined) this.#socket.destroy();
+    if (reply === undefined || this.#socket.destroyed) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#socket.write(dnsFrame(reply), () => resolve());
     this.#rearm();
     this.#work();
+    await promise;
   }
 
   #rearm(): void {

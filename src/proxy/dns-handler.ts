@@ -1,4 +1,4 @@
-/** One DNS message of a pod in, its reply out (facts/operations.md §1.4): ours from the mesh, all others from a nameserver. */
+/** A DNS message of a pod in, its reply out (facts/operations.md §1.4): ours from the mesh, all others from a nameserver. */
 import { MeshError } from '../base/errors.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { DnsQuestion, DnsVerdict, Refusal } from '../model/verdict.ts';
@@ -18,6 +18,9 @@ const TYPES: Readonly<Record<number, 'A' | 'AAAA'>> = { 1: 'A', 28: 'AAAA' };
 const TRANSFERS: ReadonlySet<number> = new Set([251, 252]);
 
 export type DnsTransport = 'udp' | 'tcp';
+
+/** `undefined`: nothing must be said, because that could be answered again, for ever. */
+export type SendReply = (reply: Uint8Array | undefined) => Promise<void>;
 
 interface Asked {
   readonly message: Uint8Array;
@@ -44,22 +47,28 @@ export class DnsHandler {
     return this.#idle.promise;
   }
 
-  /** Never rejects. `undefined`: nothing must be said, because that could be answered again, for ever. */
-  async reply(message: Uint8Array, transport: DnsTransport): Promise<Uint8Array | undefined> {
-    const header = readHeader(message);
-    if (header === undefined || (header.isResponse && transport === 'udp')) {
-      const error = new MeshError('CV-WIRE-MALFORMED', 'DNS message: no query');
-      this.#report({ transport, outcome: { kind: 'refused', refusal: this.#context.refusalFor(error) } });
-      return undefined;
-    }
+  /** Calls `send` once, and never rejects. The query is in progress until `send` is done, so that the end of the proxy waits for that too. */
+  async serve(message: Uint8Array, transport: DnsTransport, send: SendReply): Promise<void> {
     if (this.#inProgress === 0) this.#idle = Promise.withResolvers<void>();
     this.#inProgress += 1;
     try {
-      return await this.#answer({ message, header, transport });
+      await send(await this.#reply(message, transport));
+    } catch (error) {
+      this.#context.refusalFor(error);
     } finally {
       this.#inProgress -= 1;
       if (this.#inProgress === 0) this.#idle.resolve();
     }
+  }
+
+  async #reply(message: Uint8Array, transport: DnsTransport): Promise<Uint8Array | undefined> {
+    const header = readHeader(message);
+    if (header !== undefined && !(header.isResponse && transport === 'udp')) {
+      return await this.#answer({ message, header, transport });
+    }
+    const error = new MeshError('CV-WIRE-MALFORMED', 'DNS message: no query');
+    this.#report({ transport, outcome: { kind: 'refused', refusal: this.#context.refusalFor(error) } });
+    return undefined;
   }
 
   async #answer(asked: Asked): Promise<Uint8Array> {

@@ -20,6 +20,7 @@ export class DnsServer {
   readonly #datagrams: dgram.Socket[] = [];
   readonly #listeners: net.Server[] = [];
   readonly #connections = new Set<net.Socket>();
+  #isClosed = false;
 
   constructor(context: PodContext, settings: DnsProxySettings) {
     const { pod, deps } = context;
@@ -48,12 +49,13 @@ export class DnsServer {
     for (const server of this.#listeners.splice(0)) server.close();
   }
 
-  /** Resolves when no query is in progress. */
+  /** Resolves when no query is in progress; at once when closed, because what is unsent then stays so. */
   get idle(): Promise<void> {
-    return this.#handler.idle;
+    return this.#isClosed ? Promise.resolve() : this.#handler.idle;
   }
 
   close(error: MeshError): void {
+    this.#isClosed = true;
     this.stopListening();
     for (const socket of this.#datagrams.splice(0)) socket.close();
     for (const socket of this.#connections) socket.destroy();
@@ -73,13 +75,15 @@ export class DnsServer {
     const fd = sys.socketUdp(this.#context.pod.netns, this.#options(address));
     const socket = datagramSocket(sys, fd, ipFamily(address.ip));
     this.#datagrams.push(socket);
-    socket.on('message', (message, client) => void this.#serve(socket, message, client));
-  }
-
-  async #serve(socket: dgram.Socket, message: Uint8Array, client: dgram.RemoteInfo): Promise<void> {
-    const reply = await this.#handler.reply(message, 'udp');
-    if (reply === undefined || !this.#datagrams.includes(socket)) return;
-    socket.send(reply, client.port, client.address, ignore);
+    socket.on('message', (message, { address: ip, port }) => {
+      void this.#handler.serve(message, 'udp', async (reply) => {
+        // Nobody can be at port 0, and Node refuses to send there.
+        if (reply === undefined || port === 0 || this.#isClosed) return;
+        const { promise, resolve } = Promise.withResolvers<void>();
+        socket.send(reply, port, ip, () => resolve());
+        await promise;
+      });
+    });
   }
 
   #bindTcp(address: HostPort): void {
@@ -90,8 +94,11 @@ export class DnsServer {
         if (this.#connections.size >= this.#settings.maxConnections) return this.#turnAway(socket);
         this.#connections.add(socket);
         socket.once('close', () => this.#connections.delete(socket));
-        const reply = (message: Uint8Array) => this.#handler.reply(message, 'tcp');
-        serveDnsConnection(socket, { clock, idleMs: this.#settings.connectionIdleMs, reply });
+        serveDnsConnection(socket, {
+          clock,
+          idleMs: this.#settings.connectionIdleMs,
+          serve: (message, send) => this.#handler.serve(message, 'tcp', send),
+        });
       },
       onError: (error) => log.error?.('listener failed', { port: address.port, error: error.message }),
     });
@@ -111,5 +118,3 @@ export class DnsServer {
     return { address: ip, port, isReusePort, ...(mark === undefined ? {} : { mark }) };
   }
 }
-
-function ignore(): void {}
