@@ -67,8 +67,13 @@ export function parseCidr(text: string): Cidr | undefined {
   if (bytes === undefined || rest.length > 0) return undefined;
   if (suffix !== undefined && !/^\d{1,3}$/.test(suffix)) return undefined;
   const length = suffix === undefined ? bytes.length * 8 : Number(suffix);
-  if (length > bytes.length * 8) return undefined;
-  const mapped = bytes.length === 16 && isMapped(bytes) && length >= 96;
+  return cidrOf(bytes, length);
+}
+
+/** `undefined` unless `bytes` are an address and `length` fits it; host bits are cleared, IPv4-mapped becomes IPv4. */
+export function cidrOf(bytes: Uint8Array, length: number): Cidr | undefined {
+  if ((bytes.length !== 4 && bytes.length !== 16) || length > bytes.length * 8) return undefined;
+  const mapped = isMapped(bytes) && length >= 96;
   return mapped
     ? { bytes: maskBytes(bytes.subarray(12), length - 96), length: length - 96 }
     : { bytes: maskBytes(bytes, length), length };

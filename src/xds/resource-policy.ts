@@ -12,7 +12,8 @@ import {
   type ServiceAccountMatch as ServiceAccountMatchMessage,
   type StringMatch as StringMatchMessage,
 } from '../wire/pb/authorization_pb.ts';
-import { ip, known, list, portNumber, rangeOf, refuse, segment, text } from './resource-value.ts';
+import { quote } from './decode-value.ts';
+import { known, list, policyPort, range, refuse, required, segment } from './resource-value.ts';
 
 const SCOPES: Readonly<Record<number, Policy['scope']>> = {
   [Scope.GLOBAL]: 'Global',
@@ -32,11 +33,14 @@ export function policyRecord(message: Authorization): Policy {
 
 /** Whom a policy selects: enough to refuse for them what the rest of it could decide. */
 export function policyHead(message: Authorization): Pick<Policy, 'name' | 'namespace' | 'scope'> {
-  const name = text(message.name, 'name');
-  if (name === '' || /[\s/]/.test(name)) refuse('name', 'is empty, or holds a slash or a space');
+  const name = required(message.name, 'name');
+  // oxlint-disable-next-line no-control-regex -- control characters are among what is refused
+  if (/[\s/\x00-\x1f\x7f-\x9f]/.test(name)) refuse('name', 'holds a slash, a space or a control character');
+  const { namespace } = message;
+  if (segment(namespace) !== namespace) refuse('namespace', `${quote(namespace)} is not a name`);
   return {
     name,
-    namespace: segment(message.namespace, 'namespace'),
+    namespace,
     scope: known(SCOPES, message.scope, 'scope'),
   };
 }
@@ -65,12 +69,12 @@ function match(message: MatchMessage, field: string): Match {
     notPrincipals: some(message.notPrincipals, `${field}.not_principals`, stringMatch),
     serviceAccounts: some(message.serviceAccounts, `${field}.service_accounts`, serviceAccount),
     notServiceAccounts: some(message.notServiceAccounts, `${field}.not_service_accounts`, serviceAccount),
-    sourceIps: some(message.sourceIps, `${field}.source_ips`, range),
-    notSourceIps: some(message.notSourceIps, `${field}.not_source_ips`, range),
-    destinationIps: some(message.destinationIps, `${field}.destination_ips`, range),
-    notDestinationIps: some(message.notDestinationIps, `${field}.not_destination_ips`, range),
-    destinationPorts: some(message.destinationPorts, `${field}.destination_ports`, portNumber),
-    notDestinationPorts: some(message.notDestinationPorts, `${field}.not_destination_ports`, portNumber),
+    sourceIps: some(message.sourceIps, `${field}.source_ips`, addressRange),
+    notSourceIps: some(message.notSourceIps, `${field}.not_source_ips`, addressRange),
+    destinationIps: some(message.destinationIps, `${field}.destination_ips`, addressRange),
+    notDestinationIps: some(message.notDestinationIps, `${field}.not_destination_ips`, addressRange),
+    destinationPorts: some(message.destinationPorts, `${field}.destination_ports`, policyPort),
+    notDestinationPorts: some(message.notDestinationPorts, `${field}.not_destination_ports`, policyPort),
   };
   return Object.fromEntries(Object.entries(fields).filter(([, values]) => values !== undefined));
 }
@@ -87,7 +91,7 @@ function stringMatch(message: StringMatchMessage, field: string): StringMatch {
     case 'exact':
     case 'prefix':
     case 'suffix':
-      return { kind: matchType.case, value: text(matchType.value, field) };
+      return { kind: matchType.case, value: matchType.value };
     case 'presence':
       return { kind: 'presence' };
     case undefined:
@@ -97,15 +101,10 @@ function stringMatch(message: StringMatchMessage, field: string): StringMatch {
 
 function serviceAccount(message: ServiceAccountMatchMessage, field: string): ServiceAccountMatch {
   understood(message, field);
-  const namespace = segment(message.namespace, `${field}.namespace`);
-  const account = segment(message.serviceAccount, `${field}.serviceAccount`);
-  return namespace === '' || account === '' ? refuse(field, 'lacks a part') : { namespace, serviceAccount: account };
+  return { namespace: message.namespace, serviceAccount: message.serviceAccount };
 }
 
-function range(message: Address, field: string): Cidr {
+function addressRange(message: Address, field: string): Cidr {
   understood(message, field);
-  ip(message.address, `${field}.address`);
-  const bits = message.address.length * 8;
-  if (message.length > bits) return refuse(`${field}.length`, `${message.length} is over ${bits}`);
-  return rangeOf(message.address, message.length);
+  return range(message, field);
 }

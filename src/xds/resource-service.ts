@@ -52,13 +52,14 @@ export function serviceRecord(message: ServiceMessage): Service {
   const addresses = list(message.addresses, 'addresses', networkAddress);
   const ipFamilies = known(FAMILIES, message.ipFamilies, 'ip_families');
   return {
-    name: text(message.name, 'name'),
-    namespace: segment(message.namespace, 'namespace') || refuse('namespace', 'is empty'),
+    name: text(message.name),
+    namespace: segment(message.namespace) || refuse('namespace', 'is empty'),
     hostname: hostname(message.hostname),
     vips: addresses.flatMap((address) => ('vip' in address ? [address.vip] : [])),
     cidrVips: addresses.flatMap((address) => ('cidr' in address ? [address.cidr] : [])),
     ports: portMap(message.ports, 'ports', true),
-    subjectAltNames: list(message.subjectAltNames, 'subject_alt_names', text),
+    // Names of other kinds are for waypoints: who compares SPIFFE IDs leaves them out.
+    subjectAltNames: message.subjectAltNames,
     weightedWaypoints: list(message.weightedWaypoints, 'weighted_waypoints', ({ destination, weight }, field) =>
       destination === undefined
         ? refuse(field, 'has no destination')

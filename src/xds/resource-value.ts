@@ -1,7 +1,11 @@
-/** Values inside xDS resources, checked one by one. A throw rejects the resource: nothing of it is used. */
+/**
+ * Values inside xDS resources, checked one by one. A throw rejects the resource, and with it the whole response; so what a user of
+ * the cluster can write into an object (a label, an account, an address of a WorkloadEntry) is made harmless instead: else one
+ * odd name would stop every update of the mesh.
+ */
 
 import { MeshError } from '../base/errors.ts';
-import { formatCidr, formatIp } from '../base/ip.ts';
+import { type Cidr, cidrOf, formatCidr, formatIp } from '../base/ip.ts';
 import { isSegment } from '../model/spiffe.ts';
 import type { GatewayAddress, NetworkAddress, NetworkCidr } from '../model/workload.ts';
 import type {
@@ -13,43 +17,43 @@ import { quote } from './decode-value.ts';
 
 /** istiod's port for HBONE; what a reference without one means. */
 const DEFAULT_HBONE_PORT = 15_008;
-/** Longest text field, characters; host names and UIDs stay under it. */
+/** Longest text kept, UTF-16 units; host names and UIDs stay under it. */
 const MAX_TEXT = 1_024;
 /** Longest namespace, service account or trust domain, characters. */
 const MAX_SEGMENT = 253;
-/** Longest list inside one resource, for example the addresses of a service. */
-const MAX_ITEMS = 10_000;
 
 export function refuse(field: string, problem: string): never {
   throw new MeshError('CV-WIRE-MALFORMED', `${field}: ${problem}`);
 }
 
-/** Printable text; empty is allowed. Control characters would end up in headers and logs. */
-export function text(value: string, field: string): string {
-  if (value.length > MAX_TEXT) return refuse(field, `text is over ${MAX_TEXT} characters`);
-  // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
-  return /[\x00-\x1f\x7f-\x9f]/.test(value) ? refuse(field, 'text holds a control character') : value;
+// oxlint-disable-next-line no-control-regex -- control characters are what is looked for
+const CONTROL = /[\x00-\x1f\x7f-\x9f]/g;
+
+/** For people, labels and headers: cut to a sane length, control characters replaced. */
+export function text(value: string): string {
+  if (value.length <= MAX_TEXT && value.search(CONTROL) < 0) return value;
+  return value.slice(0, MAX_TEXT).replaceAll(CONTROL, '?');
 }
 
+/** What other resources refer to: it is kept as it is, however odd. */
 export function required(value: string, field: string): string {
-  return value === '' ? refuse(field, 'is empty') : text(value, field);
+  return value === '' ? refuse(field, 'is empty') : value;
 }
 
-/** Part of a SPIFFE ID, or empty: nothing that could change the shape of an identity. */
-export function segment(value: string, field: string): string {
-  if (value !== '' && (!isSegment(value) || value.length > MAX_SEGMENT)) refuse(field, `${quote(value)} is not a name`);
-  return value;
+/** Part of a SPIFFE ID. One that cannot be becomes one that no certificate has: nobody can prove it, and nobody gets it. */
+export function segment(value: string): string {
+  if (value === '' || (isSegment(value) && value.length <= MAX_SEGMENT)) return value;
+  return `${value.slice(0, MAX_SEGMENT - 1).replaceAll(/[^\x21-\x7e]/g, '?')}?`;
 }
 
 /** `namespace/rest`, each not empty. */
 export function reference(value: string, field: string): string {
   const slash = value.indexOf('/');
   if (slash < 1 || slash === value.length - 1) refuse(field, `${quote(value)} is not namespace/name`);
-  return text(value, field);
+  return value;
 }
 
 export function list<T, U>(values: readonly T[], field: string, decode: (value: T, field: string) => U): readonly U[] {
-  if (values.length > MAX_ITEMS) return refuse(field, `has over ${MAX_ITEMS} items`);
   return values.map((value, i) => decode(value, `${field}[${i}]`));
 }
 
@@ -65,6 +69,11 @@ export function ip(bytes: Uint8Array, field: string): string {
   return formatIp(bytes);
 }
 
+/** Of a rule: 0 is what no connection has. */
+export function policyPort(value: number, field: string): number {
+  return value <= 65_535 ? value : refuse(field, `${value} is not a port`);
+}
+
 export function portNumber(value: number, field: string): number {
   return value >= 1 && value <= 65_535 ? value : refuse(field, `${value} is not a port`);
 }
@@ -74,25 +83,17 @@ export function networkAddress(
   message: NetworkAddressMessage,
   field: string,
 ): { readonly vip: NetworkAddress } | { readonly cidr: NetworkCidr } {
-  const network = text(message.network, `${field}.network`);
+  const network = text(message.network);
   const address = ip(message.address, `${field}.address`);
   const bits = message.address.length * 8;
-  const length = message.length ?? bits;
-  if (length > bits) return refuse(`${field}.length`, `${length} is over ${bits}`);
-  if (length === bits) return { vip: { network, ip: address } };
-  return { cidr: { network, cidr: formatCidr(rangeOf(message.address, length)) } };
+  if (message.length === undefined || message.length === bits) return { vip: { network, ip: address } };
+  return { cidr: { network, cidr: formatCidr(range({ address: message.address, length: message.length }, field)) } };
 }
 
 /** Host bits are cleared, IPv4-mapped IPv6 becomes IPv4 as everywhere else. */
-export function rangeOf(address: Uint8Array, length: number): { readonly bytes: Uint8Array; readonly length: number } {
-  const isMapped = address.length === 16 && length >= 96 && formatIp(address).includes('.');
-  const bytes = isMapped ? address.subarray(12) : address;
-  const prefix = isMapped ? length - 96 : length;
-  return { bytes: bytes.map((byte, i) => byte & maskByte(prefix - i * 8)), length: prefix };
-}
-
-function maskByte(bitsLeft: number): number {
-  return bitsLeft <= 0 ? 0 : bitsLeft >= 8 ? 0xff : (0xff00 >> bitsLeft) & 0xff;
+export function range({ address, length }: { address: Uint8Array; length: number }, field: string): Cidr {
+  ip(address, `${field}.address`);
+  return cidrOf(address, length) ?? refuse(`${field}.length`, `${length} is over ${address.length * 8}`);
 }
 
 export function gatewayAddress(message: GatewayAddressMessage, field: string): GatewayAddress {
@@ -101,11 +102,11 @@ export function gatewayAddress(message: GatewayAddressMessage, field: string): G
   const { destination } = message;
   switch (destination.case) {
     case 'address': {
-      const network = text(destination.value.network, `${field}.network`);
+      const network = text(destination.value.network);
       return { kind: 'address', network, ip: ip(destination.value.address, `${field}.address`), hbonePort };
     }
     case 'hostname': {
-      const namespace = segment(destination.value.namespace, `${field}.namespace`);
+      const namespace = segment(destination.value.namespace);
       return {
         kind: 'hostname',
         namespace,
@@ -125,7 +126,6 @@ export function gatewayAddress(message: GatewayAddressMessage, field: string): G
 export function portMap(ports: readonly Port[], field: string, isZeroKept: boolean): ReadonlyMap<number, number> {
   const map = new Map<number, number>();
   for (const [i, { servicePort, targetPort }] of ports.entries()) {
-    if (i >= MAX_ITEMS) refuse(field, `has over ${MAX_ITEMS} items`);
     if (targetPort === 0 && !isZeroKept) continue;
     const key = portNumber(servicePort, `${field}[${i}].service_port`);
     map.set(key, targetPort === 0 ? 0 : portNumber(targetPort, `${field}[${i}].target_port`));

@@ -1,5 +1,6 @@
 /** `istio.workload.Workload` as a record (facts/control.md §1.12, §1.15). */
 import type { ApplicationTunnel, Locality, Workload } from '../model/workload.ts';
+import { isHostname } from '../wire/hbone.ts';
 import {
   ApplicationTunnel_Protocol,
   type ApplicationTunnel as ApplicationTunnelMessage,
@@ -43,19 +44,20 @@ export function workloadRecord(message: WorkloadMessage): Workload {
 function identity(message: WorkloadMessage) {
   return {
     uid: required(message.uid, 'uid'),
-    name: text(message.name, 'name'),
-    namespace: segment(message.namespace, 'namespace'),
-    trustDomain: segment(message.trustDomain, 'trust_domain') || 'cluster.local',
-    serviceAccount: segment(message.serviceAccount, 'service_account') || 'default',
-    authorizationPolicies: list(message.authorizationPolicies, 'authorization_policies', text),
+    name: text(message.name),
+    namespace: segment(message.namespace),
+    trustDomain: segment(message.trustDomain) || 'cluster.local',
+    serviceAccount: segment(message.serviceAccount) || 'default',
+    authorizationPolicies: message.authorizationPolicies,
   };
 }
 
 function routing(message: WorkloadMessage) {
   return {
-    network: text(message.network, 'network'),
+    network: text(message.network),
     ips: list(message.addresses, 'addresses', ip),
-    hostname: text(message.hostname, 'hostname'),
+    // What is no host name could only be resolved to something nobody meant.
+    hostname: isHostname(message.hostname) ? message.hostname : '',
     protocol: known(PROTOCOLS, message.tunnelProtocol, 'tunnel_protocol'),
     networkMode: known(MODES, message.networkMode, 'network_mode'),
     nativeTunnel: message.nativeTunnel,
@@ -70,13 +72,13 @@ function routing(message: WorkloadMessage) {
 
 function description(message: WorkloadMessage) {
   return {
-    node: text(message.node, 'node'),
-    clusterId: text(message.clusterId, 'cluster_id') || 'Kubernetes',
-    workloadName: text(message.workloadName, 'workload_name'),
+    node: text(message.node),
+    clusterId: text(message.clusterId) || 'Kubernetes',
+    workloadName: text(message.workloadName),
     // Named in metrics only: a kind of owner that is new must not cost the workload.
     workloadType: TYPES[message.workloadType] ?? 'deployment',
-    canonicalName: text(message.canonicalName, 'canonical_name'),
-    canonicalRevision: text(message.canonicalRevision, 'canonical_revision'),
+    canonicalName: text(message.canonicalName),
+    canonicalRevision: text(message.canonicalRevision),
     locality: message.locality === undefined ? NO_LOCALITY : locality(message.locality),
   };
 }
@@ -88,9 +90,9 @@ function memberships({ services }: WorkloadMessage): Workload['services'] {
 
 function locality({ region, zone, subzone }: LocalityMessage): Locality {
   return {
-    region: text(region, 'locality.region'),
-    zone: text(zone, 'locality.zone'),
-    subzone: text(subzone, 'locality.subzone'),
+    region: text(region),
+    zone: text(zone),
+    subzone: text(subzone),
   };
 }
 
