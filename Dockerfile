@@ -24,6 +24,8 @@ COPY --from=build /out/node_modules /opt/culvert/node_modules
 COPY --from=build /out/dist /opt/culvert/dist
 COPY LICENSE /opt/culvert/LICENSE
 ENV NODE_ENV=production
+# Istio's paths (./var/run/secrets, ./etc/istio) start here, as in the image of ztunnel.
+WORKDIR /
 # Root with the capabilities the manifest grants: setns needs SYS_ADMIN, nft NET_ADMIN, transparent sockets NET_RAW.
 USER root
 ENTRYPOINT ["/usr/local/bin/node", "/opt/culvert/dist/cli/main.js"]

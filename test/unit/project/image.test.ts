@@ -41,3 +41,9 @@ test('the runtime stage has the tools of the agent and no package manager of npm
   assert.deepEqual(installed, ['nftables', 'iproute2', 'libatomic1', 'ca-certificates']);
   assert(!/\bnpm\b/.test(runtime.replace(/^#.*$/gm, '')));
 });
+
+test('the program starts in /, where the relative paths of Istio begin, and takes the arguments of its chart', () => {
+  assert.deepEqual(/^WORKDIR (.+)$/m.exec(runtime)?.[1], '/');
+  const entry = JSON.parse(/^ENTRYPOINT (.+)$/m.exec(runtime)?.[1] ?? '[]') as string[];
+  assert.deepEqual(entry, ['/usr/local/bin/node', '/opt/culvert/dist/cli/main.js']);
+});

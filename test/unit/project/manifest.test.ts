@@ -1,4 +1,4 @@
-/** The DaemonSet manifest: privileges and probes as in the chart of ztunnel, and settings that the agent accepts. */
+/** The DaemonSet manifests: privileges, probes and mounts as in the chart of ztunnel, and settings that the agent accepts. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -13,9 +13,15 @@ interface Manifest {
 }
 
 interface DaemonSetSpec {
+  readonly selector: { readonly matchLabels: Labels };
   readonly updateStrategy: unknown;
-  readonly template: { readonly spec: PodSpec };
+  readonly template: {
+    readonly metadata: { readonly labels: Labels; readonly annotations: Labels };
+    readonly spec: PodSpec;
+  };
 }
+
+type Labels = Readonly<Record<string, string>>;
 
 interface PodSpec {
   readonly hostNetwork?: boolean;
@@ -23,78 +29,124 @@ interface PodSpec {
   readonly serviceAccountName: string;
   readonly priorityClassName: string;
   readonly terminationGracePeriodSeconds: number;
+  readonly tolerations: readonly unknown[];
+  readonly nodeSelector: Labels;
   readonly containers: readonly Container[];
   readonly volumes: readonly { readonly name: string }[];
 }
 
 interface Container {
   readonly name: string;
+  readonly args: readonly string[];
   readonly securityContext: unknown;
   readonly readinessProbe: unknown;
   readonly livenessProbe?: unknown;
-  readonly ports: readonly { readonly containerPort: number }[];
+  readonly ports: readonly { readonly name: string; readonly containerPort: number }[];
   readonly env: readonly { readonly name: string; readonly value?: string }[];
   readonly volumeMounts: readonly { readonly name: string; readonly mountPath: string; readonly readOnly?: boolean }[];
 }
 
-const documents = parseAllDocuments(readFileSync('daemonset/culvert.yaml', 'utf8'));
-const manifests = documents.map((document) => document.toJS() as Manifest);
-
-function only(kind: string): Manifest {
-  const found = manifests.filter((manifest) => manifest.kind === kind);
-  assert.equal(found.length, 1, `${found.length} of ${kind}`);
-  return found[0] ?? assert.fail();
+function load(file: string) {
+  const documents = parseAllDocuments(readFileSync(file, 'utf8'));
+  const manifests = documents.map((document) => document.toJS() as Manifest);
+  const only = (kind: string): Manifest => {
+    const found = manifests.filter((manifest) => manifest.kind === kind);
+    assert.equal(found.length, 1, `${found.length} of ${kind}`);
+    return found[0] ?? assert.fail();
+  };
+  const { metadata, spec = assert.fail('DaemonSet without spec') } = only('DaemonSet');
+  const [agent = assert.fail('no container')] = spec.template.spec.containers;
+  return { documents, manifests, only, metadata, daemonSet: spec, pod: spec.template.spec, agent };
 }
 
-const daemonSet = only('DaemonSet').spec ?? assert.fail('DaemonSet without spec');
-const pod = daemonSet.template.spec;
-const [agent = assert.fail('no container')] = pod.containers;
+/** What the kubelet fills in is known only on a node. */
+function environment({ env }: Container): Record<string, string> {
+  return Object.fromEntries(env.map(({ name, value }) => [name, value ?? 'from-the-kubelet']));
+}
 
-test('the manifest is YAML without errors or warnings', () => {
-  assert.deepEqual(
-    documents.flatMap((document) => [...document.errors, ...document.warnings]),
-    [],
-  );
-});
+const standalone = load('daemonset/culvert.yaml');
+const dropIn = load('daemonset/ztunnel.yaml');
 
-test('the agent is root with exactly three capabilities, and not privileged', () => {
-  assert.deepEqual(agent.securityContext, {
-    privileged: false,
-    allowPrivilegeEscalation: true,
-    capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'SYS_ADMIN', 'NET_RAW'] },
-    readOnlyRootFilesystem: true,
-    runAsGroup: 1337,
-    runAsUser: 0,
-    runAsNonRoot: false,
+for (const [file, { documents, only, daemonSet, pod, agent }] of Object.entries({
+  'culvert.yaml': standalone,
+  'ztunnel.yaml': dropIn,
+})) {
+  test(`${file}: YAML without errors or warnings`, () => {
+    assert.deepEqual(
+      documents.flatMap((document) => [...document.errors, ...document.warnings]),
+      [],
+    );
   });
-});
 
-test('the agent shares neither the network nor the processes of its node', () => {
-  assert.equal(pod.hostNetwork, undefined);
-  assert.equal(pod.hostPID, undefined);
-});
-
-test('readiness is asked on 15021, and nothing restarts a busy agent', () => {
-  assert.deepEqual(agent.readinessProbe, { httpGet: { path: '/healthz/ready', port: 15_021 } });
-  assert.equal(agent.livenessProbe, undefined);
-  assert.deepEqual(
-    agent.ports.map((port) => port.containerPort),
-    [15_020],
-  );
-});
-
-test('a rolling update starts the new agent before it stops the old one', () => {
-  assert.deepEqual(daemonSet.updateStrategy, {
-    type: 'RollingUpdate',
-    rollingUpdate: { maxSurge: 1, maxUnavailable: 0 },
+  test(`${file}: the agent is root with exactly three capabilities, and not privileged`, () => {
+    assert.deepEqual(agent.securityContext, {
+      privileged: false,
+      allowPrivilegeEscalation: true,
+      capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'SYS_ADMIN', 'NET_RAW'] },
+      readOnlyRootFilesystem: true,
+      runAsGroup: 1337,
+      runAsUser: 0,
+      runAsNonRoot: false,
+    });
   });
-  assert.equal(pod.terminationGracePeriodSeconds, 30);
-  assert.equal(pod.priorityClassName, 'system-node-critical');
-});
 
-test('the service account of the agent exists and may only read pods and namespaces', () => {
-  assert.equal(pod.serviceAccountName, only('ServiceAccount').metadata.name);
-  const rules = only('ClusterRole').rules ?? [];
+  test(`${file}: the agent shares neither the network nor the processes of its node`, () => {
+    assert.equal(pod.hostNetwork, undefined);
+    assert.equal(pod.hostPID, undefined);
+  });
+
+  test(`${file}: readiness is asked on 15021, and nothing restarts a busy agent`, () => {
+    assert.deepEqual(agent.readinessProbe, { httpGet: { path: '/healthz/ready', port: 15_021 } });
+    assert.equal(agent.livenessProbe, undefined);
+    assert.deepEqual(
+      agent.ports.map((port) => port.containerPort),
+      [15_020],
+    );
+  });
+
+  test(`${file}: on every Linux node, and a rolling update starts the new agent before it stops the old one`, () => {
+    assert.deepEqual(daemonSet.updateStrategy, {
+      type: 'RollingUpdate',
+      rollingUpdate: { maxSurge: 1, maxUnavailable: 0 },
+    });
+    assert.equal(pod.terminationGracePeriodSeconds, 30);
+    assert.equal(pod.priorityClassName, 'system-node-critical');
+    assert.deepEqual(pod.nodeSelector, { 'kubernetes.io/os': 'linux' });
+    assert.deepEqual(pod.tolerations, [
+      { effect: 'NoSchedule', operator: 'Exists' },
+      { key: 'CriticalAddonsOnly', operator: 'Exists' },
+      { effect: 'NoExecute', operator: 'Exists' },
+    ]);
+  });
+
+  test(`${file}: the pod is never captured itself, is scraped, and is the one that is selected`, () => {
+    const { labels, annotations } = daemonSet.template.metadata;
+    assert.equal(labels['istio.io/dataplane-mode'], 'none');
+    assert.equal(labels['sidecar.istio.io/inject'], 'false');
+    assert.equal(annotations['prometheus.io/port'], '15020');
+    assert.equal(annotations['prometheus.io/scrape'], 'true');
+    for (const [name, value] of Object.entries(daemonSet.selector.matchLabels)) assert.equal(labels[name], value);
+  });
+
+  test(`${file}: its service account is there, and every mount has its volume`, () => {
+    assert.equal(pod.serviceAccountName, only('ServiceAccount').metadata.name);
+    const volumes = pod.volumes.map((volume) => volume.name).toSorted();
+    assert.deepEqual(agent.volumeMounts.map((mount) => mount.name).toSorted(), volumes);
+  });
+}
+
+function assertWritable(folders: readonly string[], { volumeMounts }: Container): void {
+  const writable = volumeMounts.filter((mount) => mount.readOnly !== true).map((mount) => mount.mountPath);
+  for (const folder of folders) {
+    assert(
+      writable.some((mountPath) => folder.startsWith(`${mountPath}/`) || folder === mountPath),
+      folder,
+    );
+  }
+}
+
+test('culvert.yaml: the agent may only read pods and namespaces', () => {
+  const rules = standalone.only('ClusterRole').rules ?? [];
   assert.deepEqual(
     rules.flatMap((rule) => rule.resources),
     ['pods', 'namespaces'],
@@ -102,22 +154,47 @@ test('the service account of the agent exists and may only read pods and namespa
   assert.deepEqual(new Set(rules.flatMap((rule) => rule.verbs)), new Set(['get', 'list', 'watch']));
 });
 
-test('the agent accepts its settings, and can write what it must although its root is read-only', () => {
-  // What the kubelet fills in is known only on a node.
-  const env = Object.fromEntries(agent.env.map(({ name, value }) => [name, value ?? 'from-the-kubelet']));
-  const result = resolveConfig(env, {});
+test('culvert.yaml: the agent accepts its settings, and can write what it must although its root is read-only', () => {
+  const result = resolveConfig(environment(standalone.agent), {});
   assert(result.ok, JSON.stringify(result));
-  const writable = agent.volumeMounts.filter((mount) => mount.readOnly !== true).map((mount) => mount.mountPath);
-  for (const folder of [result.config.runDir, result.config.certificateSource.dir]) {
-    assert(
-      writable.some((mountPath) => folder.startsWith(mountPath)),
-      folder,
-    );
-  }
+  assertWritable([result.config.runDir, result.config.certificateSource.dir], standalone.agent);
   assert.equal(result.config.drainGraceMs, 25_000);
 });
 
-test('every mount of the agent has its volume', () => {
-  const volumes = pod.volumes.map((volume) => volume.name).toSorted();
-  assert.deepEqual(agent.volumeMounts.map((mount) => mount.name).toSorted(), volumes);
+test('ztunnel.yaml: names that istioctl, istiod, Grafana and Kiali look for', () => {
+  const { metadata, daemonSet, agent } = dropIn;
+  assert.deepEqual([metadata.name, metadata.namespace], ['ztunnel', 'istio-system']);
+  assert.equal(dropIn.only('ServiceAccount').metadata.name, 'ztunnel');
+  assert.equal(daemonSet.template.metadata.labels['app'], 'ztunnel');
+  assert.equal(agent.name, 'istio-proxy');
+  assert.deepEqual(agent.args, ['proxy', 'ztunnel']);
+  assert.deepEqual(agent.ports, [{ name: 'ztunnel-stats', containerPort: 15_020, protocol: 'TCP' }]);
+});
+
+test('ztunnel.yaml: the environment and the mounts are those that the chart of ztunnel renders', () => {
+  const { agent, pod } = dropIn;
+  const names =
+    'CA_ADDRESS XDS_ADDRESS RUST_LOG RUST_BACKTRACE ISTIO_META_CLUSTER_ID INPOD_ENABLED TERMINATION_GRACE_PERIOD_SECONDS ' +
+    'POD_NAME POD_NAMESPACE NODE_NAME INSTANCE_IP SERVICE_ACCOUNT ZTUNNEL_CPU_LIMIT';
+  assert.deepEqual(
+    agent.env.map(({ name }) => name),
+    names.split(' '),
+  );
+  assert.deepEqual(agent.volumeMounts, [
+    { name: 'istiod-ca-cert', mountPath: '/var/run/secrets/istio' },
+    { name: 'istio-token', mountPath: '/var/run/secrets/tokens' },
+    { name: 'cni-ztunnel-sock-dir', mountPath: '/var/run/ztunnel' },
+    { name: 'tmp', mountPath: '/tmp' },
+  ]);
+  assert.deepEqual(pod.volumes, [
+    {
+      name: 'istio-token',
+      projected: {
+        sources: [{ serviceAccountToken: { path: 'istio-token', expirationSeconds: 43_200, audience: 'istio-ca' } }],
+      },
+    },
+    { name: 'istiod-ca-cert', configMap: { name: 'istio-ca-root-cert' } },
+    { name: 'cni-ztunnel-sock-dir', hostPath: { path: '/var/run/ztunnel', type: 'DirectoryOrCreate' } },
+    { name: 'tmp', emptyDir: {} },
+  ]);
 });
