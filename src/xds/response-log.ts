@@ -1,0 +1,227 @@
+/**
+ * Accepted xDS responses on disk, appended as they come: an agent that restarts while its control plane is away begins
+ * with what it had. A record is its length and CRC-32 (4 bytes each, big endian), then a `DeltaDiscoveryResponse`; what a
+ * crash cut short ends the file. Any beginning of the file is a state that once was: the control plane brings it up to date.
+ */
+import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { crc32 } from 'node:zlib';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { type DeltaDiscoveryResponse, DeltaDiscoveryResponseSchema, type Resource } from '../wire/pb/discovery_pb.ts';
+
+export interface ResponseLogOptions {
+  readonly path: string;
+  /** Whose state it is, for example address and node: a file of another scope is not read. */
+  readonly scope: string;
+  /** Largest file that is read or kept, bytes. */
+  readonly maxBytes: number;
+  /** The file is written anew when this much was appended, bytes, and as much as it had before. */
+  readonly compactBytes?: number;
+  readonly log: Logger;
+}
+
+const FORMAT = 'culvert-xds-1';
+const HEADER_BYTES = 8;
+const COMPACT_BYTES = 32 * 1024 * 1024;
+/** Responses not yet written, bytes: a disk that hangs must not fill the memory. */
+const MAX_WAITING_BYTES = 256 * 1024 * 1024;
+/** Size of one record when the file is written anew, roughly. */
+const CHUNK_BYTES = 1024 * 1024;
+/** Responses nest to 4; see `rpc/method.ts`. */
+const MAX_DEPTH = 32;
+
+export class ResponseLog implements AsyncDisposable {
+  readonly #options: ResponseLogOptions;
+  /** Work in order; never rejects. */
+  #tail: Promise<void> = Promise.resolve();
+  #file: FileHandle | undefined;
+  #waitingBytes = 0;
+  #writtenBytes = 0;
+  #appendedBytes = 0;
+  #isGivenUp = false;
+
+  constructor(options: ResponseLogOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * What the file has, as few responses per type: all resources alive at its end. Empty when there is no file, or none that
+   * can be used; the log says why. To be called before `append`.
+   */
+  async restore(): Promise<readonly DeltaDiscoveryResponse[]> {
+    let restored: readonly DeltaDiscoveryResponse[] = [];
+    await this.#enqueue(async () => {
+      restored = await this.#rewrite();
+    });
+    return restored;
+  }
+
+  /** Queues the response. A failure to write is logged once and ends the log: the file is removed, nothing else is affected. */
+  append(response: DeltaDiscoveryResponse): void {
+    if (this.#isGivenUp) return;
+    const record = recordOf(response);
+    this.#waitingBytes += record.length;
+    if (this.#waitingBytes > MAX_WAITING_BYTES) {
+      void this.#enqueue(() => Promise.reject(new Error('the disk does not keep up')));
+      return;
+    }
+    void this.#enqueue(async () => {
+      this.#waitingBytes -= record.length;
+      this.#file ??= await this.#create();
+      await this.#file.appendFile(record);
+      this.#appendedBytes += record.length;
+      const { compactBytes = COMPACT_BYTES } = this.#options;
+      if (this.#appendedBytes > Math.max(compactBytes, this.#writtenBytes)) await this.#rewrite();
+    });
+  }
+
+  /** Resolves when everything appended so far is written. */
+  async flushed(): Promise<void> {
+    await this.#tail;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#tail;
+    this.#isGivenUp = true;
+    await this.#file?.close();
+  }
+
+  #enqueue(work: () => Promise<void>): Promise<void> {
+    this.#tail = this.#tail.then(async () => {
+      if (this.#isGivenUp) return;
+      try {
+        await work();
+      } catch (error) {
+        await this.#giveUp(error);
+      }
+    });
+    return this.#tail;
+  }
+
+  /** Without a file the next start waits for the control plane; with a torn one it could believe what is long gone. */
+  async #giveUp(error: unknown): Promise<void> {
+    this.#isGivenUp = true;
+    const { path, log } = this.#options;
+    log.warn?.('mesh state is no longer kept on disk', { path, error: messageOf(error) });
+    await this.#file?.close().catch(() => undefined);
+    this.#file = undefined;
+    await rm(path, { force: true }).catch(() => undefined);
+  }
+
+  /** Reads the file, forgets what is dead in it, and puts the rest in its place. */
+  async #rewrite(): Promise<readonly DeltaDiscoveryResponse[]> {
+    const { path } = this.#options;
+    const alive = await this.#load();
+    await this.#file?.close();
+    const draft = `${path}.new`;
+    this.#file = await this.#create(draft);
+    for (const response of alive) await this.#file.appendFile(recordOf(response));
+    await this.#file.datasync();
+    await rename(draft, path);
+    this.#writtenBytes = (await this.#file.stat()).size;
+    this.#appendedBytes = 0;
+    return alive;
+  }
+
+  async #create(path = this.#options.path): Promise<FileHandle> {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    const file = await open(path, 'w', 0o600);
+    await file.appendFile(this.#firstLine());
+    return file;
+  }
+
+  #firstLine(): string {
+    return `${JSON.stringify({ format: FORMAT, scope: this.#options.scope })}\n`;
+  }
+
+  async #load(): Promise<readonly DeltaDiscoveryResponse[]> {
+    const content = await this.#content();
+    if (content === undefined) return [];
+    const firstLine = Buffer.from(this.#firstLine());
+    if (!content.subarray(0, firstLine.length).equals(firstLine)) {
+      this.#options.log.info?.('mesh state on disk is of another node or control plane, not used', {
+        path: this.#options.path,
+      });
+      return [];
+    }
+    const alive = new Alive();
+    for (const response of records(content.subarray(firstLine.length))) alive.take(response);
+    return alive.responses();
+  }
+
+  async #content(): Promise<Buffer | undefined> {
+    const { path, maxBytes, log } = this.#options;
+    let file: FileHandle | undefined;
+    try {
+      file = await open(path, 'r');
+      const { size } = await file.stat();
+      if (size <= maxBytes) return await file.readFile();
+      log.warn?.('mesh state on disk is too large, not used', { path, bytes: size, limit: maxBytes });
+    } catch (error) {
+      const isAbsent = error instanceof Error && 'code' in error && error.code === 'ENOENT';
+      if (!isAbsent) log.warn?.('mesh state on disk cannot be read, not used', { path, error: messageOf(error) });
+    } finally {
+      await file?.close();
+    }
+    return undefined;
+  }
+}
+
+function recordOf(response: DeltaDiscoveryResponse): Buffer {
+  const body = toBinary(DeltaDiscoveryResponseSchema, response);
+  const record = Buffer.allocUnsafe(HEADER_BYTES + body.length);
+  record.writeUInt32BE(body.length, 0);
+  record.writeUInt32BE(crc32(body), 4);
+  record.set(body, HEADER_BYTES);
+  return record;
+}
+
+/** Ends at the first record that is not whole. */
+function* records(content: Buffer): Generator<DeltaDiscoveryResponse> {
+  for (let at = 0; at + HEADER_BYTES <= content.length; ) {
+    const end = at + HEADER_BYTES + content.readUInt32BE(at);
+    const body = content.subarray(at + HEADER_BYTES, end);
+    // Zeros, as some file systems leave them behind after a power cut, would be records without end.
+    if (body.length === 0 || end > content.length || crc32(body) !== content.readUInt32BE(at + 4)) return;
+    yield fromBinary(DeltaDiscoveryResponseSchema, body, { recursionLimit: MAX_DEPTH, readUnknownFields: false });
+    at = end;
+  }
+}
+
+/** The last of each name, by type, in the order of their last change. */
+class Alive {
+  readonly #types = new Map<string, Map<string, Resource>>();
+
+  take({ typeUrl, resources, removedResources }: DeltaDiscoveryResponse): void {
+    const byName = this.#types.get(typeUrl) ?? new Map<string, Resource>();
+    this.#types.set(typeUrl, byName);
+    for (const resource of resources) {
+      byName.delete(resource.name);
+      byName.set(resource.name, resource);
+    }
+    for (const name of removedResources) byName.delete(name);
+  }
+
+  responses(): DeltaDiscoveryResponse[] {
+    return [...this.#types].flatMap(([typeUrl, byName]) =>
+      chunks([...byName.values()]).map((resources) => create(DeltaDiscoveryResponseSchema, { typeUrl, resources })),
+    );
+  }
+}
+
+/** At least one, so that a type that was told to be empty is remembered as told. */
+function chunks(resources: readonly Resource[]): Resource[][] {
+  const all: Resource[][] = [[]];
+  let bytes = 0;
+  for (const resource of resources) {
+    if (bytes > CHUNK_BYTES) {
+      all.push([]);
+      bytes = 0;
+    }
+    all.at(-1)?.push(resource);
+    bytes += resource.resource?.value.length ?? 0;
+  }
+  return all;
+}
