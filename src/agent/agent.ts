@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
-import type { ProxySet } from '../capture/capture-contract.ts';
 import { CaptureJournal } from '../capture/capture-journal.ts';
 import { PodManager } from '../capture/pods.ts';
 import { createRedirection } from '../capture/redirect.ts';
@@ -77,22 +76,17 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   parts.readiness.complete('proxy');
   parts.readiness.complete('dns proxy');
   const cleanup = undo.move();
-  const serving = [parts.pods, ...(self === undefined ? [] : [self])];
-  return { ...parts, stop: () => stopAgent(serving, cleanup, drained.resolve) };
-}
-
-/** Traffic first: the drain must not wait for a slow reader of the admin port, and can be watched there meanwhile. */
-async function stopAgent(
-  serving: readonly ProxySet[],
-  cleanup: AsyncDisposableStack,
-  onDrained: () => void,
-): Promise<void> {
-  try {
-    await Promise.all(serving.map((each) => each.stop('graceful')));
-  } finally {
-    onDrained();
-    await cleanup.disposeAsync();
-  }
+  const stop = async (): Promise<void> => {
+    parts.readiness.begin('drain');
+    try {
+      // Traffic first: its drain must not wait for a slow reader of the admin port, and can be watched there meanwhile.
+      await Promise.all([parts.pods.stop('graceful'), self?.stop('graceful')]);
+    } finally {
+      drained.resolve();
+      await cleanup.disposeAsync();
+    }
+  };
+  return { ...parts, stop };
 }
 
 async function makeParts(

@@ -3,7 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type HttpAnswer, type HttpHandler, HttpServer } from './http-server.ts';
 
-export type ReadinessTask = 'state manager' | 'proxy' | 'dns proxy' | 'workload proxy manager';
+export type ReadinessTask = 'state manager' | 'proxy' | 'dns proxy' | 'workload proxy manager' | 'drain';
 
 /** Pending tasks. A task may come back: losing the pod source makes the agent unready again. */
 export class Readiness {

@@ -1,6 +1,6 @@
 /** Open connections of one pod: each ends exactly once, whoever ends it, with one record closed. */
 import { setImmediate } from 'node:timers';
-import { MeshError } from '../base/errors.ts';
+import type { MeshError } from '../base/errors.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import { type IdleSweep, Relay } from '../tunnel/relay.ts';
@@ -129,11 +129,11 @@ export class Connections {
     await this.#idle.promise;
   }
 
-  /** Closes connections on which nothing moved since the previous sweep of their kind. Call once per idle period. */
-  closeIdle(kind: IdleSweep, idleMs: number): void {
+  /** Closes, for `error`, connections on which nothing moved since the previous sweep of their kind; the first finds none. */
+  closeIdle(kind: IdleSweep, error: MeshError): void {
     for (const { relay, id } of [...this.#open.values()]) {
       if (relay === undefined || (kind === 'half-closed' && !relay.isHalfClosed)) continue;
-      if (relay.takeIdle(kind)) this.#open.get(id)?.close(idleError(kind, idleMs));
+      if (relay.takeIdle(kind)) this.#open.get(id)?.close(error);
     }
   }
 
@@ -148,10 +148,4 @@ export class Connections {
     this.#idle?.resolve();
     this.#idle = undefined;
   }
-}
-
-function idleError(kind: IdleSweep, idleMs: number): MeshError {
-  const seconds = Math.round(idleMs / 1_000);
-  const what = kind === 'any' ? 'connection idle' : 'half-closed connection idle';
-  return new MeshError('CV-IDLE', `${what} for ${seconds} s`, { idleMs });
 }

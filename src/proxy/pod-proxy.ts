@@ -6,6 +6,7 @@ import { MeshError, toMeshError } from '../base/errors.ts';
 import { listenOn } from '../sys/tcp.ts';
 import { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
+import type { IdleSweep } from '../tunnel/relay.ts';
 import type { TunnelPool } from './connect.ts';
 import { DnsServer } from './dns-server.ts';
 import { HboneServer } from './hbone-server.ts';
@@ -52,10 +53,16 @@ export class PodProxy {
       throw error;
     }
     proxy.#sweeps = [
-      every(deps.clock, settings.idleTimeoutMs, (ms) => proxy.#context.connections.closeIdle('any', ms)),
-      every(deps.clock, settings.halfClosedTimeoutMs, (ms) => proxy.#context.connections.closeIdle('half-closed', ms)),
+      proxy.#sweep('any', settings.idleTimeoutMs, 'connection idle'),
+      proxy.#sweep('half-closed', settings.halfClosedTimeoutMs, 'half-closed connection idle'),
     ];
     return proxy;
+  }
+
+  #sweep(kind: IdleSweep, idleMs: number, what: string): Disposable {
+    const { connections, deps } = this.#context;
+    const error = new MeshError('CV-IDLE', `${what} for ${Math.round(idleMs / 1_000)} s`, { idleMs });
+    return every(deps.clock, idleMs, () => connections.closeIdle(kind, error));
   }
 
   /** Ends the live connections named, for `error`: a policy no longer allows them. */
@@ -73,7 +80,8 @@ export class PodProxy {
 
   /**
    * Stops accepting at once, says GOAWAY to tunnels, lets connections end for up to `graceMs`, then ends them
-   * (datapath facts §5.1). 0 = now: the pod is gone. Idempotent.
+   * (datapath facts §5.1). Those on which nothing moves for the first half of it are ended then: nobody is in the middle of
+   * anything there, and their clients come back before the rush. 0 = now: the pod is gone. Idempotent.
    */
   stop(graceMs: number): Promise<void> {
     this.#stopping ??= this.#stop(graceMs);
@@ -87,8 +95,12 @@ export class PodProxy {
     for (const server of this.#servers) server.close();
     this.#dns?.stopListening();
     this.#hbone.goaway();
-    if (graceMs > 0) await this.#emptyWithin(graceMs);
+    this.#pool.releaseIdle();
     const error = new MeshError('CV-DRAIN', 'connection closed due to connection drain');
+    for (const partMs of graceMs > 0 ? [graceMs / 2, graceMs / 2] : []) {
+      connections.closeIdle('drain', error);
+      await this.#emptyWithin(partMs);
+    }
     connections.closeAll(error);
     this.#pool.close(error);
     this.#hbone.close(error);
@@ -162,10 +174,10 @@ export class PodProxy {
 }
 
 /** Calls `run` once per period until disposed. */
-function every(clock: Clock, periodMs: number, run: (periodMs: number) => void): Disposable {
+function every(clock: Clock, periodMs: number, run: () => void): Disposable {
   let timer = clock.after(periodMs, tick);
   function tick(): void {
-    run(periodMs);
+    run();
     timer = clock.after(periodMs, tick);
   }
   return { [Symbol.dispose]: () => timer[Symbol.dispose]() };

@@ -91,6 +91,11 @@ export class ClientPool<Request, Stream> {
     });
   }
 
+  /** Ends the tunnels that carry nothing. */
+  releaseIdle(): void {
+    for (const tunnel of [...this.#tunnels.keys()]) if (tunnel.activeStreams === 0) tunnel.destroy();
+  }
+
   /** Ends every tunnel, with live streams too, and refuses further requests. */
   close(error: MeshError): void {
     this.#isClosed = true;
@@ -165,7 +170,7 @@ export class ClientPool<Request, Stream> {
   #startSweep(): void {
     this.#sweep ??= this.#deps.clock.after(this.#limits.idleReleaseMs / 4, () => {
       this.#sweep = undefined;
-      this.#releaseIdle();
+      this.#releaseUnused();
       if (this.#tunnels.size > 0) this.#startSweep();
     });
   }
@@ -181,7 +186,7 @@ export class ClientPool<Request, Stream> {
     return longest !== undefined;
   }
 
-  #releaseIdle(): void {
+  #releaseUnused(): void {
     const nowMs = this.#deps.clock.monotonicMs();
     for (const [tunnel, state] of [...this.#tunnels]) {
       if (tunnel.activeStreams > 0) state.lastBusyMs = nowMs;

@@ -16,7 +16,7 @@ export type RelayDone = (error: MeshError | undefined) => void;
 const QUIESCE_POLL_MS = 1;
 
 /** Who asks whether a connection is idle: each sweep has its own period, and so its own memory of the last look. */
-export type IdleSweep = 'any' | 'half-closed';
+export type IdleSweep = 'any' | 'half-closed' | 'drain';
 
 /** RFC 9113 §8.5: an error in the TCP connection is passed on as a reset, never as an orderly end. */
 const RESET_BY_PEER = new MeshError('CV-IO', 'connection reset by peer');
@@ -33,7 +33,7 @@ export class Relay {
   #isQuiescing = false;
   /** Grows with every byte, and with the end of a half. */
   #moves = 0;
-  readonly #movesAtLastLook: Record<IdleSweep, number> = { any: -1, 'half-closed': -1 };
+  readonly #movesAtLastLook: Record<IdleSweep, number> = { any: -1, 'half-closed': -1, drain: -1 };
 
   constructor(downstream: ByteStream, upstream: ByteStream, counters: RelayCounters, done: RelayDone) {
     this.#done = done;

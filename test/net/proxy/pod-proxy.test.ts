@@ -5,6 +5,7 @@ import net from 'node:net';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { readToEnd } from '../../support/tcp.ts';
 import { policy } from '../../unit/model/sample-mesh.ts';
 import { Reader } from '../tunnel/h2-peers.ts';
@@ -22,6 +23,13 @@ function nextTick(): Promise<void> {
 async function ended(socket: net.Socket): Promise<void> {
   socket.resume().on('end', () => socket.destroy());
   if (!socket.destroyed) await new Promise((resolve) => socket.once('close', resolve));
+}
+
+/** Resolves when the application has sent `text` back. */
+async function echoed(socket: net.Socket, text: string): Promise<void> {
+  socket.write(text);
+  const [chunk] = (await once(socket, 'data')) as [Buffer];
+  assert.equal(chunk.toString(), text);
 }
 
 test('a tunnel over the limit is closed, not kept and forgotten', bounded, async () => {
@@ -121,6 +129,31 @@ test('a graceful stop ends as soon as idle tunnels have said goodbye', bounded, 
   const peer = await world.tunnel();
   await world.stop('graceful');
   assert.equal(await peer.closed, undefined);
+});
+
+test('a graceful stop ends what is idle after half of its grace, and what is busy at its end', bounded, async () => {
+  const clock = new FakeClock();
+  await using world = new ProxyWorld({ clock, drainGraceMs: 10_000 });
+  world.target = await world.app();
+  const [idle, busy] = [await world.connect('plaintext'), await world.connect('plaintext')];
+  for (const client of [idle, busy]) await echoed(client, 'before');
+
+  const peer = await world.tunnel();
+
+  const stopped = world.stop('graceful');
+  while (peer.goaways === 0) await nextTurn();
+  await echoed(busy, 'during');
+  clock.advance(5_000);
+
+  await ended(idle);
+  await echoed(busy, 'still');
+  clock.advance(5_000);
+  await ended(busy);
+  await stopped;
+  assert.deepEqual(
+    world.ends.map(({ fields }) => fields['error']),
+    Array.from({ length: 2 }, () => 'connection closed due to connection drain'),
+  );
 });
 
 for (const listener of ['plaintext', 'outbound'] as const) {

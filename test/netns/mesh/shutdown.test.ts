@@ -8,7 +8,7 @@ const privileged = { skip: skipWithoutRoot, timeout: 60_000 };
 const NODES = { n1: ['client'], n2: ['server'], n3: ['outside'] };
 
 /** A mesh with one open connection through the agent of n2, which has begun to stop. */
-async function stopping(stop: (mesh: TestMesh) => Promise<unknown> | void, drain = '20s') {
+async function stopping(stop: (mesh: TestMesh) => Promise<unknown> | void, drain = '120s') {
   await using undo = new AsyncDisposableStack();
   const mesh = undo.use(await TestMesh.start({ nodes: NODES, flags: ['--drain', drain] }));
   mesh.serve('server', 8080, doubling);
@@ -96,11 +96,13 @@ test(
   },
 );
 
-test('a drain can be watched at the admin port until it is over', privileged, async () => {
+test('a drain makes the agent unready, and can be watched at the admin port until it is over', privileged, async () => {
   await using scene = await stopping((mesh) => mesh.agent('n2').kill('SIGTERM'));
   const { status, body } = await scene.agent.get('/status');
   assert.equal(status, 200);
   assert.equal(JSON.parse(body).connections.live, 2);
+  const readiness = await scene.agent.get('/healthz/ready', 15_021);
+  assert.deepEqual([readiness.status, readiness.body], [500, 'not ready, pending: drain\n']);
   scene.open.socket.end();
   scene.plain.socket.end();
   assert.equal(await scene.agent.exited, 0);
