@@ -41,10 +41,6 @@ export const udpExchange: OpenExchange = ({ sys, netns, mark }, server, query, {
   const fd = sys.socketUdp(netns, { address, port: 0, ...(mark === undefined ? {} : { mark }) });
   const socket = datagramSocket(sys, fd, family);
   let isOpen = true;
-  const send = (): void => {
-    // What a send fails with comes as an error event too.
-    if (isOpen) socket.send(query, () => {});
-  };
   const close = (): void => {
     if (isOpen) socket.close();
     isOpen = false;
@@ -54,13 +50,16 @@ export const udpExchange: OpenExchange = ({ sys, netns, mark }, server, query, {
     close();
     onFailure(unreachable(server, error));
   };
+  const send = (): void => {
+    if (isOpen) socket.send(query, (error) => error && fail(error));
+  };
   socket.on('error', fail);
   socket.on('message', (reply) => {
     if (!isOpen || !isReplyTo(query, reply)) return;
     close();
     onReply(reply);
   });
-  socket.connect(server.port, server.ip, (error?: Error) => (error === undefined ? send() : fail(error)));
+  socket.connect(server.port, server.ip, (error?: Error) => (error ? fail(error) : send()));
   return { again: send, [Symbol.dispose]: close };
 };
 
@@ -86,6 +85,7 @@ async function askOverTcp(
   const codes = { timeout: 'CV-DNS-TIMEOUT', refused: 'CV-DNS-UNREACHABLE' } as const;
   const socket = await dialTcp(sys, netns, server, options, { ...limits, clock, codes });
   try {
+    limits.signal.throwIfAborted();
     socket.write(dnsFrame(query));
     return await firstReply(socket, server, query, limits.signal);
   } finally {

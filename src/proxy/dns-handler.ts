@@ -47,7 +47,7 @@ export class DnsHandler {
     return this.#idle.promise;
   }
 
-  /** Calls `send` once, and never rejects. The query is in progress until `send` is done, so that the end of the proxy waits for that too. */
+  /** Calls `send` once, and never rejects. The query is in progress until `send` is done: the end of the proxy waits for it. */
   async serve(message: Uint8Array, transport: DnsTransport, send: SendReply): Promise<void> {
     if (this.#inProgress === 0) this.#idle = Promise.withResolvers<void>();
     this.#inProgress += 1;

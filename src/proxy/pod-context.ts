@@ -1,4 +1,4 @@
-/** What the three listeners of one pod share: its namespace, its open connections, how to dial, how to refuse. */
+/** What the listeners of one pod share: its namespace, its open connections, how to dial, how to refuse. */
 import type net from 'node:net';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { type HostPort, ipFamily } from '../base/ip.ts';

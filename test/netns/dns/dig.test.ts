@@ -252,6 +252,36 @@ test(
   },
 );
 
+test(
+  'a pod that may not reach the nameserver gets SERVFAIL at once, with the word of the kernel',
+  privileged,
+  async () => {
+    const { inside } = mesh().pod('free');
+    // As a NetworkPolicy inside the pod would: what the agent sends for this pod is dropped on its way out.
+    const rules =
+      'add table inet blocked; add chain inet blocked out { type filter hook output priority 0; }; add rule inet blocked out meta mark 0x539 meta l4proto { tcp, udp } th dport 53 drop';
+    assert.equal((await inside.exec(['nft', rules])).code, 0);
+    nameserver().received.length = 0;
+    const mark = mesh().agent('n1').lines.length;
+    const [dug, other] = await dig(
+      mesh().pod('free'),
+      `@${mesh().pod('outside').ip}`,
+      'denied.example.',
+      'A',
+      'web.',
+      'A',
+    );
+    await inside.exec(['nft', 'delete', 'table', 'inet', 'blocked']);
+    assert.deepEqual([dug?.status, other?.status], ['SERVFAIL', 'NOERROR']);
+    const line = await mesh()
+      .agent('n1')
+      .line(({ domain }) => domain === 'denied.example.', 'log line of the query', mark);
+    assert.deepEqual([line['reason'], line['src.workload']], ['CV-DNS-UNREACHABLE', 'free']);
+    assert.match(String(line['result']), /EPERM/);
+    assert.equal(nameserver().received.length, 0);
+  },
+);
+
 /** Datagrams with any source, from a raw socket: what root in a pod can do. */
 const RAW = `
 import socket, struct, sys
