@@ -14,6 +14,10 @@ const TOOLS = {
   'python3-h2': { python: 'h2', why: 'HTTP/2 tests with a peer not written here' },
   'python3-grpcio': { python: 'grpc', why: 'xDS and CA tests with servers not written here' },
   'python3-protobuf': { python: 'google.protobuf', why: 'xDS and CA tests with servers not written here' },
+  'python3-prometheus-client': {
+    python: 'prometheus_client',
+    why: 'reading our metrics with a parser not written here',
+  },
   'bind9-dnsutils': { command: 'dig', why: 'DNS tests with a client not written here' },
   'protobuf-compiler': { command: 'protoc', why: 'reading the .proto files' },
   'libprotobuf-dev': { file: '/usr/include/google/protobuf/any.proto', why: 'reading the .proto files' },
@@ -32,6 +36,7 @@ const NEEDS = {
     'python3-h2',
     'python3-grpcio',
     'python3-protobuf',
+    'python3-prometheus-client',
     'bind9-dnsutils',
     'protobuf-compiler',
     'libprotobuf-dev',
