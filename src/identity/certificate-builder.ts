@@ -22,6 +22,8 @@ const SERVER_AUTH = '1.3.6.1.5.5.7.3.1';
 const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2';
 /** KeyUsage as BIT STRING bytes and unused bits (RFC 5280 §4.2.1.3). */
 const DIGITAL_SIGNATURE = { byte: 0x80, unused: 7 };
+/** RFC 8813 §3 forbids the second for elliptic curves; TLS 1.2 key exchange with RSA wants it. */
+const DIGITAL_SIGNATURE_AND_KEY_ENCIPHERMENT = { byte: 0xa0, unused: 5 };
 const CERT_SIGN_AND_CRL_SIGN = { byte: 0x06, unused: 1 };
 
 /** Who signs: a private key, and the certificate that vouches for it. */
@@ -33,6 +35,8 @@ export interface Signer {
 export interface LeafRequest extends Validity {
   readonly identity: string;
   readonly publicKey: KeyObject;
+  /** Subject; default: none. */
+  readonly commonName?: string | undefined;
   /** Default: client and server. */
   readonly extendedKeyUsages?: readonly string[];
 }
@@ -46,12 +50,15 @@ export interface CaRequest extends Validity {
 
 /** Leaf for one SPIFFE identity, DER. Never outlives its signer: a chain that breaks early looks like an outage. */
 export function buildLeaf(request: LeafRequest, signer: Signer): Buffer {
+  const { commonName, publicKey } = request;
   const purposes = (request.extendedKeyUsages ?? [SERVER_AUTH, CLIENT_AUTH]).map(der.oid);
-  return build(request, der.sequence(), signer.certificateDer, signer.privateKey, [
-    extension(KEY_USAGE, true, keyUsage(DIGITAL_SIGNATURE)),
+  const usage = publicKey.asymmetricKeyType === 'rsa' ? DIGITAL_SIGNATURE_AND_KEY_ENCIPHERMENT : DIGITAL_SIGNATURE;
+  const subject = commonName === undefined ? der.sequence() : der.sequence(attribute(COMMON_NAME, commonName));
+  return build(request, subject, signer.certificateDer, signer.privateKey, [
+    extension(KEY_USAGE, true, keyUsage(usage)),
     ...(purposes.length === 0 ? [] : [extension(EXTENDED_KEY_USAGE, false, der.sequence(...purposes))]),
     extension(BASIC_CONSTRAINTS, true, der.sequence()),
-    subjectAltName(request.identity),
+    subjectAltName(request.identity, commonName === undefined),
   ]);
 }
 
@@ -118,8 +125,11 @@ function keyUsage({ byte, unused }: { readonly byte: number; readonly unused: nu
 }
 
 function caName(commonName: string): Asn1 {
-  const attribute = (id: string, text: string): Asn1 => der.set(der.sequence(der.oid(id), der.utf8(text)));
   return der.sequence(attribute(ORGANIZATION, 'Culvert'), attribute(COMMON_NAME, commonName));
+}
+
+function attribute(id: string, text: string): Asn1 {
+  return der.set(der.sequence(der.oid(id), der.utf8(text)));
 }
 
 /** 128 random bits after a first byte that keeps the number positive and minimal. */

@@ -11,10 +11,11 @@ const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
 const SUBJECT_ALT_NAME = '2.5.29.17';
 /** GeneralName ::= uniformResourceIdentifier [6]. */
 const URI_NAME = 6;
+/** What a CA takes from a request: the key, whose owner signed it, and what is asked for, which proves nothing. */
 export interface CertificateRequest {
   readonly publicKey: KeyObject;
-  /** The one URI SAN asked for. */
-  readonly uri: string;
+  readonly uris: readonly string[];
+  readonly commonName?: string;
 }
 
 /** PEM request for `identity`: one URI SAN, empty subject (facts/datapath.md §1.2). */
@@ -28,10 +29,10 @@ export function createCsr(identity: string, keys: KeyPair): string {
   );
 }
 
-/** Extension with one URI; critical, because the subject is empty (RFC 5280 §4.2.1.6). */
-export function subjectAltName(uri: string): ReturnType<typeof sequence> {
+/** Extension with one URI; critical unless there is a subject too (RFC 5280 §4.2.1.6). */
+export function subjectAltName(uri: string, isCritical = true): ReturnType<typeof sequence> {
   const names = sequence(taggedBytes(URI_NAME, Buffer.from(uri, 'ascii')));
-  return sequence(oid(SUBJECT_ALT_NAME), boolean(true), octets(toDer(names)));
+  return sequence(oid(SUBJECT_ALT_NAME), ...(isCritical ? [boolean(true)] : []), octets(toDer(names)));
 }
 
 /** Reads a request and checks that its sender holds the key. Throws `CV-WIRE-MALFORMED`, or `CV-CA` when we refuse it. */
@@ -44,9 +45,8 @@ export function parseCsr(pem: string): CertificateRequest {
     throw refused(`signature algorithm ${facts.signatureAlgorithm} is not accepted`);
   }
   if (!isSignedBy(facts, publicKey)) throw refused('its signature does not verify');
-  const [uri, ...more] = facts.uriSans;
-  if (uri === undefined || more.length > 0) throw refused('it must ask for exactly one URI name');
-  return { publicKey, uri };
+  const { uriSans: uris, commonName } = facts;
+  return { publicKey, uris, ...(commonName === undefined ? {} : { commonName }) };
 }
 
 function strongKey(spki: Uint8Array): KeyObject {

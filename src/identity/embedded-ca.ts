@@ -1,4 +1,5 @@
 /** A mesh CA inside the agent: signs SPIFFE leaves with an issuing certificate kept on disk, and follows changes of its files. */
+import type { KeyObject } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
 import { MeshError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -6,7 +7,7 @@ import { parseSpiffeId } from '../model/spiffe.ts';
 import { CaDirectory, type CaLifetimes, type CaState } from './ca-directory.ts';
 import { BACKDATE_MS, buildLeaf } from './certificate-builder.ts';
 import type { CertificateProvider, IssuedCertificate } from './certificate-provider.ts';
-import { type CertificateRequest, parseCsr } from './csr.ts';
+import { parseCsr } from './csr.ts';
 import { derToPem } from './pem.ts';
 
 const DAY_MS = 86_400_000;
@@ -16,12 +17,21 @@ const WATCH_MS = 2_000;
 /** No leaf lives longer, whatever is asked for. */
 const MAX_LEAF_MS = 90 * DAY_MS;
 
+/** A certificate to be signed. */
+export interface LeafOrder {
+  readonly identity: string;
+  readonly publicKey: KeyObject;
+  readonly commonName?: string | undefined;
+  readonly ttlMs: number;
+}
+
 export interface EmbeddedCaDeps {
   readonly clock: Clock;
   readonly log: Logger;
 }
 
 export class EmbeddedCa implements CertificateProvider {
+  readonly title: string;
   readonly #directory: CaDirectory;
   readonly #clock: Clock;
   readonly #log: Logger;
@@ -33,6 +43,7 @@ export class EmbeddedCa implements CertificateProvider {
   #isClosed = false;
 
   private constructor(directory: CaDirectory, state: CaState, fingerprint: string, { clock, log }: EmbeddedCaDeps) {
+    this.title = `embedded CA ${directory.path}`;
     this.#directory = directory;
     this.#state = state;
     this.#fingerprint = fingerprint;
@@ -56,21 +67,17 @@ export class EmbeddedCa implements CertificateProvider {
 
   async issue(identity: string, csrPem: string, ttlMs: number, signal: AbortSignal): Promise<IssuedCertificate> {
     signal.throwIfAborted();
-    const request = parseCsr(csrPem);
-    if (request.uri !== identity) {
-      throw new MeshError('CV-CA', 'certificate request refused: it asks for another identity', { identity });
+    const { publicKey, uris } = parseCsr(csrPem);
+    if (uris.length !== 1 || uris[0] !== identity) {
+      throw new MeshError('CV-CA', 'certificate request refused: it must ask for this identity alone', { identity });
     }
-    return this.#sign(request, ttlMs);
+    return this.sign({ identity, publicKey, ttlMs });
   }
 
-  /** Certificate for what the request asks. Whether its sender may have that identity is for the caller to know. */
-  sign(csrPem: string, ttlMs: number): IssuedCertificate {
-    return this.#sign(parseCsr(csrPem), ttlMs);
-  }
-
-  #sign({ uri, publicKey }: CertificateRequest, ttlMs: number): IssuedCertificate {
-    if (parseSpiffeId(uri) === undefined) {
-      throw new MeshError('CV-CA', 'certificate request refused: not a workload identity of a mesh', { uri });
+  /** Whether whoever asked may have that identity, and holds that key, is for the caller to know. */
+  sign({ identity, publicKey, commonName, ttlMs }: LeafOrder): IssuedCertificate {
+    if (parseSpiffeId(identity) === undefined) {
+      throw new MeshError('CV-CA', 'certificate request refused: not a workload identity of a mesh', { identity });
     }
     const { issuing } = this.#state;
     if (issuing.privateKey === undefined) throw new MeshError('CV-CA', 'the issuing key is not loaded');
@@ -80,7 +87,7 @@ export class EmbeddedCa implements CertificateProvider {
     }
     const validity = { notBeforeMs: nowMs - BACKDATE_MS, notAfterMs: nowMs + Math.min(ttlMs, MAX_LEAF_MS) };
     const signer = { privateKey: issuing.privateKey, certificateDer: issuing.der };
-    const leaf = buildLeaf({ identity: uri, publicKey, ...validity }, signer);
+    const leaf = buildLeaf({ identity, publicKey, commonName, ...validity }, signer);
     return { chainPem: [derToPem('CERTIFICATE', leaf), issuing.pem], rootsPem: this.rootsPem };
   }
 

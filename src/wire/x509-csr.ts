@@ -3,6 +3,7 @@ import { MeshError } from '../base/errors.ts';
 import { bitStringOctets, DerReader, malformed, oidText, TAG } from './der.ts';
 import { readExtensions } from './x509-san.ts';
 
+const COMMON_NAME = '2.5.4.3';
 const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
 /** A SPIFFE request has about 400 bytes, with an RSA-4096 key about 1,700. */
 const MAX_REQUEST_BYTES = 16_384;
@@ -15,7 +16,8 @@ export interface CertificateRequestFacts {
   readonly signature: Uint8Array;
   /** SubjectPublicKeyInfo, DER. */
   readonly publicKeyDer: Uint8Array;
-  readonly hasSubject: boolean;
+  /** Of the subject; absent when it names none. At most 64 characters of printable ASCII. */
+  readonly commonName?: string;
   readonly uriSans: readonly string[];
 }
 
@@ -38,7 +40,7 @@ export function readCertificateRequest(der: Uint8Array): CertificateRequestFacts
   };
 }
 
-function readBody(body: DerReader): Pick<CertificateRequestFacts, 'publicKeyDer' | 'hasSubject' | 'uriSans'> {
+function readBody(body: DerReader): Pick<CertificateRequestFacts, 'publicKeyDer' | 'commonName' | 'uriSans'> {
   const version = body.read(TAG.integer, 'version').content;
   if (version.length !== 1 || version[0] !== 0) throw malformed('request version');
   const subject = body.read(TAG.sequence, 'subject');
@@ -47,9 +49,36 @@ function readBody(body: DerReader): Pick<CertificateRequestFacts, 'publicKeyDer'
   body.end('attributes');
   return {
     publicKeyDer: publicKey.whole,
-    hasSubject: subject.content.length > 0,
+    ...readCommonName(new DerReader(subject.content)),
     uriSans: attributes === undefined ? [] : requestedUris(new DerReader(attributes.content)),
   };
+}
+
+/** Name ::= SEQUENCE OF SET OF SEQUENCE { type, value } (RFC 5280 §4.1.2.4). Attributes of other types are passed over. */
+function readCommonName(names: DerReader): Pick<CertificateRequestFacts, 'commonName'> {
+  let commonName: string | undefined;
+  for (let count = 1; !names.isAtEnd; count++) {
+    if (count > MAX_ATTRIBUTES) throw malformed('too many parts in the subject');
+    const parts = new DerReader(names.read(TAG.set, 'part of the subject').content);
+    while (!parts.isAtEnd) {
+      const part = new DerReader(parts.read(TAG.sequence, 'part of the subject').content);
+      const type = oidText(part.read(TAG.oid, 'type of a subject part').content);
+      const { tag, content } = part.readAny('value of a subject part');
+      part.end('part of the subject');
+      if (type !== COMMON_NAME) continue;
+      if (commonName !== undefined) throw malformed('two common names');
+      commonName = commonNameText(tag, content);
+    }
+  }
+  return commonName === undefined || commonName === '' ? {} : { commonName };
+}
+
+/** UTF8String, PrintableString or IA5String; the bound is ub-common-name of RFC 5280 Appendix A. */
+function commonNameText(tag: number, content: Uint8Array): string {
+  const isText = tag === 0x0c || tag === 0x13 || tag === 0x16;
+  const isPlain = content.length <= 64 && content.every((byte) => byte >= 0x20 && byte < 0x7f);
+  if (!isText || !isPlain) throw malformed('common name');
+  return String.fromCharCode(...content);
 }
 
 function requestedUris(attributes: DerReader): readonly string[] {

@@ -28,7 +28,7 @@ test('openssl verifies our request and sees one URI, no subject, P-256 and SHA-2
 test('our request reads back with its key and URI', () => {
   const request = parseCsr(csr);
 
-  assert.equal(request.uri, ID);
+  assert.deepEqual(request.uris, [ID]);
   assert(publicKeyDer(request.publicKey).equals(publicKeyDer(keys.publicKey)));
 });
 
@@ -51,7 +51,7 @@ test('a request that openssl made reads the same', () => {
     { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] },
   );
 
-  assert.equal(parseCsr(made).uri, ID);
+  assert.deepEqual(parseCsr(made).uris, [ID]);
 });
 
 test('a request whose sender does not hold the key is refused', async () => {
@@ -61,7 +61,23 @@ test('a request whose sender does not hold the key is refused', async () => {
   assert.throws(() => parseCsr(stolen), { code: 'CV-CA', message: /signature does not verify/ });
 });
 
-test('a request for two URIs, for none, or with two extension requests is refused', () => {
+test('a common name is read from any place in the subject, and only plain text of at most 64 characters', () => {
+  const subject = (...values: readonly asn1.Asn1[]): string =>
+    requestFor(asn1.sequence(...values.map((value) => asn1.set(asn1.sequence(asn1.oid('2.5.4.3'), value)))));
+  const organization = asn1.set(asn1.sequence(asn1.oid('2.5.4.10'), asn1.utf8('shop')));
+  const cart = asn1.set(asn1.sequence(asn1.oid('2.5.4.3'), asn1.utf8('cart')));
+
+  assert.equal(parseCsr(requestFor(asn1.sequence(organization, cart))).commonName, 'cart');
+  assert.equal(parseCsr(subject(asn1.utf8('x'.repeat(64)))).commonName, 'x'.repeat(64));
+  assert.equal(parseCsr(subject(asn1.utf8(''))).commonName, undefined);
+  assert.equal(parseCsr(csr).commonName, undefined);
+  for (const bad of [asn1.utf8('x'.repeat(65)), asn1.utf8('a\nb'), asn1.utf8('ü'), asn1.integer(1)]) {
+    assert.throws(() => parseCsr(subject(bad)), { code: 'CV-WIRE-MALFORMED', message: /common name/ });
+  }
+  assert.throws(() => parseCsr(subject(asn1.utf8('a'), asn1.utf8('b'))), { message: /two common names/ });
+});
+
+test('a request for two URIs or for none says so, one with two extension requests is refused', () => {
   const uri = (text: string): asn1.Asn1 => asn1.taggedBytes(6, Buffer.from(text));
   const names = asn1.octets(asn1.toDer(asn1.sequence(uri(ID), uri('spiffe://a/ns/b/sa/c'))));
   const two = asn1.sequence(asn1.sequence(asn1.oid('2.5.29.17'), names));
@@ -69,8 +85,8 @@ test('a request for two URIs, for none, or with two extension requests is refuse
     asn1.sequence(asn1.oid('1.2.840.113549.1.9.14'), asn1.set(extensions));
   const one = asn1.sequence(subjectAltName(ID));
 
-  assert.throws(() => parseCsr(requestWith(attribute(two))), { code: 'CV-CA', message: /exactly one URI/ });
-  assert.throws(() => parseCsr(requestWith()), { code: 'CV-CA', message: /exactly one URI/ });
+  assert.deepEqual(parseCsr(requestWith(attribute(two))).uris, [ID, 'spiffe://a/ns/b/sa/c']);
+  assert.deepEqual(parseCsr(requestWith()).uris, []);
   assert.throws(() => parseCsr(requestWith(attribute(one), attribute(one))), { code: 'CV-WIRE-MALFORMED' });
 });
 
@@ -91,8 +107,12 @@ test('any change of a request gives a request or a MeshError', () => {
 });
 
 function requestWith(...attributes: asn1.Asn1[]): string {
+  return requestFor(asn1.sequence(), ...attributes);
+}
+
+function requestFor(subject: asn1.Asn1, ...attributes: asn1.Asn1[]): string {
   const spki = asn1.parsed(publicKeyDer(keys.publicKey));
-  const body = asn1.sequence(asn1.integer(0), asn1.sequence(), spki, asn1.tagged(0, ...attributes));
+  const body = asn1.sequence(asn1.integer(0), subject, spki, asn1.tagged(0, ...attributes));
   return derToPem(
     'CERTIFICATE REQUEST',
     asn1.signed(body, (bytes) => signSha256(keys.privateKey, bytes)),

@@ -132,7 +132,22 @@ test('a request for another identity than the caller named, or for no mesh ident
   await assert.rejects(ca.issue(ID, createCsr('spiffe://cluster.local/ns/x/sa/y', keys), HOUR_MS, never), {
     code: 'CV-CA',
   });
-  assert.throws(() => ca.sign(createCsr('https://example.org/', keys), HOUR_MS), { code: 'CV-CA' });
+  const { publicKey } = keys;
+  assert.throws(() => ca.sign({ identity: 'https://example.org/', publicKey, ttlMs: HOUR_MS }), { code: 'CV-CA' });
+});
+
+test('a request that asks for two identities, one of them allowed, is refused', async (t) => {
+  using ca = await EmbeddedCa.open(await temporary(t), { clock: systemClock, log: silentLogger });
+  const csr = execFileSync(
+    'openssl',
+    [
+      ...['req', '-new', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', '/dev/null'],
+      ...['-subj', '/', '-addext', `subjectAltName=URI:${ID},URI:spiffe://cluster.local/ns/shop/sa/admin`],
+    ],
+    { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] },
+  );
+
+  await assert.rejects(ca.issue(ID, csr, HOUR_MS, never), { code: 'CV-CA', message: /this identity alone/ });
 });
 
 const broken: readonly {
