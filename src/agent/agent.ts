@@ -8,7 +8,7 @@ import { PodManager } from '../capture/pods.ts';
 import { createRedirection } from '../capture/redirect.ts';
 import { staticSource } from '../capture/static-source.ts';
 import { CertificateManager } from '../identity/certificate-manager.ts';
-import { EmbeddedCa } from '../identity/embedded-ca.ts';
+import type { CertificateProvider } from '../identity/certificate-provider.ts';
 import { TlsContexts } from '../identity/tls-context.ts';
 import { requireTlsPolicy } from '../identity/tls-policy.ts';
 import { takeRunLock } from '../sys/run-lock.ts';
@@ -19,6 +19,7 @@ import { DnsRecords } from '../telemetry/dns-records.ts';
 import type { RootLogger } from '../telemetry/logger.ts';
 import { AgentMetrics } from '../telemetry/metrics.ts';
 import { MeshFile } from '../xds/mesh-file.ts';
+import { openCertificateSource } from './certificate-source.ts';
 import type { AgentConfig } from './config.ts';
 import { type DataPlane, mainThreadPlane } from './data-plane.ts';
 import { PodProxies } from './pod-proxies.ts';
@@ -103,8 +104,8 @@ async function makeParts(
     hasProcessMetrics: true,
   });
   const records = new ConnectionRecords({ metrics, accessLog: logs.scope('access'), clock });
-  const ca = undo.use(await EmbeddedCa.open(config.certificateSource.dir, { clock, log: logs.scope('identity') }));
-  const certificates = undo.use(makeCertificates(config, deps, ca, metrics));
+  const provider = await openCertificateSource(config, deps, metrics, undo);
+  const certificates = undo.use(makeCertificates(config, deps, provider, metrics));
   const authority = new VerdictAuthority(authoritySettings(config), {
     clock,
     random,
@@ -147,10 +148,13 @@ async function makeParts(
 function makeCertificates(
   config: AgentConfig,
   { clock, random, logs }: AgentDeps,
-  provider: EmbeddedCa,
+  provider: CertificateProvider,
   { own }: AgentMetrics,
 ): CertificateManager {
-  const observer = { issued: () => own.certificateRenewed('ok'), failed: () => own.certificateRenewed('failed') };
+  const observer = {
+    issued: () => own.certificateRenewed('ok'),
+    failed: (_identity: string, { code }: MeshError) => own.certificateFailed(code),
+  };
   const log = logs.scope('identity');
   return new CertificateManager({ provider, clock, random, log, observer }, config.certificateTtlMs);
 }

@@ -1,6 +1,10 @@
 /** The `config` section of `/config_dump`: every key that ztunnel prints, with what it means here (facts/operations.md §5.5, §5.6). */
 import { formatHostPort } from '../base/ip.ts';
+import { formatRpcAddress } from '../rpc/address.ts';
+import type { TrustRoots } from '../rpc/trust-roots.ts';
 import type { AgentConfig } from './config.ts';
+import type { CertificateSourceSettings } from './settings-identity.ts';
+import { DEFAULT_ROOTS } from './settings-rpc.ts';
 
 /** Shapes matter more than values: Kiali and istioctl decode this strictly. `null` is what they expect for "none". */
 export function configSection(settings: AgentConfig): object {
@@ -89,10 +93,7 @@ function sockets({ keepalive, ...settings }: AgentConfig) {
 
 function controlPlane(settings: AgentConfig) {
   return {
-    caAddress: null,
-    caRootCert: { File: './var/run/secrets/istio/root-cert.pem' },
-    altCaHostname: null,
-    caHeaders: [],
+    ...certificateAuthority(settings.certificateSource),
     xdsAddress: null,
     xdsRootCert: { File: './var/run/secrets/istio/root-cert.pem' },
     altXdsHostname: null,
@@ -102,6 +103,31 @@ function controlPlane(settings: AgentConfig) {
     fakeSelfInbound: false,
     secretTtl: duration(settings.certificateTtlMs),
   };
+}
+
+/** Values of headers may be credentials: their names are enough. */
+function certificateAuthority(source: CertificateSourceSettings) {
+  if (source.kind !== 'istio') {
+    return { caAddress: null, caRootCert: { File: DEFAULT_ROOTS }, altCaHostname: null, caHeaders: [] };
+  }
+  const { address, roots, altHostname, headers } = source.server;
+  return {
+    caAddress: formatRpcAddress(address),
+    caRootCert: rootsOf(roots),
+    altCaHostname: altHostname ?? null,
+    caHeaders: [...headers.keys()].map((name) => [name, '<not shown>']),
+  };
+}
+
+function rootsOf(roots: TrustRoots): unknown {
+  switch (roots.kind) {
+    case 'file':
+      return { File: roots.path };
+    case 'inline':
+      return 'Static';
+    case 'system':
+      return 'Default';
+  }
 }
 
 function duration(ms: number): { secs: number; nanos: number } {

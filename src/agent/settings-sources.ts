@@ -1,21 +1,14 @@
-/** Where the agent learns of the mesh, of the pods of its node, and who signs its certificates: one answer to each. */
+/** Where the agent learns of the mesh and of the pods of its node: one answer to each. */
 import type { LocalMesh } from '../xds/mesh-file.ts';
 import type { SettingsReader } from './settings-reader.ts';
 
 export interface SourceSettings {
   readonly localMesh: LocalMesh;
   readonly podSource: PodSourceSettings;
-  readonly certificateSource: CertificateSourceSettings;
-  readonly certificateTtlMs: number;
 }
 
 /** `file`: a file or directory that lists the pods to enrol. */
 export type PodSourceSettings = { readonly kind: 'file'; readonly path: string };
-
-/** `embedded`: a CA in a directory that all agents of the mesh share. */
-export type CertificateSourceSettings = { readonly kind: 'embedded'; readonly dir: string };
-
-const DAY_MS = 24 * 3_600_000;
 
 export function sourceSettings(read: SettingsReader): SourceSettings {
   return {
@@ -24,11 +17,6 @@ export function sourceSettings(read: SettingsReader): SourceSettings {
       kind: 'file',
       path: read.required({ flag: 'pods', env: 'CULVERT_PODS' }, 'the file or directory that lists the pods to enrol'),
     },
-    certificateSource: {
-      kind: 'embedded',
-      dir: read.text({ flag: 'ca-dir', env: 'CULVERT_CA_DIR' }, '/var/lib/culvert/ca'),
-    },
-    certificateTtlMs: read.durationMs({ env: 'SECRET_TTL' }, DAY_MS, { minMs: 1_000, maxMs: 365 * DAY_MS }),
   };
 }
 

@@ -40,6 +40,7 @@ export function agentCommand(): Command {
     .option('--mesh-file <path>', 'workloads, services and policies, YAML or JSON (LOCAL_XDS_PATH)')
     .option('--pods <path>', 'file or directory that lists the pods to enrol (CULVERT_PODS)')
     .option('--ca-dir <path>', 'directory of the embedded CA (CULVERT_CA_DIR; default /var/lib/culvert/ca)')
+    .option('--cert-dir <path>', 'certificates that something else keeps there, instead of a CA (CULVERT_CERT_DIR)')
     .option('--run-dir <path>', 'lock of this agent, one per node (CULVERT_RUN_DIR; default /var/run/culvert)')
     .option('--network <id>', 'network of this node (NETWORK)')
     .option('--cluster <id>', 'cluster of this node (CLUSTER_ID; default Kubernetes)')

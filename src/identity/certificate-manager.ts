@@ -3,21 +3,29 @@ import type { Clock } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
-import { isUsable, renewalDueMs, retryDelayMs } from '../model/rotation.ts';
+import { renewalDueMs, retryDelayMs } from '../model/rotation.ts';
 import type { TlsMaterial } from '../model/verdict.ts';
-import { type Entry, failureText, unavailable } from './certificate-entry.ts';
-import type { CertificateProvider, IssuedCertificate } from './certificate-provider.ts';
-import { type IdentitySnapshot, snapshotOf } from './certificate-snapshot.ts';
-import { createCsr } from './csr.ts';
+import {
+  type Entry,
+  entrySnapshot,
+  entryStatus,
+  failureText,
+  type IdentityStatus,
+  newEntry,
+  unavailable,
+  usableMaterial,
+} from './certificate-entry.ts';
+import type { CertificateProvider } from './certificate-provider.ts';
+import type { IdentitySnapshot } from './certificate-snapshot.ts';
+import { FailureLog } from './failure-log.ts';
+import { issueOnce } from './issue-attempt.ts';
 import { IssueQueue, type Priority } from './issue-queue.ts';
-import { adoptIssued, type Held, withRoots } from './issued-certificate.ts';
-import { generateKeyPair } from './keys.ts';
+import { type Held, withMoreRoots, withRoots } from './issued-certificate.ts';
 
 /** facts/datapath.md §1.5. */
 const DEFAULT_TTL_MS = 24 * 3_600_000;
 /** facts/operations.md §6.4. */
 const CONCURRENCY = 8;
-const ATTEMPT_TIMEOUT_MS = 10_000;
 /** Longest a handshake waits for its first certificate, queueing included. */
 const GET_TIMEOUT_MS = 15_000;
 /** A node runs a few hundred pods; more identities than this are a fault somewhere else. */
@@ -45,13 +53,18 @@ export class CertificateManager {
   readonly #entries = new Map<string, Entry>();
   readonly #queue = new IssueQueue(CONCURRENCY);
   readonly #listeners = new Set<(identity: string) => void>();
-  readonly #roots: Disposable | undefined;
+  readonly #failures = new FailureLog();
+  readonly #subscriptions = new DisposableStack();
   #latestRoots: readonly string[] | undefined;
 
   constructor(deps: CertificateManagerDeps, ttlMs = DEFAULT_TTL_MS) {
     this.#deps = deps;
     this.#ttlMs = ttlMs;
-    this.#roots = deps.provider.subscribeRoots?.((rootsPem) => this.#rootsChanged(rootsPem));
+    const { provider } = deps;
+    this.#subscriptions.use(provider.subscribeRoots?.((rootsPem) => this.#rootsChanged(rootsPem)));
+    this.#subscriptions.use(
+      provider.subscribeRenewals?.((identities, change) => this.#renewed(identities, change === 'withdrawn')),
+    );
   }
 
   /** Valid material now, or after the attempt under way; rejects with `CV-CERT-UNAVAILABLE` while the CA does not deliver. */
@@ -80,10 +93,14 @@ export class CertificateManager {
     this.#announce(identity);
   }
 
-  /** Sorted by identity. */
+  /** As `/config_dump` shows them, sorted by identity. */
   snapshot(): IdentitySnapshot[] {
-    const entries = [...this.#entries.values()].sort((a, b) => (a.identity < b.identity ? -1 : 1));
-    return entries.map((entry) => snapshotOf(entry.identity, this.#stateText(entry), entry.held?.material));
+    return this.#sorted().map((entry) => entrySnapshot(entry, this.#deps.clock.wallMs()));
+  }
+
+  /** What each identity waits for and why, sorted by identity. */
+  statuses(): IdentityStatus[] {
+    return this.#sorted().map((entry) => entryStatus(entry, this.#deps.clock.wallMs()));
   }
 
   /** End of each certificate in use, for the expiry metric. */
@@ -112,7 +129,7 @@ export class CertificateManager {
   }
 
   [Symbol.dispose](): void {
-    this.#roots?.[Symbol.dispose]();
+    this.#subscriptions.dispose();
     this.#listeners.clear();
     for (const entry of this.#entries.values()) this.#stop(entry);
     this.#entries.clear();
@@ -122,8 +139,7 @@ export class CertificateManager {
     if (this.#entries.size >= MAX_IDENTITIES) {
       throw new MeshError('CV-LIMIT', 'too many identities on this node', { limit: MAX_IDENTITIES });
     }
-    const attempt = Promise.withResolvers<void>();
-    const entry: Entry = { identity, phase: 'resting', failures: 0, attempt, isForgotten: false };
+    const entry = newEntry(identity);
     this.#entries.set(identity, entry);
     this.#request(entry, priority);
     return entry;
@@ -140,7 +156,9 @@ export class CertificateManager {
 
   async #attempt(entry: Entry): Promise<void> {
     if (entry.isForgotten) return;
+    const { attempt } = entry;
     entry.phase = 'issuing';
+    entry.isOutdated = false;
     const startedMs = this.#deps.clock.monotonicMs();
     try {
       const held = await this.#issue(entry);
@@ -150,46 +168,39 @@ export class CertificateManager {
     } catch (error) {
       if (!entry.isForgotten) this.#failed(entry, toMeshError(error, 'CV-CA'));
     } finally {
-      entry.attempt.resolve();
+      attempt.resolve();
     }
   }
 
   async #issue(entry: Entry): Promise<Held> {
-    const keys = await generateKeyPair();
-    const issued = await this.#askProvider(entry, createCsr(entry.identity, keys));
-    const held = adoptIssued(entry.identity, issued, keys, this.#deps.clock.wallMs());
+    const held = await issueOnce(entry, this.#deps, this.#ttlMs);
     // The roots may have changed while the answer was on its way.
     return this.#latestRoots === undefined ? held : (withRoots(held, this.#latestRoots) ?? held);
   }
 
-  /** The answer, or an error after `ATTEMPT_TIMEOUT_MS` even when the provider ignores its signal. */
-  async #askProvider(entry: Entry, csrPem: string): Promise<IssuedCertificate> {
-    const abort = new AbortController();
-    entry.abort = abort;
-    const { promise: aborted, reject } = Promise.withResolvers<never>();
-    aborted.catch(() => undefined);
-    abort.signal.addEventListener('abort', () => reject(abort.signal.reason));
-    using _deadline = this.#deps.clock.after(ATTEMPT_TIMEOUT_MS, () => {
-      abort.abort(new MeshError('CV-CA', `the CA did not answer in ${ATTEMPT_TIMEOUT_MS} ms`));
-    });
-    const answer = this.#deps.provider.issue(entry.identity, csrPem, this.#ttlMs, abort.signal);
-    // `await` keeps the deadline armed until the answer is there.
-    return await Promise.race([answer, aborted]);
-  }
-
   #succeeded(entry: Entry, held: Held): void {
+    const isNew = entry.held?.material.serial !== held.material.serial;
     entry.held = held;
     entry.error = undefined;
     entry.failures = 0;
-    const nowMs = this.#deps.clock.wallMs();
+    this.#rest(entry, this.#renewalMs(held));
+    const mended = this.#failures.recovered(entry.identity);
+    if (mended !== undefined) this.#deps.log.info?.('certificates are issued again', { was: mended });
+    if (isNew) this.#announce(entry.identity);
+    if (this.#deps.provider.hasSharedBundle === true) this.#spreadRoots(held);
+  }
+
+  #renewalMs({ validity }: Held): number {
+    const { clock, random, provider } = this.#deps;
+    // It tells when it has a new one; asking before could only bring the same again.
+    if (provider.subscribeRenewals !== undefined) return validity.notAfterMs + 1;
+    const nowMs = clock.wallMs();
     // A short life that began in the past, for the sake of other clocks, is half over at birth.
-    const earliestMs = nowMs + (held.validity.notAfterMs - nowMs) / 4;
-    this.#rest(entry, Math.max(renewalDueMs(held.validity, this.#deps.random), earliestMs));
-    this.#announce(entry.identity);
+    const earliestMs = nowMs + (validity.notAfterMs - nowMs) / 4;
+    return Math.max(renewalDueMs(validity, random), earliestMs);
   }
 
   #failed(entry: Entry, error: MeshError): void {
-    const isNews = entry.error?.message !== error.message;
     const nowMs = this.#deps.clock.wallMs();
     const leftMs = (entry.held?.validity.notAfterMs ?? 0) - nowMs;
     const retryMs = nowMs + retryDelayMs(entry.failures, leftMs, this.#deps.random);
@@ -197,18 +208,25 @@ export class CertificateManager {
     entry.failures += 1;
     this.#rest(entry, retryMs);
     this.#deps.observer?.failed(entry.identity, error);
+    const isNews = this.#failures.failed(entry.identity, error.message);
     const write = isNews ? this.#deps.log.warn : this.#deps.log.debug;
-    write?.(failureText(entry, nowMs, retryMs), { identity: entry.identity, failures: entry.failures });
+    const { identity, failures } = entry;
+    write?.(failureText(entry, nowMs, retryMs), { reason: error.code, identity, failures });
   }
 
   /** Waits until wall time `dueMs`, then requests. Looks at the wall clock again at least every `MAX_SLEEP_MS`. */
   #rest(entry: Entry, dueMs: number): void {
     entry.phase = 'resting';
+    entry.dueMs = dueMs;
+    if (entry.isOutdated) {
+      this.#request(entry, this.#requestPriority(entry));
+      return;
+    }
     const leftMs = dueMs - this.#deps.clock.wallMs();
     entry.timer = this.#deps.clock.after(Math.min(Math.max(leftMs, 0), MAX_SLEEP_MS), () => {
       if (entry.isForgotten || entry.phase !== 'resting') return;
       if (this.#deps.clock.wallMs() < dueMs) this.#rest(entry, dueMs);
-      else this.#request(entry, this.#usable(entry) === undefined ? 'RealTime' : 'Warmup');
+      else this.#request(entry, this.#requestPriority(entry));
     });
   }
 
@@ -225,9 +243,40 @@ export class CertificateManager {
     }
   }
 
+  /** The provider has something new for these: taken at once, or after the attempt under way. */
+  #renewed(identities: readonly string[], isWithdrawn: boolean): void {
+    for (const identity of identities) {
+      const entry = this.#entries.get(identity);
+      if (entry === undefined) continue;
+      if (isWithdrawn && entry.held !== undefined) {
+        delete entry.held;
+        this.#announce(identity);
+      }
+      entry.isOutdated = true;
+      this.#request(entry, this.#requestPriority(entry));
+    }
+  }
+
+  /** Roots that came with one certificate are trusted with every other one, so that peers can rotate before us. */
+  #spreadRoots({ material }: Held): void {
+    for (const entry of this.#entries.values()) {
+      const held = entry.held && withMoreRoots(entry.held, material.rootsPem);
+      if (held === undefined) continue;
+      entry.held = held;
+      this.#announce(entry.identity);
+    }
+  }
+
+  #requestPriority(entry: Entry): Priority {
+    return this.#usable(entry) === undefined ? 'RealTime' : 'Background';
+  }
+
   #usable(entry: Entry): TlsMaterial | undefined {
-    const { held } = entry;
-    return held !== undefined && isUsable(held.validity, this.#deps.clock.wallMs()) ? held.material : undefined;
+    return usableMaterial(entry, this.#deps.clock.wallMs());
+  }
+
+  #sorted(): Entry[] {
+    return [...this.#entries.values()].sort((a, b) => (a.identity < b.identity ? -1 : 1));
   }
 
   async #ended(entry: Entry): Promise<void> {
@@ -236,17 +285,12 @@ export class CertificateManager {
     await Promise.race([entry.attempt.promise, promise]);
   }
 
-  #stateText(entry: Entry): string {
-    if (this.#usable(entry) !== undefined) return 'Available';
-    if (entry.held === undefined && entry.error === undefined) return 'Initializing';
-    return `Unavailable: ${unavailable(entry).message}`;
-  }
-
   #stop(entry: Entry): void {
     entry.isForgotten = true;
     entry.error = new MeshError('CV-CERT-UNAVAILABLE', 'no pod of this node uses the identity any more');
     entry.timer?.[Symbol.dispose]();
     this.#queue.remove(entry.identity);
+    this.#failures.recovered(entry.identity);
     entry.abort?.abort(entry.error);
     entry.attempt.resolve();
   }

@@ -5,7 +5,7 @@ import type { Validity } from '../model/rotation.ts';
 import type { TlsMaterial } from '../model/verdict.ts';
 import { type CertificateFacts, readCertificate } from '../wire/x509-san.ts';
 import type { IssuedCertificate } from './certificate-provider.ts';
-import { type KeyPair, privateKeyPem, publicKeyDer } from './keys.ts';
+import { privateKeyPem, publicKeyDer } from './keys.ts';
 import { certificatePems, pemBlocks } from './pem.ts';
 
 /** Material of one identity with what rotation needs to know. */
@@ -17,13 +17,13 @@ export interface Held {
   readonly intermediatesPem: readonly string[];
 }
 
-/** Throws `CV-CA` when the answer cannot be used. */
-export function adoptIssued(identity: string, issued: IssuedCertificate, keys: KeyPair, nowMs: number): Held {
+/** `ownKey`: the one that signed the request. Throws `CV-CA` when the answer cannot be used. */
+export function adoptIssued(identity: string, issued: IssuedCertificate, ownKey: KeyObject, nowMs: number): Held {
   const chain = issued.chainPem.flatMap((pem) => decode('chain', () => certificatePems(pem)));
   const roots = readableRoots(issued.rootsPem);
   const facts = chain.map((pem) => decode('chain', () => factsOf(pem)));
   const [leaf] = facts;
-  const key = issued.keyPem === undefined ? keys.privateKey : privateKeyOf(issued.keyPem);
+  const key = issued.keyPem === undefined ? ownKey : privateKeyOf(issued.keyPem);
   if (leaf === undefined) throw unusable('its chain is empty');
   if (!leaf.uriSans.includes(identity)) throw unusable('it names another identity', leaf.uriSans.join(', '));
   if (!publicKeyDer(key).equals(leaf.publicKeyDer)) throw unusable('it is for another key');
@@ -37,6 +37,15 @@ export function adoptIssued(identity: string, issued: IssuedCertificate, keys: K
     leafSerial: leaf.serial,
     intermediatesPem: chain.slice(1),
   };
+}
+
+/** The same certificate with more roots to trust; `undefined` when all of them are trusted already. */
+export function withMoreRoots(held: Held, rootsPem: readonly string[]): Held | undefined {
+  const { material } = held;
+  const all = new Set([...material.rootsPem, ...rootsPem]);
+  if (all.size === material.rootsPem.length) return undefined;
+  const roots = [...all];
+  return { ...held, material: { ...material, rootsPem: roots, serial: serialOf(held.leafSerial, roots) } };
 }
 
 /** The same certificate with other roots; `undefined` when it does not lead to any of them. */
@@ -108,6 +117,6 @@ function decode<T>(what: string, read: () => T): T {
 }
 
 function unusable(why: string, detail?: string): MeshError {
-  const text = `the CA answered with a certificate that cannot be used: ${why}`;
+  const text = `the certificate cannot be used: ${why}`;
   return new MeshError('CV-CA', detail === undefined ? text : `${text} (${detail})`);
 }

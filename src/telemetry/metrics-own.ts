@@ -18,6 +18,10 @@ export interface OwnMetrics {
   /** A DNS query of a pod was not answered as asked, for `code`. */
   dnsRefused(code: ReasonCode): void;
   certificateRenewed(outcome: Outcome): void;
+  /** A request for a certificate failed; counted as a failed renewal too. */
+  certificateFailed(reason: ReasonCode): void;
+  /** What the source of certificates sent or wrote could not be used, or it could not be reached. */
+  certificateSourceFailed(reason: ReasonCode): void;
   /** Called at every scrape. */
   watchCertificates(list: () => readonly CertificateExpiry[]): void;
   /** Redirection rules were missing or altered in a pod and were written again. */
@@ -30,6 +34,10 @@ export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): 
   const refusals = counter(registers, 'refusals_total', REFUSALS_HELP, ['reason', 'layer', 'direction']);
   const dnsRefusals = counter(registers, 'dns_refusals_total', DNS_REFUSALS_HELP, ['reason']);
   const renewals = counter(registers, 'certificate_renewals_total', 'Certificate requests by outcome', ['result']);
+  const failures = counter(registers, 'certificate_failures_total', 'Failed certificate requests by reason', [
+    'reason',
+  ]);
+  const sourceFailures = counter(registers, 'certificate_source_failures_total', SOURCE_FAILURES_HELP, ['reason']);
   const loads = counter(registers, 'mesh_file_loads_total', 'Loads of the mesh file by outcome', ['result']);
   const repairs = counter(registers, 'redirect_repairs_total', REPAIRS_HELP, []);
   const bugs = counter(registers, 'bugs_total', 'Defects of the agent that were caught', []);
@@ -46,6 +54,11 @@ export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): 
       if (reason === 'CV-BUG') bugs.inc();
     },
     certificateRenewed: (result) => renewals.inc({ result }),
+    certificateFailed: (reason) => {
+      renewals.inc({ result: 'failed' });
+      failures.inc({ reason });
+    },
+    certificateSourceFailed: (reason) => sourceFailures.inc({ reason }),
     watchCertificates: watch,
     redirectRepaired: () => repairs.inc(),
     meshFileLoaded: (result) => loads.inc({ result }),
@@ -55,6 +68,7 @@ export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): 
 
 const REFUSALS_HELP = 'Connections refused or ended early, by reason code and deciding layer';
 const DNS_REFUSALS_HELP = 'DNS queries of captured pods that got no answer or an error of ours, by reason code';
+const SOURCE_FAILURES_HELP = 'Files and streams of certificates that could not be used, by reason';
 const REPAIRS_HELP = 'Pods whose redirection rules were found altered and written again';
 const EXPIRY_HELP = 'Unix time at which the certificate of an identity expires (unstable).';
 

@@ -22,6 +22,7 @@ const id = (name: string): string => `spiffe://cluster.local/ns/shop/sa/${name}`
 
 /** A real CA that can be taken down, held up or made to lie, behind the manager under test. */
 class Lab implements CertificateProvider, AsyncDisposable {
+  readonly title = 'the CA of the lab';
   readonly clock: FakeClock;
   readonly events = new EventEmitter();
   readonly requests: string[] = [];
@@ -301,6 +302,7 @@ for (const { name, lie, message } of lies) {
     const sample = { chainPem: [], rootsPem: lab.roots };
     const { keyPem } = await lie(sample);
     const lying: CertificateProvider = {
+      title: 'a liar',
       issue: async (identity, csrPem, ttlMs, signal) => lie(await lab.issue(identity, csrPem, ttlMs, signal)),
     };
     assert.equal(typeof keyPem === 'string', name.includes('identity'));

@@ -157,7 +157,9 @@ test('culvert.yaml: the agent may only read pods and namespaces', () => {
 test('culvert.yaml: the agent accepts its settings, and can write what it must although its root is read-only', () => {
   const result = resolveConfig(environment(standalone.agent), {});
   assert(result.ok, JSON.stringify(result));
-  assertWritable([result.config.runDir, result.config.certificateSource.dir], standalone.agent);
+  const { runDir, certificateSource } = result.config;
+  assert(certificateSource.kind === 'embedded');
+  assertWritable([runDir, certificateSource.dir], standalone.agent);
   assert.equal(result.config.drainGraceMs, 25_000);
 });
 
