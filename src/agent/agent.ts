@@ -11,6 +11,7 @@ import { CertificateManager } from '../identity/certificate-manager.ts';
 import type { CertificateProvider } from '../identity/certificate-provider.ts';
 import { TlsContexts } from '../identity/tls-context.ts';
 import { requireTlsPolicy } from '../identity/tls-policy.ts';
+import { hostLookup } from '../sys/host-lookup.ts';
 import { takeRunLock } from '../sys/run-lock.ts';
 import { selfCheck } from '../sys/self-check.ts';
 import type { Sys } from '../sys/sys.ts';
@@ -110,7 +111,9 @@ async function makeParts(
     clock,
     random,
     certificates,
+    lookupHost: hostLookup({ isIpv6Enabled: config.isIpv6Enabled }),
     log: logs.scope('state'),
+    onHostLookup: (client, hostname) => metrics.hostLookups.count(client, hostname),
   });
   metrics.own.watchCertificates(() => certificates.expiries());
   undo.use(certificates.subscribe((identity) => authority.certificateChanged(identity)));

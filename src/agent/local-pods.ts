@@ -3,8 +3,9 @@ import type { Clock } from '../base/clock.ts';
 import { append, detach } from '../base/multimap.ts';
 import type { MeshIndex } from '../model/mesh-index.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
+import { unknownWorkload } from '../model/outbound-verdict.ts';
 import { workloadIdentity } from '../model/spiffe.ts';
-import type { TlsMaterial } from '../model/verdict.ts';
+import type { Refusal, TlsMaterial } from '../model/verdict.ts';
 import type { Workload } from '../model/workload.ts';
 
 /** A pod may connect before its record arrives (datapath facts §0, "Wait for local workload"). */
@@ -55,8 +56,9 @@ export class LocalPods {
     this.#deps = deps;
   }
 
-  byUid(podUid: string): EnrolledPod | undefined {
-    return this.#byUid.get(podUid);
+  /** Why a pod without a record is refused everything. */
+  unknown(podUid: string): Refusal {
+    return unknownWorkload(this.#byUid.get(podUid) ?? { name: podUid, namespace: '', serviceAccount: '' });
   }
 
   add(pod: EnrolledPod): void {

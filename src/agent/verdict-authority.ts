@@ -10,9 +10,9 @@ import type { AuthzDecision } from '../model/authz.ts';
 import type { DataPathSettings } from '../model/data-path-settings.ts';
 import { type DnsSettings, dnsVerdict } from '../model/dns-answer.ts';
 import { inboundVerdict } from '../model/inbound-verdict.ts';
+import type { MeshDemand } from '../model/mesh-demand.ts';
 import { MeshIndex, type MeshState } from '../model/mesh-index.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
-import { outboundSelfCall, outboundVerdict, unknownWorkload } from '../model/outbound-verdict.ts';
 import { workloadIdentity } from '../model/spiffe.ts';
 import type {
   DnsQuestion,
@@ -21,14 +21,19 @@ import type {
   InboundVerdict,
   OutboundQuestion,
   OutboundVerdict,
+  PeerLabels,
   Refusal,
   TlsMaterial,
   VerdictPort,
   VerdictPush,
 } from '../model/verdict.ts';
 import type { Workload } from '../model/workload.ts';
+import type { HostLookup } from '../sys/host-lookup.ts';
+import { HostNames } from './host-names.ts';
 import { LiveConnections } from './live-connections.ts';
 import { type Certificates, type EnrolledPod, LocalPods } from './local-pods.ts';
+import { MeshQuestions } from './mesh-questions.ts';
+import { OutboundDecider } from './outbound-decider.ts';
 import { PolicyLog } from './policy-log.ts';
 
 export interface AuthoritySettings extends DataPathSettings {
@@ -42,7 +47,10 @@ export interface AuthorityDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly certificates: Certificates;
+  readonly lookupHost: HostLookup;
   readonly log: Logger;
+  /** Told of each look-up of a host name for a client, remembered answers included. */
+  readonly onHostLookup?: (client: PeerLabels, hostname: string) => void;
 }
 
 export class VerdictAuthority implements VerdictPort {
@@ -51,6 +59,7 @@ export class VerdictAuthority implements VerdictPort {
   readonly #index = new MeshIndex();
   readonly #pods: LocalPods;
   readonly #live: LiveConnections;
+  readonly #outbound: OutboundDecider;
   readonly #listeners = new Set<(push: VerdictPush) => void>();
   readonly #policyLog: PolicyLog;
   #crls: readonly Uint8Array[] = [];
@@ -65,6 +74,13 @@ export class VerdictAuthority implements VerdictPort {
     const revoke = (connectionIds: readonly string[], refusal: Refusal): void =>
       this.#push({ kind: 'revoke', connectionIds, refusal });
     this.#live = new LiveConnections({ index, clock, log, revoke });
+    this.#outbound = new OutboundDecider(settings, {
+      index,
+      pods: this.#pods,
+      random: deps.random,
+      names: new HostNames(deps.lookupHost, clock),
+      onLookup: deps.onHostLookup,
+    });
   }
 
   /** The current mesh: read by admin views, never changed. */
@@ -90,6 +106,12 @@ export class VerdictAuthority implements VerdictPort {
     this.apply(this.#index.updateTo(state));
   }
 
+  /** On-demand mode: from now on what is not known is asked for, and refused while nobody says. */
+  askFor(demand: MeshDemand): void {
+    const { clock, log } = this.#deps;
+    this.#outbound.ask(new MeshQuestions({ demand, clock, log }));
+  }
+
   addPod(pod: EnrolledPod): void {
     this.#pods.add(pod);
   }
@@ -110,19 +132,14 @@ export class VerdictAuthority implements VerdictPort {
     this.#push({ kind: 'crls', crls });
   }
 
-  async outbound(question: OutboundQuestion): Promise<OutboundVerdict> {
-    const refusal = outboundSelfCall(question.target, this.#settings);
-    if (refusal !== undefined) return { kind: 'refuse', refusal };
-    if (this.#pods.workload(question.podUid) === undefined) await this.#pods.waitFor(question.podUid);
-    const source = this.#pods.workload(question.podUid);
-    if (source === undefined) return { kind: 'refuse', refusal: this.#unknown(question.podUid) };
-    return outboundVerdict(this.#index, source, question, { settings: this.#settings, random: this.#deps.random });
+  outbound(question: OutboundQuestion): Promise<OutboundVerdict> {
+    return this.#outbound.decide(question);
   }
 
   async inbound(question: InboundQuestion): Promise<InboundVerdict> {
     if (this.#pods.workload(question.podUid) === undefined) await this.#pods.waitFor(question.podUid);
     const local = this.#pods.workload(question.podUid);
-    if (local === undefined) return { kind: 'refuse', refusal: this.#unknown(question.podUid) };
+    if (local === undefined) return { kind: 'refuse', refusal: this.#pods.unknown(question.podUid) };
     const { verdict, tracked, decision } = inboundVerdict(this.#index, local, question, this.#settings);
     if (decision !== undefined) this.#logDecision(decision, local, question);
     if (tracked !== undefined && verdict.kind === 'accept') this.#live.add(question.connectionId, tracked);
@@ -132,7 +149,7 @@ export class VerdictAuthority implements VerdictPort {
   async resolve(question: DnsQuestion): Promise<DnsVerdict> {
     if (this.#pods.workload(question.podUid) === undefined) await this.#pods.waitFor(question.podUid);
     const source = this.#pods.workload(question.podUid);
-    if (source === undefined) return { kind: 'refuse', refusal: this.#unknown(question.podUid) };
+    if (source === undefined) return { kind: 'refuse', refusal: this.#pods.unknown(question.podUid) };
     return dnsVerdict(this.#index, source, question, { settings: this.#settings.dns, random: this.#deps.random });
   }
 
@@ -144,7 +161,7 @@ export class VerdictAuthority implements VerdictPort {
     if (this.#pods.workload(podUid) === undefined) await this.#pods.waitFor(podUid);
     const local = this.#pods.workload(podUid);
     if (local !== undefined) return workloadIdentity(local);
-    const { code, text } = this.#unknown(podUid);
+    const { code, text } = this.#pods.unknown(podUid);
     throw new MeshError(code, text);
   }
 
@@ -160,10 +177,6 @@ export class VerdictAuthority implements VerdictPort {
 
   #push(push: VerdictPush): void {
     for (const listener of [...this.#listeners]) listener(push);
-  }
-
-  #unknown(podUid: string): Refusal {
-    return unknownWorkload(this.#pods.byUid(podUid) ?? { name: podUid, namespace: '', serviceAccount: '' });
   }
 
   #logDecision(decision: AuthzDecision, workload: Workload, { peer, local }: InboundQuestion): void {

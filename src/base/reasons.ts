@@ -112,7 +112,15 @@ export const REASONS = {
     flag: 'CONNECT',
     status: 503,
     cause: 'the chosen workload has no IP address the client can reach',
-    next: 'check workloadIps and the ipFamilies of the service (culvert workloads, culvert services)',
+    next: 'check workloadIps and the ipFamilies of the service (culvert workloads, culvert services); for one known by host name, its DNS as the agent sees it',
+  },
+  'CV-MESH-SILENT': {
+    fault: 'control',
+    layer: 'routing',
+    flag: 'CONNECT',
+    status: 503,
+    cause: 'in on-demand mode the control plane did not say in time what is at the destination',
+    next: 'check that the control plane can be reached and keeps up; a destination nobody vouches for is refused, never tried in clear',
   },
   'CV-SERVICE-IDENTITY': {
     fault: 'control',

@@ -45,6 +45,11 @@ export function isKnownReference(index: MeshIndex, reference: GatewayAddress): b
   return service !== undefined || workload !== undefined;
 }
 
+/** What to ask the control plane for when nothing is known behind `reference`; `undefined` when something is. */
+export function missingKey(index: MeshIndex, reference: GatewayAddress): string | undefined {
+  return isKnownReference(index, reference) ? undefined : referenceText(reference);
+}
+
 function referent(index: MeshIndex, reference: GatewayAddress): Referent {
   const service =
     reference.kind === 'address'

@@ -62,6 +62,18 @@ export function pickIp(workload: Workload, dialledIp: string, families?: Service
   return allowed.find((ip) => ipFamily(ip) === ipFamily(dialledIp)) ?? allowed[0];
 }
 
+/** Of the addresses a host name has: one at random, of the family the client used if there is one. */
+export function pickResolved(
+  ips: readonly string[],
+  { dialledIp, families }: { readonly dialledIp: string; readonly families?: Service['ipFamilies'] },
+  random: Random,
+): string | undefined {
+  const allowed = ips.filter((ip) => isFamilyAllowed(ipFamily(ip), families));
+  const alike = allowed.filter((ip) => ipFamily(ip) === ipFamily(dialledIp));
+  const best = alike.length > 0 ? alike : allowed;
+  return best[Math.floor(random.next() * best.length)];
+}
+
 /** From this many members on, looking at all of them for each connection is too slow. */
 const MANY_MEMBERS = 64;
 /** Draws before giving up: with half of the members unfit, one connection in 65,000 looks at all of them. */

@@ -2,8 +2,8 @@
 import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { Random } from '../base/random.ts';
 import { formatHboneAuthority } from '../wire/hbone.ts';
-import { referenceText, resolveReference } from './gateway-reference.ts';
-import { pickIp, selectEndpoint, type Upstream } from './load-balance.ts';
+import { missingKey, referenceText, resolveReference } from './gateway-reference.ts';
+import { pickIp, pickResolved, selectEndpoint, type Upstream } from './load-balance.ts';
 import type { MeshIndex } from './mesh-index.ts';
 import { expectedIdentities, parsableIdentities } from './spiffe.ts';
 import type { Refusal } from './verdict.ts';
@@ -22,7 +22,21 @@ export interface OutboundRequest {
 }
 
 export type NextHop =
-  | { readonly kind: 'refuse'; readonly refusal: Refusal }
+  | SettledHop
+  /** The upstream is known by host name alone: the addresses it has now decide. */
+  | {
+      readonly kind: 'resolve';
+      readonly upstream: Workload;
+      readonly withAddresses: (ips: readonly string[]) => SettledHop;
+    };
+
+export type SettledHop =
+  | {
+      readonly kind: 'refuse';
+      readonly refusal: Refusal;
+      /** Key of what is not known and would have to be, as an on-demand control plane takes it (facts/control.md §1.4). */
+      readonly missing?: string | undefined;
+    }
   /** `upstream` and `service` are absent when nothing is known about the target. */
   | {
       readonly kind: 'plaintext';
@@ -87,21 +101,29 @@ function towards(index: MeshIndex, request: OutboundRequest, upstream: Upstream,
   if (!isPastWaypoint && !isFromWaypoint(index, waypoint, { workload: source, ip: clientIp })) {
     return throughWaypoint(index, request, { reference: waypoint }, random);
   }
-  return direct(request, upstream);
+  return direct(index, request, upstream, random);
 }
 
-function direct({ target }: OutboundRequest, { workload, port, service }: Upstream): NextHop {
-  const ip = pickIp(workload, target.ip, service?.ipFamilies);
-  if (ip === undefined) return noAddress(workload);
-  const known = { upstream: workload, ...(service && { service }) };
-  if (workload.protocol === 'TCP') return { kind: 'plaintext', address: { ip, port }, ...known };
-  return {
-    kind: 'hbone',
-    address: { ip, port: HBONE_PORT },
-    authority: formatHostPort({ ip, port }),
-    expectedIdentities: expectedIdentities(workload, service?.subjectAltNames),
-    ...known,
-  };
+function direct(
+  index: MeshIndex,
+  { source, target }: OutboundRequest,
+  { workload, port, service }: Upstream,
+  random: Random,
+): NextHop {
+  const dial = { workload, dialledIp: target.ip, families: service?.ipFamilies };
+  return atAddress(dial, random, (ip) => {
+    // A host name may lead to a pod: who lives at the address decides how it is reached, not who named it.
+    const upstream = workload.ips.length > 0 ? workload : (index.workloads.byAddress(source.network, ip) ?? workload);
+    const known = { upstream, ...(service && { service }) };
+    if (upstream.protocol === 'TCP') return { kind: 'plaintext', address: { ip, port }, ...known };
+    return {
+      kind: 'hbone',
+      address: { ip, port: HBONE_PORT },
+      authority: formatHostPort({ ip, port }),
+      expectedIdentities: expectedIdentities(upstream, service?.subjectAltNames),
+      ...known,
+    };
+  });
 }
 
 function throughWaypoint(
@@ -119,17 +141,15 @@ function throughWaypoint(
     return throughGateway(index, request, far, random);
   }
   // A waypoint given by address decides the family itself; by name, the client's family is kept where possible.
-  const familyOf = choice.reference.kind === 'address' ? choice.reference.ip : target.ip;
-  const ip = pickIp(workload, familyOf, waypointService?.ipFamilies);
-  if (ip === undefined) return noAddress(workload);
-  return {
+  const dialledIp = choice.reference.kind === 'address' ? choice.reference.ip : target.ip;
+  return atAddress({ workload, dialledIp, families: waypointService?.ipFamilies }, random, (ip) => ({
     kind: 'hbone',
     address: { ip, port },
     authority: formatHostPort(target),
     expectedIdentities: expectedIdentities(workload, waypointService?.subjectAltNames),
     upstream: workload,
     ...(service && { service }),
-  };
+  }));
 }
 
 /** What lies in another network: known in aggregate only, so that its service vouches for whoever will serve there. */
@@ -153,16 +173,16 @@ function throughGateway(index: MeshIndex, request: OutboundRequest, far: FarEnd,
   if (reference === undefined) return refuse('CV-GATEWAY-UNKNOWN', `no gateway address: ${workload.name}`);
   const gateway = resolveReference(index, { reference, source }, random);
   if (gateway === undefined) {
-    return refuse('CV-GATEWAY-UNKNOWN', `unknown network gateway: ${referenceText(reference)}`);
+    const hop = refuse('CV-GATEWAY-UNKNOWN', `unknown network gateway: ${referenceText(reference)}`);
+    return { ...hop, missing: missingKey(index, reference) };
   }
   const innerExpectedIdentities = parsableIdentities(subjectAltNames);
   if (innerExpectedIdentities.length === 0) {
     return refuse('CV-SERVICE-IDENTITY', `no identity to expect in network ${workload.network}: ${service.hostname}`);
   }
-  const familyOf = reference.kind === 'address' ? reference.ip : target.ip;
-  const ip = pickIp(gateway.workload, familyOf, gateway.service?.ipFamilies);
-  if (ip === undefined) return noAddress(gateway.workload);
-  return {
+  const dialledIp = reference.kind === 'address' ? reference.ip : target.ip;
+  const dial = { workload: gateway.workload, dialledIp, families: gateway.service?.ipFamilies };
+  return atAddress(dial, random, (ip) => ({
     kind: 'double-hbone',
     address: { ip, port: gateway.port },
     authority: formatHboneAuthority({ kind: 'hostname', hostname: service.hostname, port: target.port }),
@@ -170,17 +190,36 @@ function throughGateway(index: MeshIndex, request: OutboundRequest, far: FarEnd,
     innerExpectedIdentities,
     upstream: gateway.workload,
     service,
+  }));
+}
+
+interface Dial {
+  readonly workload: Workload;
+  /** Where the client wanted to go: kept if the workload has it, else its family is preferred. */
+  readonly dialledIp: string;
+  readonly families: Service['ipFamilies'];
+}
+
+/** The hop that `hopTo` makes of an address of the workload; of a resolved one when it has a host name only. */
+function atAddress(
+  { workload, dialledIp, families }: Dial,
+  random: Random,
+  hopTo: (ip: string) => SettledHop,
+): NextHop {
+  const ip = pickIp(workload, dialledIp, families);
+  if (ip !== undefined) return hopTo(ip);
+  if (workload.ips.length > 0 || workload.hostname === '') {
+    return refuse('CV-NO-ADDRESS', `no valid routing destination for workload: ${workload.name}`);
+  }
+  const withAddresses = (ips: readonly string[]): SettledHop => {
+    const resolved = pickResolved(ips, { dialledIp, families }, random);
+    if (resolved !== undefined) return hopTo(resolved);
+    const text = `ip addresses were resolved for workload ${workload.uid}, but valid dns response had no A/AAAA records`;
+    return refuse('CV-NO-ADDRESS', text);
   };
+  return { kind: 'resolve', upstream: workload, withAddresses };
 }
 
-function noAddress(workload: Workload): NextHop {
-  const text =
-    workload.hostname === ''
-      ? `no valid routing destination for workload: ${workload.name}`
-      : `no ip addresses were resolved for workload: ${workload.name}`;
-  return refuse('CV-NO-ADDRESS', text);
-}
-
-function refuse(code: Refusal['code'], text: string): NextHop {
+function refuse(code: Refusal['code'], text: string): Extract<SettledHop, { kind: 'refuse' }> {
   return { kind: 'refuse', refusal: { code, text } };
 }

@@ -7,7 +7,7 @@ import type { DataPathSettings } from './data-path-settings.ts';
 import { selfCall } from './inbound-target.ts';
 import { serviceLabels, workloadBaggage, workloadLabels } from './labels.ts';
 import type { MeshIndex } from './mesh-index.ts';
-import { type NextHop, nextHop } from './next-hop.ts';
+import { nextHop, type SettledHop } from './next-hop.ts';
 import { workloadIdentity } from './spiffe.ts';
 import type { ConnectionLabels, OutboundQuestion, OutboundVerdict, Refusal, TunnelRoute } from './verdict.ts';
 import type { Workload } from './workload.ts';
@@ -20,7 +20,22 @@ export function outboundSelfCall(
   return isLoopback(target.ip) && illegalPorts.has(target.port) ? selfCall().refusal : undefined;
 }
 
-export function outboundVerdict(
+/** A verdict, or what has to be found out first. */
+export type OutboundDecision =
+  | {
+      readonly kind: 'verdict';
+      readonly verdict: OutboundVerdict;
+      /** Key of something unknown that made it a refusal: worth asking an on-demand control plane for. */
+      readonly missing?: string | undefined;
+    }
+  /** `upstream` is known by host name alone: its addresses are needed. */
+  | {
+      readonly kind: 'resolve';
+      readonly upstream: Workload;
+      readonly withAddresses: (ips: readonly string[]) => OutboundVerdict;
+    };
+
+export function outboundDecision(
   index: MeshIndex,
   source: Workload,
   question: OutboundQuestion,
@@ -28,16 +43,40 @@ export function outboundVerdict(
     settings,
     random,
   }: { readonly settings: Pick<DataPathSettings, 'illegalPorts' | 'network'>; readonly random: Random },
-): OutboundVerdict {
+): OutboundDecision {
   const { client, target } = question;
   const refusal = outboundSelfCall(target, settings);
-  if (refusal !== undefined) return { kind: 'refuse', refusal };
+  if (refusal !== undefined) return { kind: 'verdict', verdict: { kind: 'refuse', refusal } };
+  const verdictOn = (settled: SettledHop): OutboundVerdict => verdictOf(settled, { source, client, settings });
   const hop = nextHop(index, { source, clientIp: client.ip, target }, random);
   switch (hop.kind) {
+    case 'resolve':
+      return { ...hop, withAddresses: (ips) => verdictOn(hop.withAddresses(ips)) };
     case 'refuse':
-      return hop;
+      return { kind: 'verdict', verdict: verdictOn(hop), missing: hop.missing };
     case 'plaintext':
+    case 'hbone':
+    case 'double-hbone':
+      return { kind: 'verdict', verdict: verdictOn(hop) };
+  }
+}
+
+interface Asker {
+  readonly source: Workload;
+  readonly client: HostPort;
+  readonly settings: Pick<DataPathSettings, 'illegalPorts' | 'network'>;
+}
+
+function verdictOf(hop: SettledHop, { source, client, settings }: Asker): OutboundVerdict {
+  switch (hop.kind) {
+    case 'refuse':
+      return { kind: 'refuse', refusal: hop.refusal };
+    case 'plaintext': {
+      // A host name may lead to loopback as well.
+      const refusal = outboundSelfCall(hop.address, settings);
+      if (refusal !== undefined) return { kind: 'refuse', refusal };
       return { kind: 'plaintext', address: hop.address, labels: labelsOf(source, hop) };
+    }
     case 'hbone':
       return { kind: 'hbone', ...routeOf(source, client, hop), labels: labelsOf(source, hop) };
     case 'double-hbone':
@@ -54,7 +93,7 @@ export function outboundVerdict(
 function routeOf(
   source: Workload,
   client: HostPort,
-  hop: Extract<NextHop, { kind: 'hbone' | 'double-hbone' }>,
+  hop: Extract<SettledHop, { kind: 'hbone' | 'double-hbone' }>,
 ): TunnelRoute {
   return {
     address: hop.address,
@@ -66,7 +105,7 @@ function routeOf(
   };
 }
 
-function labelsOf(source: Workload, hop: Exclude<NextHop, { kind: 'refuse' }>): ConnectionLabels {
+function labelsOf(source: Workload, hop: Exclude<SettledHop, { kind: 'refuse' }>): ConnectionLabels {
   const isMutual = hop.kind !== 'plaintext';
   return {
     reporter: 'source',

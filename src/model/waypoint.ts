@@ -1,6 +1,6 @@
 /** Waypoint resolution (datapath.md §4.3): which instance a connection goes through. A waypoint is never bypassed. */
 import type { Random } from '../base/random.ts';
-import { isInstanceOf, referenceText, resolveReference } from './gateway-reference.ts';
+import { isInstanceOf, missingKey, referenceText, resolveReference } from './gateway-reference.ts';
 import { pickWeighted, type Upstream } from './load-balance.ts';
 import type { MeshIndex } from './mesh-index.ts';
 import { workloadIdentity } from './spiffe.ts';
@@ -9,7 +9,8 @@ import type { GatewayAddress, Service, Workload } from './workload.ts';
 
 export type WaypointChoice =
   | { readonly kind: 'instance'; readonly upstream: Upstream; readonly reference: GatewayAddress }
-  | { readonly kind: 'refuse'; readonly refusal: Refusal };
+  /** `missing`: key of the waypoint, when nothing is known by it. */
+  | { readonly kind: 'refuse'; readonly refusal: Refusal; readonly missing?: string | undefined };
 
 export function hasWaypoint(service: Service): boolean {
   return service.waypoint !== undefined || service.weightedWaypoints.length > 0;
@@ -22,6 +23,8 @@ export function chooseWaypoint(service: Service, random: Random): GatewayAddress
   return chosen?.destination ?? service.waypoint;
 }
 
+type Unusable = Extract<WaypointChoice, { kind: 'refuse' }>;
+
 export function waypointInstance(
   index: MeshIndex,
   reference: GatewayAddress | undefined,
@@ -30,7 +33,10 @@ export function waypointInstance(
 ): WaypointChoice {
   if (reference === undefined) return unknownWaypoint('no weight is above zero and no single waypoint is set');
   const upstream = resolveReference(index, { reference, source }, random);
-  if (upstream === undefined) return unknownWaypoint(`${referenceText(reference)} has no instance that can serve`);
+  if (upstream === undefined) {
+    const choice = unknownWaypoint(`${referenceText(reference)} has no instance that can serve`);
+    return { ...choice, missing: missingKey(index, reference) };
+  }
   return { kind: 'instance', upstream, reference };
 }
 
@@ -51,6 +57,6 @@ export function isFromWaypoint(
   );
 }
 
-function unknownWaypoint(detail: string): WaypointChoice {
+function unknownWaypoint(detail: string): Unusable {
   return { kind: 'refuse', refusal: { code: 'CV-WAYPOINT-UNKNOWN', text: `unknown waypoint: ${detail}` } };
 }

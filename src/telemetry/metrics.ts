@@ -3,6 +3,7 @@ import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { ConnectionCounts } from './connection-records.ts';
 import { DnsSeriesTable } from './dns-series.ts';
+import { HostLookupTable } from './host-lookup-series.ts';
 import { type OwnMetrics, ownMetrics } from './metrics-own.ts';
 import { type RevocationMetrics, revocationMetrics } from './metrics-revocation.ts';
 import { type Family, renderOpenMetrics, type Sample } from './openmetrics.ts';
@@ -40,6 +41,7 @@ const LOOP_PRECISION_MS = 50;
 export class AgentMetrics implements ConnectionCounts {
   readonly traffic: TrafficSeriesTable;
   readonly dns = new DnsSeriesTable();
+  readonly hostLookups = new HostLookupTable();
   readonly proxies: ProxyMetrics;
   readonly own: OwnMetrics;
   readonly revocation: RevocationMetrics;
@@ -92,7 +94,12 @@ export class AgentMetrics implements ConnectionCounts {
 
   /** The whole exposition; numbers are as of this call. */
   async render(): Promise<string> {
-    return renderOpenMetrics([...this.traffic.families(), ...this.dns.families(), ...(await this.#registered())]);
+    return renderOpenMetrics([
+      ...this.traffic.families(),
+      ...this.dns.families(),
+      this.hostLookups.family(),
+      ...(await this.#registered()),
+    ]);
   }
 
   async #registered(): Promise<readonly Family[]> {

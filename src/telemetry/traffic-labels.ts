@@ -77,7 +77,7 @@ function peerKey(peer: PeerLabels | undefined): string {
 }
 
 /** A plaintext source has no identity, whatever its workload record says. */
-function sourceLabels(peer: PeerLabels | undefined, isMutualTls: boolean) {
+export function sourceLabels(peer: PeerLabels | undefined, isMutualTls: boolean) {
   return {
     source_workload: known(peer?.workload),
     source_canonical_service: known(peer?.canonicalName),

@@ -1,7 +1,8 @@
 /** Counts what only an abusive or broken peer does often, and ends the session when it is too much (RFC 9113 §10.5). */
 import type { Clock } from '../base/clock.ts';
+import { TokenBucket } from '../base/token-bucket.ts';
 import { connectionError, H2 } from '../wire/h2-protocol.ts';
-import type { H2Limits, RateLimit } from './h2-settings.ts';
+import type { H2Limits } from './h2-settings.ts';
 
 export type AbuseKind =
   | 'freshResets'
@@ -22,16 +23,11 @@ const WHAT = {
   windowUpdates: 'WINDOW_UPDATE frames',
 } as const satisfies Record<AbuseKind, string>;
 
-interface Bucket {
-  tokens: number;
-  filledMs: number;
-}
-
 export class H2Abuse {
   readonly #limits: H2Limits;
   readonly #clock: Clock;
   /** Made on first use: an idle session has none. */
-  readonly #buckets = new Map<AbuseKind, Bucket>();
+  readonly #buckets = new Map<AbuseKind, TokenBucket>();
 
   constructor(limits: H2Limits, clock: Clock) {
     this.#limits = limits;
@@ -40,27 +36,23 @@ export class H2Abuse {
 
   /** Throws CV-TUNNEL-ABUSE when `kind` came more often than its limit. */
   spend(kind: AbuseKind): void {
-    const bucket = this.#bucket(kind, this.#limits[kind]);
-    bucket.tokens -= 1;
-    if (bucket.tokens < 0) throw connectionError(H2.enhanceYourCalm, `too many ${WHAT[kind]}`);
+    const nowMs = this.#clock.monotonicMs();
+    const isWithin = this.#bucket(kind, nowMs).take(nowMs);
+    if (!isWithin) throw connectionError(H2.enhanceYourCalm, `too many ${WHAT[kind]}`);
   }
 
   /** Gives tokens back, up to the burst: work of ours explains so many frames of the peer. */
   earn(kind: AbuseKind, tokens: number): void {
-    const limit = this.#limits[kind];
-    const bucket = this.#bucket(kind, limit);
-    bucket.tokens = Math.min(limit.burst, bucket.tokens + tokens);
+    const nowMs = this.#clock.monotonicMs();
+    this.#bucket(kind, nowMs).give(tokens, nowMs);
   }
 
-  #bucket(kind: AbuseKind, { burst, perSecond }: RateLimit): Bucket {
-    const nowMs = this.#clock.monotonicMs();
+  #bucket(kind: AbuseKind, nowMs: number): TokenBucket {
     let bucket = this.#buckets.get(kind);
     if (bucket === undefined) {
-      bucket = { tokens: burst, filledMs: nowMs };
+      bucket = new TokenBucket(this.#limits[kind], nowMs);
       this.#buckets.set(kind, bucket);
     }
-    bucket.tokens = Math.min(burst, bucket.tokens + ((nowMs - bucket.filledMs) / 1000) * perSecond);
-    bucket.filledMs = nowMs;
     return bucket;
   }
 }

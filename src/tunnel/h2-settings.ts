@@ -1,4 +1,5 @@
 /** Sizes, limits and the SETTINGS frame of an HBONE session (datapath facts §1.6; RFC 9113 §6.5). */
+import type { RateLimit } from '../base/token-bucket.ts';
 import { DEFAULT_MAX_FRAME_BYTES, DEFAULT_WINDOW_BYTES, SETTING } from '../wire/h2-protocol.ts';
 
 export type H2Role = 'client' | 'server';
@@ -21,12 +22,6 @@ export const CLIENT_SETTINGS: H2Settings = {
   maxHeaderListBytes: 16_384,
 };
 export const SERVER_SETTINGS: H2Settings = { ...CLIENT_SETTINGS, maxHeaderListBytes: 65_536, maxStreams: 200 };
-
-/** A token bucket: `burst` at once, then `perSecond`. */
-export interface RateLimit {
-  readonly burst: number;
-  readonly perSecond: number;
-}
 
 /** Bounds that only abuse or a broken peer reaches. Passing a rate ends the session with CV-TUNNEL-ABUSE. */
 export interface H2Limits {

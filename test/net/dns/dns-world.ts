@@ -24,7 +24,7 @@ import type { DnsReport } from '../../../src/telemetry/dns-report.ts';
 import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
 import { DnsFrames, dnsFrame } from '../../../src/wire/dns-frames.ts';
 import { metricSum } from '../../support/metric-text.ts';
-import { DNS_SETTINGS, SETTINGS, service, vip, workload } from '../../unit/model/sample-mesh.ts';
+import { DNS_SETTINGS, noHosts, SETTINGS, service, vip, workload } from '../../unit/model/sample-mesh.ts';
 import { proxySettingsOfTests } from '../proxy/proxy-world.ts';
 
 const POD = { uid: 'p1', name: 'client', namespace: 'default', serviceAccount: 'client' };
@@ -57,7 +57,7 @@ export class DnsWorld implements AsyncDisposable {
     const certificates = { get: () => Promise.reject(new Error('none')), prefetch() {}, forget() {} };
     this.authority = new VerdictAuthority(
       { ...SETTINGS, nodeName: 'node-1', isPolicyLogAtInfo: false, dns: DNS_SETTINGS },
-      { clock, random: systemRandom, certificates, log: silentLogger },
+      { clock, random: systemRandom, certificates, lookupHost: noHosts, log: silentLogger },
     );
     this.authority.addPod(POD);
     this.authority.replace(mesh);

@@ -25,7 +25,7 @@ import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
 import { CLIENT_SETTINGS, SERVER_SETTINGS } from '../../../src/tunnel/h2-settings.ts';
 import { meshCa } from '../../support/certs.ts';
 import { buildCrl, issuingOf } from '../../support/crl.ts';
-import { DNS_SETTINGS, SETTINGS, workload } from '../../unit/model/sample-mesh.ts';
+import { DNS_SETTINGS, noHosts, SETTINGS, workload } from '../../unit/model/sample-mesh.ts';
 import { Peer } from '../tunnel/h2-peers.ts';
 
 export const SERVER = 'spiffe://cluster.local/ns/default/sa/server';
@@ -96,7 +96,7 @@ export class ProxyWorld implements AsyncDisposable {
     const log = this.#logger();
     this.authority = new VerdictAuthority(
       { ...SETTINGS, network, nodeName: 'node-1', isPolicyLogAtInfo: false, dns: DNS_SETTINGS },
-      { clock, random: systemRandom, certificates: certificatesOf(materials), log },
+      { clock, random: systemRandom, certificates: certificatesOf(materials), lookupHost: noHosts, log },
     );
     this.authority.addPod(POD);
     this.authority.replace(mesh);

@@ -8,7 +8,7 @@ import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import type { InboundQuestion, VerdictPush } from '../../../src/model/verdict.ts';
 import { systemRandom } from '../../../src/sys/system-random.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
-import { DNS_SETTINGS, NOTHING, policy, SETTINGS, workload } from '../model/sample-mesh.ts';
+import { DNS_SETTINGS, NOTHING, noHosts, policy, SETTINGS, workload } from '../model/sample-mesh.ts';
 
 const pod = { uid: 'p1', name: 'server', namespace: 'default', serviceAccount: 'server' };
 const server = workload('server', { ips: ['10.0.0.2'] });
@@ -28,7 +28,7 @@ function world() {
   };
   const authority = new VerdictAuthority(
     { ...SETTINGS, nodeName: 'node-1', isPolicyLogAtInfo: false, dns: DNS_SETTINGS },
-    { clock, random: systemRandom, certificates, log: silentLogger },
+    { clock, random: systemRandom, certificates, lookupHost: noHosts, log: silentLogger },
   );
   const pushes: VerdictPush[] = [];
   authority.subscribe((push) => pushes.push(push));

@@ -601,17 +601,13 @@ const rows: readonly Row[] = [
     },
   },
   {
-    name: 'an endpoint that has only a host name refuses',
+    name: 'an endpoint that has only a host name needs its addresses first',
     state: {
       workloads: [workload('external', { hostname: 'example.com', services: memberOf({ web: {} }) })],
       services: [service('web', { vips: [vip('10.1.0.1')] })],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'refuse',
-      code: 'CV-NO-ADDRESS',
-      text: 'no ip addresses were resolved for workload: external',
-    },
+    want: { kind: 'resolve', upstream: 'external' },
   },
   {
     name: 'an endpoint in another network without gateway does not exist for us',
@@ -853,6 +849,7 @@ function hostPort(text: string): HostPort {
 
 function summary(hop: NextHop): Summary {
   if (hop.kind === 'refuse') return { kind: 'refuse', code: hop.refusal.code, text: hop.refusal.text };
+  if (hop.kind === 'resolve') return { kind: 'resolve', upstream: hop.upstream.name };
   const { address } = hop;
   return {
     kind: hop.kind,

@@ -126,3 +126,8 @@ export function seeded(seed: number): Random {
     ).join('');
   return { next, hex };
 }
+
+/** A resolver for meshes without host names: nobody is to ask it. */
+export function noHosts(): Promise<never> {
+  return Promise.reject(new Error('no host name is looked up in this test'));
+}

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { inboundVerdict, reauthorize } from '../../../src/model/inbound-verdict.ts';
-import { outboundSelfCall, outboundVerdict, unknownWorkload } from '../../../src/model/outbound-verdict.ts';
-import type { InboundQuestion, PeerLabels } from '../../../src/model/verdict.ts';
+import { outboundDecision, outboundSelfCall, unknownWorkload } from '../../../src/model/outbound-verdict.ts';
+import type { InboundQuestion, OutboundVerdict, PeerLabels } from '../../../src/model/verdict.ts';
 import { formatBaggage } from '../../../src/wire/baggage.ts';
 import { always, atAddress, memberOf, mesh, policy, SETTINGS, service, vip, workload } from './sample-mesh.ts';
 
@@ -32,9 +32,11 @@ function peer(name: string, fields: Partial<PeerLabels> = {}): PeerLabels {
 const WEB_LABELS = { hostname: 'web.default.svc.cluster.local', name: 'web', namespace: 'default' };
 const CLIENT_LABELS = peer('client', { region: 'r1', zone: 'z1' });
 
-function outbound(state: Parameters<typeof mesh>[0], ip: string, port = 80): ReturnType<typeof outboundVerdict> {
+function outbound(state: Parameters<typeof mesh>[0], ip: string, port = 80): OutboundVerdict {
   const question = { podUid: 'u', client: { ip: '10.0.0.1', port: 40_000 }, target: { ip, port } };
-  return outboundVerdict(mesh(state), CLIENT, question, { settings: SETTINGS, random: always(0) });
+  const decision = outboundDecision(mesh(state), CLIENT, question, { settings: SETTINGS, random: always(0) });
+  assert(decision.kind === 'verdict');
+  return decision.verdict;
 }
 
 function inbound(

@@ -40,6 +40,7 @@ function ways(index: MeshIndex, target = { ip: '10.1.0.1', port: 80 }): string[]
   for (let i = 0; i < 100; i++) {
     const hop = nextHop(index, { source: CLIENT, clientIp: '10.0.0.1', target }, random);
     if (hop.kind === 'refuse') seen.add(`${hop.refusal.code} ${hop.refusal.text}`);
+    else if (hop.kind === 'resolve') seen.add(`${hop.kind} ${hop.upstream.hostname}`);
     else seen.add(`${hop.kind} ${hop.upstream?.name} ${hop.address.ip} ${hop.address.port}`);
   }
   return [...seen].toSorted();

@@ -1,0 +1,94 @@
+/** Verdicts on outbound connections: asks DNS and an on-demand control plane for what the mesh state lacks, then decides. */
+import { messageOf } from '../base/errors.ts';
+import type { Random } from '../base/random.ts';
+import type { DataPathSettings } from '../model/data-path-settings.ts';
+import { workloadLabels } from '../model/labels.ts';
+import { addressKey } from '../model/mesh-demand.ts';
+import type { MeshIndex } from '../model/mesh-index.ts';
+import { type OutboundDecision, outboundDecision, outboundSelfCall } from '../model/outbound-verdict.ts';
+import type { OutboundQuestion, OutboundVerdict, PeerLabels } from '../model/verdict.ts';
+import type { Workload } from '../model/workload.ts';
+import type { HostNames } from './host-names.ts';
+import type { LocalPods } from './local-pods.ts';
+import type { MeshQuestions } from './mesh-questions.ts';
+
+/** Decisions per connection: an address, a waypoint or gateway, a host name, and changes of the mesh while those are found. */
+const MAX_DECISIONS = 8;
+
+export interface OutboundDeciderDeps {
+  readonly index: MeshIndex;
+  readonly pods: LocalPods;
+  readonly random: Random;
+  readonly names: HostNames;
+  /** Told of each look-up for a client, remembered answers included. */
+  readonly onLookup?: ((client: PeerLabels, hostname: string) => void) | undefined;
+}
+
+export class OutboundDecider {
+  readonly #settings: Pick<DataPathSettings, 'illegalPorts' | 'network'>;
+  readonly #deps: OutboundDeciderDeps;
+  /** Absent: the mesh state is complete, and what it does not know does not exist. */
+  #questions: MeshQuestions | undefined;
+
+  constructor(settings: Pick<DataPathSettings, 'illegalPorts' | 'network'>, deps: OutboundDeciderDeps) {
+    this.#settings = settings;
+    this.#deps = deps;
+  }
+
+  /** On-demand mode: the mesh state is what was asked for. */
+  ask(questions: MeshQuestions): void {
+    this.#questions = questions;
+  }
+
+  async decide(question: OutboundQuestion): Promise<OutboundVerdict> {
+    const refusal = outboundSelfCall(question.target, this.#settings);
+    if (refusal !== undefined) return { kind: 'refuse', refusal };
+    const { pods } = this.#deps;
+    if (pods.workload(question.podUid) === undefined) await pods.waitFor(question.podUid);
+    const asked = new Set<string>();
+    for (let decisions = 0; decisions < MAX_DECISIONS; decisions++) {
+      const verdict = await this.#attempt(question, asked);
+      if (verdict !== undefined) return verdict;
+    }
+    const text = 'the mesh changed faster than the destination could be found';
+    return { kind: 'refuse', refusal: { code: 'CV-NO-ADDRESS', text } };
+  }
+
+  /** `undefined`: something was learnt meanwhile, decide again. */
+  async #attempt(question: OutboundQuestion, asked: Set<string>): Promise<OutboundVerdict | undefined> {
+    const { index, pods, random } = this.#deps;
+    const source = pods.workload(question.podUid);
+    if (source === undefined) return { kind: 'refuse', refusal: pods.unknown(question.podUid) };
+    const decision = outboundDecision(index, source, question, { settings: this.#settings, random });
+    const missing = this.#missing(source, question, decision);
+    if (missing !== undefined && !asked.has(missing)) {
+      asked.add(missing);
+      const refusal = await this.#questions?.ask(question.podUid, missing);
+      return refusal && { kind: 'refuse', refusal };
+    }
+    return decision.kind === 'verdict' ? decision.verdict : await this.#resolve(source, decision);
+  }
+
+  /** Key of what may exist and would change the verdict; nothing when the mesh state is complete. */
+  #missing(source: Workload, { target }: OutboundQuestion, decision: OutboundDecision): string | undefined {
+    if (this.#questions === undefined) return undefined;
+    const address = addressKey(this.#deps.index, source.network, target.ip);
+    return address ?? (decision.kind === 'verdict' ? decision.missing : undefined);
+  }
+
+  async #resolve(
+    source: Workload,
+    { upstream, withAddresses }: Extract<OutboundDecision, { kind: 'resolve' }>,
+  ): Promise<OutboundVerdict | undefined> {
+    const { index, names, onLookup } = this.#deps;
+    onLookup?.(workloadLabels(source), upstream.hostname);
+    try {
+      const ips = await names.addressesOf(upstream.hostname);
+      // Told anew meanwhile, perhaps with HBONE: what was decided for the former record does not count.
+      return index.workloads.byUid(upstream.uid) === upstream ? withAddresses(ips) : undefined;
+    } catch (error) {
+      const text = `no ip addresses were resolved for workload: ${upstream.uid}: ${messageOf(error)}`;
+      return { kind: 'refuse', refusal: { code: 'CV-NO-ADDRESS', text } };
+    }
+  }
+}

@@ -1,0 +1,35 @@
+/** A rate limit that allows bursts. Pure: the caller says what time it is. */
+
+/** `burst` at once, then `perSecond`. */
+export interface RateLimit {
+  readonly burst: number;
+  readonly perSecond: number;
+}
+
+/** Full at first. */
+export class TokenBucket {
+  readonly #limit: RateLimit;
+  #tokens: number;
+  #filledMs: number;
+
+  constructor(limit: RateLimit, nowMs: number) {
+    this.#limit = limit;
+    this.#tokens = limit.burst;
+    this.#filledMs = nowMs;
+  }
+
+  /** False when there was no token left. */
+  take(nowMs: number): boolean {
+    this.give(0, nowMs);
+    if (this.#tokens < 1) return false;
+    this.#tokens -= 1;
+    return true;
+  }
+
+  /** Adds tokens, up to the burst. */
+  give(tokens: number, nowMs: number): void {
+    const earned = tokens + ((nowMs - this.#filledMs) / 1_000) * this.#limit.perSecond;
+    this.#tokens = Math.min(this.#limit.burst, this.#tokens + earned);
+    this.#filledMs = nowMs;
+  }
+}
