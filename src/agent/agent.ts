@@ -20,7 +20,7 @@ import { DnsRecords } from '../telemetry/dns-records.ts';
 import type { RootLogger } from '../telemetry/logger.ts';
 import { AgentMetrics } from '../telemetry/metrics.ts';
 import { MeshFile } from '../xds/mesh-file.ts';
-import { openCertificateSource } from './certificate-source.ts';
+import { certificateVault, openCertificateSource } from './certificate-source.ts';
 import type { AgentConfig } from './config.ts';
 import { type DataPlane, mainThreadPlane } from './data-plane.ts';
 import { PodProxies } from './pod-proxies.ts';
@@ -159,7 +159,8 @@ function makeCertificates(
     failed: (_identity: string, { code }: MeshError) => own.certificateFailed(code),
   };
   const log = logs.scope('identity');
-  return new CertificateManager({ provider, clock, random, log, observer }, config.certificateTtlMs);
+  const vault = certificateVault(config, { clock, log });
+  return new CertificateManager({ provider, clock, random, log, observer, vault }, config.certificateTtlMs);
 }
 
 function makePods(

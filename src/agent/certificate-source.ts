@@ -2,6 +2,7 @@
 import type { MeshError } from '../base/errors.ts';
 import { CertificateFiles } from '../identity/certificate-files.ts';
 import type { CertificateProvider } from '../identity/certificate-provider.ts';
+import { CertificateVault, type CertificateVaultDeps } from '../identity/certificate-vault.ts';
 import { EmbeddedCa } from '../identity/embedded-ca.ts';
 import { IstioCa } from '../identity/istio-ca.ts';
 import { WORKLOAD_HEADERS, WorkloadApi } from '../identity/workload-api.ts';
@@ -41,6 +42,15 @@ export async function openCertificateSource(
       return undo.use(new WorkloadApi({ channel, clock, random, log, onProblem }));
     }
   }
+}
+
+/** Only what a CA issued: the other sources are on this node, and keep what they have. */
+export function certificateVault(
+  { snapshotDir, certificateSource }: AgentConfig,
+  deps: CertificateVaultDeps,
+): CertificateVault | undefined {
+  if (snapshotDir === undefined || certificateSource.kind !== 'istio') return undefined;
+  return CertificateVault.open(snapshotDir, deps);
 }
 
 function istioChannel(server: RpcServerSettings, config: AgentConfig, { clock }: AgentDeps): RpcChannel {

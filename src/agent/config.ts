@@ -8,6 +8,7 @@ import { type LogSettings, logSettings } from './settings-logs.ts';
 import { type NodeSettings, nodeSettings } from './settings-node.ts';
 import { SettingsReader } from './settings-reader.ts';
 import { type ServerSettings, serverSettings } from './settings-servers.ts';
+import { type SnapshotSettings, snapshotSettings } from './settings-snapshot.ts';
 import { type SocketSettings, socketSettings } from './settings-sockets.ts';
 import { type SourceSettings, sourceSettings } from './settings-sources.ts';
 import { type TlsSettings, tlsSettings } from './settings-tls.ts';
@@ -20,6 +21,7 @@ export interface AgentConfig
     SourceSettings,
     IdentitySettings,
     ServerSettings,
+    SnapshotSettings,
     SocketSettings,
     TunnelSettings,
     TlsSettings,
@@ -44,11 +46,13 @@ export function resolveConfig(env: Environment, flags: Environment, start: Start
 }
 
 function readAll(read: SettingsReader): AgentConfig {
+  const servers = serverSettings(read);
   return {
     ...nodeSettings(read),
     ...sourceSettings(read),
     ...identitySettings(read),
-    ...serverSettings(read),
+    ...servers,
+    ...snapshotSettings(read, servers.runDir),
     ...socketSettings(read),
     ...tunnelSettings(read),
     ...tlsSettings(read),

@@ -1,6 +1,7 @@
 /** Certificates of the identities on this node: requested once, renewed at half life, used to their last second. */
+import { createPrivateKey } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
-import { MeshError, toMeshError } from '../base/errors.ts';
+import { MeshError, messageOf, toMeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import { renewalDueMs, retryDelayMs } from '../model/rotation.ts';
@@ -17,10 +18,11 @@ import {
 } from './certificate-entry.ts';
 import type { CertificateProvider } from './certificate-provider.ts';
 import type { IdentitySnapshot } from './certificate-snapshot.ts';
+import type { CertificateVault, KeptCertificate } from './certificate-vault.ts';
 import { FailureLog } from './failure-log.ts';
 import { issueOnce } from './issue-attempt.ts';
 import { IssueQueue, type Priority } from './issue-queue.ts';
-import { type Held, withMoreRoots, withRoots } from './issued-certificate.ts';
+import { adoptIssued, type Held, withMoreRoots, withRoots } from './issued-certificate.ts';
 
 /** facts/datapath.md §1.5. */
 const DEFAULT_TTL_MS = 24 * 3_600_000;
@@ -39,6 +41,8 @@ export interface CertificateManagerDeps {
   readonly random: Random;
   readonly log: Logger;
   readonly observer?: CertificateObserver;
+  /** Certificates outlive the agent in it. Absent: every start asks the provider. */
+  readonly vault?: CertificateVault | undefined;
 }
 
 /** For metrics. Called once for each attempt. */
@@ -131,6 +135,7 @@ export class CertificateManager {
   [Symbol.dispose](): void {
     this.#subscriptions.dispose();
     this.#listeners.clear();
+    this.#deps.vault?.flush();
     for (const entry of this.#entries.values()) this.#stop(entry);
     this.#entries.clear();
   }
@@ -141,8 +146,34 @@ export class CertificateManager {
     }
     const entry = newEntry(identity);
     this.#entries.set(identity, entry);
-    this.#request(entry, priority);
+    const held = this.#kept(identity);
+    if (held === undefined) this.#request(entry, priority);
+    else {
+      entry.held = held;
+      this.#rest(entry, this.#renewalMs(held));
+    }
     return entry;
+  }
+
+  /** What an agent before us had, if it still is good. */
+  #kept(identity: string): Held | undefined {
+    const { vault, clock, log } = this.#deps;
+    const kept = vault?.take(identity);
+    if (kept === undefined) return undefined;
+    try {
+      return adoptIssued(identity, kept, createPrivateKey(kept.keyPem), clock.wallMs());
+    } catch (error) {
+      log.debug?.('kept certificate is not used', { identity, error: messageOf(error) });
+      return undefined;
+    }
+  }
+
+  #inUse(): readonly KeptCertificate[] {
+    return [...this.#entries.values()].flatMap(({ identity, held }) => {
+      if (held === undefined) return [];
+      const { keyPem, chainPem, rootsPem } = held.material;
+      return [{ identity, keyPem, chainPem: [chainPem], rootsPem }];
+    });
   }
 
   /** Queues the next attempt; nothing while one is queued or under way: one flight per identity. */
@@ -296,6 +327,7 @@ export class CertificateManager {
   }
 
   #announce(identity: string): void {
+    this.#deps.vault?.changed(() => this.#inUse());
     for (const listener of this.#listeners) listener(identity);
   }
 }
