@@ -168,7 +168,7 @@ function select(selector: string): readonly Sample[] {
 }
 
 for (const [panel, query] of Object.entries(panels)) {
-  test(`the panel "${panel}" finds its series`, { skip }, () => {
+  test(`the panel ${panel} finds its series`, { skip }, () => {
     const selectors = query.match(/\w+\{[^}]*\}/g) ?? [];
     assert(selectors.length > 0);
     for (const selector of selectors) assert(select(selector).length > 0, selector);

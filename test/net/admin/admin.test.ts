@@ -57,6 +57,31 @@ for (const { path, method, status, type, text } of table) {
   });
 }
 
+/** What GET, POST and HEAD of each path are answered (facts/operations.md §5.2). */
+const matrix: Readonly<Record<string, readonly [get: number, post: number, head: number]>> = {
+  '/': [200, 200, 200],
+  '/config_dump': [200, 200, 200],
+  '/logging': [405, 200, 405],
+  '/quitquitquit': [405, 200, 405],
+  '/debug/pprof/profile?seconds=301': [400, 400, 400],
+  '/debug/pprof/heap': [500, 500, 500],
+  '/debug/pprof/heap/profiling': [200, 200, 200],
+  '/ready': [404, 404, 404],
+  '/clusters': [404, 404, 404],
+};
+
+for (const [path, statuses] of Object.entries(matrix)) {
+  test(`${path} answers ${statuses.join(', ')} to GET, POST, HEAD, and no body to HEAD`, async () => {
+    await using admin = await adminFixture();
+    const replies = await Promise.all(['GET', 'POST', 'HEAD'].map((method) => ask(admin.port, path, { method })));
+    assert.deepEqual(
+      replies.map(({ status }) => status),
+      statuses,
+    );
+    assert.equal(replies[2]?.text, '');
+  });
+}
+
 test('the config dump is pretty-printed with sorted keys, and undefined fields are absent', async () => {
   await using admin = await adminFixture();
   const { text } = await ask(admin.port, '/config_dump');
