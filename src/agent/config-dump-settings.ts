@@ -3,6 +3,7 @@ import { formatHostPort } from '../base/ip.ts';
 import { formatRpcAddress } from '../rpc/address.ts';
 import type { TrustRoots } from '../rpc/trust-roots.ts';
 import type { AgentConfig } from './config.ts';
+import { illegalPorts } from './proxy-settings.ts';
 import type { CertificateSourceSettings } from './settings-identity.ts';
 import { DEFAULT_ROOTS } from './settings-rpc.ts';
 
@@ -42,8 +43,8 @@ function addresses(settings: AgentConfig) {
     inboundAddr: `${any}:15008`,
     inboundPlaintextAddr: `${any}:15006`,
     outboundAddr: `${any}:15001`,
-    socks5Addr: null,
-    illegalPorts: [15_001, 15_006, 15_008],
+    socks5Addr: settings.isSocksEnabled ? '127.0.0.1:15080' : null,
+    illegalPorts: illegalPorts(settings).toSorted((a, b) => a - b),
     ipv6Enabled: settings.isIpv6Enabled,
   };
 }

@@ -10,6 +10,7 @@ import { SettingsReader } from './settings-reader.ts';
 import { type ServerSettings, serverSettings } from './settings-servers.ts';
 import { type SnapshotSettings, snapshotSettings } from './settings-snapshot.ts';
 import { type SocketSettings, socketSettings } from './settings-sockets.ts';
+import { type SocksSettings, socksSettings } from './settings-socks.ts';
 import { type SourceSettings, sourceSettings } from './settings-sources.ts';
 import { type TlsSettings, tlsSettings } from './settings-tls.ts';
 import { type TunnelSettings, tunnelSettings } from './settings-tunnels.ts';
@@ -27,6 +28,7 @@ export interface AgentConfig
     TlsSettings,
     UnsupportedSettings,
     DnsSettings,
+    SocksSettings,
     LifetimeSettings,
     LogSettings {
   readonly proxyArgs: string;
@@ -57,6 +59,7 @@ function readAll(read: SettingsReader): AgentConfig {
     ...tunnelSettings(read),
     ...tlsSettings(read),
     ...dnsSettings(read),
+    ...socksSettings(read),
     ...lifetimeSettings(read),
     ...logSettings(read),
     ...unsupportedSettings(read),

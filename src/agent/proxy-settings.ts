@@ -3,10 +3,17 @@ import type { ProxySettings } from '../proxy/settings.ts';
 import type { AgentConfig } from './config.ts';
 import type { AuthoritySettings } from './verdict-authority.ts';
 
-export const PORTS = { hbone: 15_008, plaintext: 15_006, outbound: 15_001 } as const;
+const PORTS = { hbone: 15_008, plaintext: 15_006, outbound: 15_001 } as const;
+const SOCKS_PORT = 15_080;
+
+function portsOf({ isSocksEnabled }: Pick<AgentConfig, 'isSocksEnabled'>): ProxySettings['ports'] {
+  return isSocksEnabled ? { ...PORTS, socks: SOCKS_PORT } : PORTS;
+}
 
 /** Ports no connection may be relayed to: it would come back to us (datapath facts §2.1). */
-export const ILLEGAL_PORTS: ReadonlySet<number> = new Set(Object.values(PORTS));
+export function illegalPorts(config: Pick<AgentConfig, 'isSocksEnabled'>): readonly number[] {
+  return Object.values(portsOf(config));
+}
 
 /** Datapath facts §0: TCP connect. The handshake and the answer to CONNECT have no bound in the reference. */
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -29,7 +36,7 @@ export function proxySettings(config: AgentConfig): ProxySettings {
     maxFrameBytes: http2.frameBytes,
   };
   return {
-    ports: PORTS,
+    ports: portsOf(config),
     isIpv6Enabled: config.isIpv6Enabled,
     mark: config.packetMark,
     isReusePort: config.isReusePort,
@@ -55,7 +62,7 @@ export function authoritySettings(config: AgentConfig): AuthoritySettings {
   return {
     nodeName: config.nodeName,
     network: config.network,
-    illegalPorts: ILLEGAL_PORTS,
+    illegalPorts: new Set(illegalPorts(config)),
     isResponseBaggageEnabled: config.isResponseBaggageEnabled,
     isOrigSrcEnabled: config.isOrigSrcEnabled ?? true,
     isLocalhostAppTunnelEnabled: config.isLocalhostAppTunnelEnabled,

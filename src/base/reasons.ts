@@ -314,6 +314,22 @@ export const REASONS = {
     cause: 'TCP to the destination did not complete within 10 s',
     next: 'check routes, NetworkPolicy and the backlog of the application',
   },
+  'CV-SOCKS': {
+    fault: 'peer',
+    layer: 'application',
+    flag: 'CONNECT',
+    status: 400,
+    cause: 'a SOCKS client wants something else than a connection without authentication, or says nothing',
+    next: 'set the application to SOCKS5 (socks5h for names), without user and password',
+  },
+  'CV-SOCKS-NAME': {
+    fault: 'peer',
+    layer: 'application',
+    flag: 'CONNECT',
+    status: 400,
+    cause: 'the host name in the request of a SOCKS client has no address',
+    next: 'ask for the name with dig inside the pod; without the DNS proxy (ISTIO_META_DNS_CAPTURE) let the application resolve it',
+  },
   'CV-IO': {
     fault: 'upstream',
     layer: 'application',

@@ -44,6 +44,15 @@ export class DnsServer {
     }
   }
 
+  /** Asks as an application over TCP would, without a socket; `undefined` when that would get no reply. */
+  async ask(query: Uint8Array): Promise<Uint8Array | undefined> {
+    let reply: Uint8Array | undefined;
+    await this.#handler.serve(query, 'tcp', async (made) => {
+      reply = made;
+    });
+    return reply;
+  }
+
   /** New clients over TCP go to the next agent; datagrams are answered until `close`. */
   stopListening(): void {
     for (const server of this.#listeners.splice(0)) server.close();

@@ -1,7 +1,8 @@
-/** Outbound, port 15001: what the pod dials, sent on in clear or through tunnels as the verdict says (datapath facts §4.2). */
+/** Outbound: what the pod dials, sent on in clear or through tunnels as the verdict says (datapath facts §4.2). */
 import type net from 'node:net';
 import { toMeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';
+import type { ReasonCode } from '../base/reasons.ts';
 import type { OutboundVerdict } from '../model/verdict.ts';
 import { socketFd } from '../sys/tcp.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
@@ -15,14 +16,16 @@ type DoubleVerdict = Extract<OutboundVerdict, { kind: 'double-hbone' }>;
 type DirectVerdict = Exclude<Carried, DoubleVerdict>;
 
 /** One connection that an application wants. */
-interface Call {
+export interface OutboundCall {
   readonly id: string;
   readonly socket: net.Socket;
   readonly client: HostPort;
   readonly target: HostPort;
+  /** Told once whether the way is open, or why it is not, before anything is relayed or closed. */
+  readonly answer?: (refused: ReasonCode | undefined) => void;
 }
 
-/** Carries or refuses one accepted socket. Nothing is read from it before the way is open. Rejects only by a defect. */
+/** Port 15001: carries or refuses one accepted socket. Rejects only by a defect. */
 export async function serveOutbound(context: PodContext, pool: TunnelPool, socket: net.Socket): Promise<void> {
   const ends = context.endsOf(socket);
   if (ends === undefined) {
@@ -31,14 +34,18 @@ export async function serveOutbound(context: PodContext, pool: TunnelPool, socke
   }
   const fd = socketFd(socket);
   const target = (fd === undefined ? undefined : context.deps.sys.originalDestination(fd)) ?? ends.local;
-  const call: Call = { id: context.nextId(), socket, client: ends.peer, target };
+  await carryOutbound(context, pool, { id: context.nextId(), socket, client: ends.peer, target });
+}
 
+/** Carries or refuses. Nothing is read from the socket before the way is open. Rejects only by a defect. */
+export async function carryOutbound(context: PodContext, pool: TunnelPool, call: OutboundCall): Promise<void> {
   const verdict = await judge(context, call);
   switch (verdict.kind) {
     case 'refuse': {
-      const start = { id: call.id, direction: 'outbound', protocol: 'TCP', src: ends.peer, dst: target } as const;
-      context.refuse({ start, ...verdict });
-      socket.destroy();
+      const { id, client, target } = call;
+      context.refuse({ start: { id, direction: 'outbound', protocol: 'TCP', src: client, dst: target }, ...verdict });
+      call.answer?.(verdict.refusal.code);
+      call.socket.destroy();
       return;
     }
     case 'double-hbone':
@@ -50,7 +57,7 @@ export async function serveOutbound(context: PodContext, pool: TunnelPool, socke
   }
 }
 
-async function judge(context: PodContext, { client, target }: Call): Promise<OutboundVerdict> {
+async function judge(context: PodContext, { client, target }: OutboundCall): Promise<OutboundVerdict> {
   if (context.isFull) return context.tooMany();
   try {
     return await context.connections.arrive(
@@ -61,13 +68,15 @@ async function judge(context: PodContext, { client, target }: Call): Promise<Out
   }
 }
 
-async function carry(context: PodContext, pool: TunnelPool, call: Call, verdict: DirectVerdict): Promise<void> {
+async function carry(context: PodContext, pool: TunnelPool, call: OutboundCall, verdict: DirectVerdict): Promise<void> {
   const connection = context.open(startOf(call, verdict), new SocketStream(call.socket));
   try {
-    connection.join(await upstreamOf(context, pool, verdict));
+    const upstream = await upstreamOf(context, pool, verdict);
+    call.answer?.(undefined);
+    connection.join(upstream);
   } catch (error) {
     const failure = toMeshError(error);
-    context.refusalFor(failure);
+    call.answer?.(context.refusalFor(failure).code);
     connection.close(failure);
   }
 }
@@ -82,7 +91,12 @@ async function upstreamOf(context: PodContext, pool: TunnelPool, verdict: Direct
 }
 
 /** The record of a connection to another network waits for the answer from there: only that says who serves. */
-async function carryFar(context: PodContext, pool: TunnelPool, call: Call, verdict: DoubleVerdict): Promise<void> {
+async function carryFar(
+  context: PodContext,
+  pool: TunnelPool,
+  call: OutboundCall,
+  verdict: DoubleVerdict,
+): Promise<void> {
   const { clock } = context.deps;
   const startedMs = clock.monotonicMs();
   const opening = openDoubleStream(context, pool, verdict);
@@ -91,15 +105,18 @@ async function carryFar(context: PodContext, pool: TunnelPool, call: Call, verdi
   if (far instanceof Error) {
     // The pod may have left meanwhile; a way that opens after all is used by nobody.
     opening.then(({ stream }) => stream.destroy(), ignore);
-    context.refuse({ start, refusal: context.refusalFor(far), labels: start.labels });
+    const refusal = context.refusalFor(far);
+    context.refuse({ start, refusal, labels: start.labels });
+    call.answer?.(refusal.code);
     call.socket.destroy();
     return;
   }
+  call.answer?.(undefined);
   const labels = { ...start.labels, destination: far.destination };
   context.open({ ...start, labels }, new SocketStream(call.socket)).join(far.stream);
 }
 
-function startOf({ id, client, target }: Call, verdict: Carried) {
+function startOf({ id, client, target }: OutboundCall, verdict: Carried) {
   return {
     id,
     direction: 'outbound' as const,

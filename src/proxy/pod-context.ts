@@ -152,9 +152,11 @@ export class PodContext {
   }
 
   tooMany(): { readonly kind: 'refuse'; readonly refusal: Refusal } {
-    const { maxConnections } = this.settings;
-    const error = new MeshError('CV-LIMIT', `this pod already has ${maxConnections} connections`);
-    return { kind: 'refuse', refusal: refusalOf(error) };
+    return { kind: 'refuse', refusal: refusalOf(this.limitError()) };
+  }
+
+  limitError(): MeshError {
+    return new MeshError('CV-LIMIT', `this pod already has ${this.settings.maxConnections} connections`);
   }
 
   /** Turns what was caught into a refusal; defects are logged with their stack, once each. */

@@ -14,12 +14,22 @@ import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './plaintext.ts';
 import { type Direction, PodContext, type ProxyPod } from './pod-context.ts';
 import type { ProxyDeps, ProxySettings } from './settings.ts';
+import { serveSocks } from './socks.ts';
 import { type ConnectRequest, dialTunnel } from './tunnels.ts';
 
 /** Reference value (datapath facts §1.15). */
 const BACKLOG = 128;
 /** Longest wait for connections that were told to close. */
 const CLOSE_WITHIN_MS = 2_000;
+
+interface Listener {
+  readonly port: number;
+  readonly direction: Direction;
+  /** Default: all addresses of the pod. */
+  readonly address?: string;
+  /** What it accepts is relayed as it comes. */
+  readonly isRelay?: boolean;
+}
 
 export class PodProxy {
   readonly #context: PodContext;
@@ -136,25 +146,36 @@ export class PodProxy {
 
   #listen(): void {
     const { ports } = this.#context.settings;
-    this.#bind(ports.hbone, 'inbound', (socket) => this.#hbone.accept(socket));
-    if (this.#context.pod.isAgent === true) return;
-    this.#bind(ports.plaintext, 'inbound', (socket) => servePlaintext(this.#context, socket));
-    this.#bind(ports.outbound, 'outbound', (socket) => serveOutbound(this.#context, this.#pool, socket));
+    const context = this.#context;
+    const services = { pool: this.#pool, dns: this.#dns };
+    this.#bind({ port: ports.hbone, direction: 'inbound' }, (socket) => this.#hbone.accept(socket));
+    if (context.pod.isAgent === true) return;
+    this.#bind({ port: ports.plaintext, direction: 'inbound', isRelay: true }, (socket) =>
+      servePlaintext(context, socket),
+    );
+    this.#bind({ port: ports.outbound, direction: 'outbound', isRelay: true }, (socket) =>
+      serveOutbound(context, this.#pool, socket),
+    );
+    if (ports.socks !== undefined) {
+      this.#bind({ port: ports.socks, direction: 'outbound', address: '127.0.0.1' }, (socket) =>
+        serveSocks(context, services, socket),
+      );
+    }
     this.#dns?.listen();
   }
 
-  #bind(port: number, direction: Direction, serve: (socket: net.Socket) => Promise<void>): void {
+  #bind({ port, direction, address, isRelay = false }: Listener, serve: (socket: net.Socket) => Promise<void>): void {
     const { pod, settings, deps } = this.#context;
     const isDualStack = settings.isIpv6Enabled && deps.sys.hasIpv6(pod.netns, 'lo');
     const { fd } = deps.sys.listenTcp(pod.netns, {
-      address: isDualStack ? '::' : '0.0.0.0',
+      address: address ?? (isDualStack ? '::' : '0.0.0.0'),
       port,
       backlog: BACKLOG,
       isTransparent: true,
       isReusePort: settings.isReusePort,
       ...this.#context.mark,
-      // Sockets accepted on 15008 have no keepalive in the reference: HTTP/2 PINGs do that work (§1.15).
-      ...(settings.keepalive === undefined || port === settings.ports.hbone ? {} : { keepalive: settings.keepalive }),
+      // Others have none in the reference (§1.15): HTTP/2 PINGs do that work, and what comes over loopback needs none.
+      ...(settings.keepalive !== undefined && isRelay ? { keepalive: settings.keepalive } : {}),
     });
     const server = listenOn(fd, {
       onConnection: (socket) => {
@@ -166,7 +187,7 @@ export class PodProxy {
         });
       },
       onError: (error) => deps.log.error?.('listener failed', { port, error: error.message }),
-      isLending: port !== settings.ports.hbone,
+      isLending: isRelay,
     });
     this.#servers.push(server);
     deps.log.debug?.('listener established', { port, pod: pod.uid });

@@ -12,8 +12,13 @@ import type { H2Settings } from '../tunnel/h2-settings.ts';
 import type { DnsProxySettings } from './dns-settings.ts';
 
 export interface ProxySettings {
-  /** 15008, 15006, 15001 unless a test says otherwise. */
-  readonly ports: { readonly hbone: number; readonly plaintext: number; readonly outbound: number };
+  /** 15008, 15006, 15001 and, where SOCKS is offered, 15080, unless a test says otherwise. */
+  readonly ports: {
+    readonly hbone: number;
+    readonly plaintext: number;
+    readonly outbound: number;
+    readonly socks?: number;
+  };
   readonly isIpv6Enabled: boolean;
   /** SO_MARK of every socket, 0x539 (datapath facts §2.2); absent = unmarked. */
   readonly mark?: number;

@@ -30,7 +30,7 @@ import { Peer } from '../tunnel/h2-peers.ts';
 
 export const SERVER = 'spiffe://cluster.local/ns/default/sa/server';
 export const CLIENT = 'spiffe://cluster.local/ns/default/sa/client';
-const PORTS = { hbone: 15_008, plaintext: 15_006, outbound: 15_001 } as const;
+const PORTS = { hbone: 15_008, plaintext: 15_006, outbound: 15_001, socks: 15_080 } as const;
 const POD: CapturedPod = {
   uid: 'p1',
   name: 'server',
@@ -198,6 +198,7 @@ export class ProxyWorld implements AsyncDisposable {
         this.#ports.set(port, localAddress(made.fd)?.port ?? 0);
         return made;
       },
+      socketUdp: (_netns, options) => linuxSys.socketUdp(undefined, options),
       socketTcp: (_netns, { family }) => {
         this.dials += 1;
         return linuxSys.socketTcp(undefined, { family });
