@@ -16,7 +16,7 @@ RUN mkdir -p /out/bin \
 
 FROM debian:bookworm-slim
 RUN apt-get update \
-  && apt-get install -y --no-install-recommends nftables iproute2 libatomic1 ca-certificates \
+  && apt-get install -y --no-install-recommends nftables iproute2 iptables libatomic1 ca-certificates \
   && rm -rf /var/lib/apt/lists/*
 COPY --from=build /out/bin/node /usr/local/bin/node
 COPY --from=build /out/package.json /opt/culvert/package.json

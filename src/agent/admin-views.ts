@@ -12,6 +12,8 @@ export interface PodView {
   readonly lastError?: { readonly code: string; readonly message: string };
   /** How often the redirection had to be put back. */
   readonly repairs: number;
+  /** What goes past the agent although the pod is enrolled: the CNI agent did not write those rules. */
+  readonly notRedirected?: readonly { readonly direction: string; readonly text: string }[];
 }
 
 export interface MeshView {

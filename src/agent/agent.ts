@@ -1,12 +1,8 @@
 /** The composition root: makes every service once, starts them in order, stops them in the opposite order. */
-import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
-import { CaptureJournal } from '../capture/capture-journal.ts';
 import { PodManager } from '../capture/pods.ts';
-import { createRedirection } from '../capture/redirect.ts';
-import { staticSource } from '../capture/static-source.ts';
 import { CertificateManager } from '../identity/certificate-manager.ts';
 import type { CertificateProvider } from '../identity/certificate-provider.ts';
 import { TlsContexts } from '../identity/tls-context.ts';
@@ -24,6 +20,7 @@ import { certificateVault, openCertificateSource } from './certificate-source.ts
 import type { AgentConfig } from './config.ts';
 import { type DataPlane, mainThreadPlane } from './data-plane.ts';
 import { PodProxies } from './pod-proxies.ts';
+import { podSource } from './pod-source.ts';
 import { authoritySettings, proxySettings } from './proxy-settings.ts';
 import { Readiness } from './readiness.ts';
 import { watchRevocationLists } from './revocation-lists.ts';
@@ -64,7 +61,7 @@ export interface Agent extends AgentParts {
 /** Rejects with a `MeshError` that names what is wrong; nothing is left running then. */
 export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<Agent> {
   await using undo = new AsyncDisposableStack();
-  await requireAbilities(deps.sys);
+  await requireAbilities(config, deps.sys);
   requireTlsPolicy(config.tls);
   undo.use(takeRunLock(config.runDir));
   const drained = Promise.withResolvers<void>();
@@ -165,18 +162,17 @@ function makeCertificates(
 
 function makePods(
   config: AgentConfig,
-  { sys, clock, logs }: AgentDeps,
+  deps: AgentDeps,
   parts: Pick<AgentParts, 'metrics' | 'authority' | 'dataPlane' | 'readiness'>,
 ): PodManager {
-  const { proxies, own } = parts.metrics;
-  const log = logs.scope('capture');
+  const { sys, clock } = deps;
+  const { proxies, own, zds } = parts.metrics;
+  const log = deps.logs.scope('capture');
   const pods: PodManager = new PodManager({
     sys,
     clock,
     log,
-    journal: new CaptureJournal(join(config.runDir, 'captured.json'), { sys, clock, log }),
-    source: staticSource({ path: config.podSource.path, clock }),
-    redirection: createRedirection(sys),
+    ...podSource(config, deps, zds),
     settings: {
       ipv6: config.isIpv6Enabled,
       dnsCapture: config.dnsProxy !== undefined,
@@ -189,9 +185,10 @@ function makePods(
       else own.redirectRepaired();
     },
     onChange: () => {
-      const states = pods.statuses().map(({ state }) => state);
-      proxies.active.set(states.filter((state) => state === 'Up').length);
-      proxies.pending.set(states.filter((state) => state === 'Pending').length);
+      const { up, pending, notRedirected } = pods.counts();
+      proxies.active.set(up);
+      proxies.pending.set(pending);
+      zds.notRedirected(notRedirected);
       if (pods.readiness().isReady) parts.readiness.complete('workload proxy manager');
       else parts.readiness.begin('workload proxy manager');
     },
@@ -200,8 +197,10 @@ function makePods(
 }
 
 /** Every missing ability at once: one restart should be enough to fix them. */
-async function requireAbilities(sys: Sys): Promise<void> {
-  const missing = (await selfCheck(sys)).filter(({ ok }) => !ok);
+async function requireAbilities({ podSource: { kind } }: AgentConfig, sys: Sys): Promise<void> {
+  // What a CNI agent writes, on whatever kernel with whatever tool, is its affair.
+  const findings = (await selfCheck(sys)).filter(({ isForRules }) => kind === 'file' || isForRules !== true);
+  const missing = findings.filter(({ ok }) => !ok);
   if (missing.length === 0) return;
   const lines = missing.map(({ name, purpose, cure }) => `${name} is missing (needed for: ${purpose}): ${cure}`);
   throw new MeshError('CV-SYS', lines.join('\n'));

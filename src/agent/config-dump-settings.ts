@@ -25,7 +25,7 @@ export function configSection(settings: AgentConfig): object {
     proxyMetadata: settings.metadata,
     proxyArgs: settings.proxyArgs,
     numWorkerThreads: 1,
-    inpodUds: '',
+    inpodUds: settings.podSource.kind === 'zds' ? settings.podSource.socket : '',
     preferedServiceNamespace: settings.preferredServiceNamespace ?? null,
     selfTerminationDeadline: duration(settings.drainGraceMs),
     ztunnelIdentity: null,

@@ -1,22 +1,17 @@
 /** Where the agent learns of the mesh and of the pods of its node: one answer to each. */
 import type { LocalMesh } from '../xds/mesh-file.ts';
 import type { SettingsReader } from './settings-reader.ts';
+import { type PodSourceSettings, podSourceSettings } from './settings-zds.ts';
 
 export interface SourceSettings {
   readonly localMesh: LocalMesh;
   readonly podSource: PodSourceSettings;
 }
 
-/** `file`: a file or directory that lists the pods to enrol. */
-export type PodSourceSettings = { readonly kind: 'file'; readonly path: string };
-
 export function sourceSettings(read: SettingsReader): SourceSettings {
   return {
     localMesh: localMesh(read),
-    podSource: {
-      kind: 'file',
-      path: read.required({ flag: 'pods', env: 'CULVERT_PODS' }, 'the file or directory that lists the pods to enrol'),
-    },
+    podSource: podSourceSettings(read),
   };
 }
 

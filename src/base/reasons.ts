@@ -523,6 +523,23 @@ export const REASONS = {
     cause: 'redirection rules could not be written into a pod',
     next: 'the error has what nft or ip said; enrolment is retried',
   },
+  'CV-NOT-REDIRECTED': {
+    fault: 'local',
+    layer: 'capture',
+    flag: 'CONNECT',
+    status: 503,
+    cause:
+      'a pod is enrolled, but rules that the CNI agent should have written into it are missing: that traffic goes past us in plaintext',
+    next: 'look at the log of the CNI agent (istio-cni-node) of this node for the pod; restarting the pod enrols it anew',
+  },
+  'CV-ZDS': {
+    fault: 'control',
+    layer: 'capture',
+    flag: 'CONNECT',
+    status: 503,
+    cause: 'the CNI agent is away or broke its protocol; pods enrolled before stay served, none can join',
+    next: 'is istio-cni-node running on this node, and do both mount the folder of the socket (INPOD_UDS, ZTUNNEL_UDS_ADDRESS)?',
+  },
   'CV-BIND': {
     fault: 'local',
     layer: 'capture',

@@ -2,6 +2,7 @@
 import { type MeshError, toMeshError } from '../base/errors.ts';
 import type { Netns } from '../sys/sys.ts';
 import type { CaptureDeps, ProxySet, StopMode } from './capture-contract.ts';
+import { isSameNetns } from './netns-claims.ts';
 import type { CapturedPod } from './pod-source.ts';
 
 type Deps = Pick<CaptureDeps, 'sys' | 'claims' | 'startProxy' | 'onEvent'>;
@@ -50,8 +51,7 @@ export class ActivePod {
   sandboxAt(path: string): 'same' | 'other' | 'gone' {
     try {
       using now = this.#deps.sys.openNetns(path);
-      const isSame = now.id.device === this.netns.id.device && now.id.inode === this.netns.id.inode;
-      return isSame ? 'same' : 'other';
+      return isSameNetns(now.id, this.netns.id) ? 'same' : 'other';
     } catch (error) {
       // Out of descriptors and the like say nothing about the pod.
       if (isGone(toMeshError(error))) return 'gone';

@@ -2,11 +2,10 @@
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
-import type { CaptureJournal } from './capture-journal.ts';
 import type { Limiter } from './limiter.ts';
 import type { NetnsClaims } from './netns-claims.ts';
+import type { MakeRules, RulesView } from './pod-rules.ts';
 import type { CapturedPod } from './pod-source.ts';
-import type { Redirection } from './redirect.ts';
 
 export type StopMode = 'graceful' | 'immediate';
 
@@ -20,10 +19,6 @@ export interface ProxySet {
 export type StartProxy = (pod: CapturedPod, netns: Netns) => Promise<ProxySet>;
 
 export interface CaptureSettings {
-  readonly ipv4: boolean;
-  readonly ipv6: boolean;
-  /** A DNS proxy listens in every pod, and DNS is sent to it unless the pod says otherwise. */
-  readonly dnsCapture: boolean;
   /** Pause before a failed pod is tried again. */
   readonly retryMs: number;
 }
@@ -34,22 +29,19 @@ export interface CaptureDeps {
   readonly sys: Sys;
   readonly clock: Clock;
   readonly log: Logger;
-  readonly redirection: Redirection;
+  readonly makeRules: MakeRules;
   readonly startProxy: StartProxy;
   readonly settings: CaptureSettings;
   readonly claims: NetnsClaims;
   readonly limiter: Limiter;
-  readonly journal?: CaptureJournal | undefined;
   /** Something an observer could see has changed. */
   readonly onChange: () => void;
   readonly onEvent: (event: CaptureEvent) => void;
 }
 
-export interface PodStatus {
+export interface PodStatus extends RulesView {
   readonly pod: CapturedPod;
-  /** `Up`: proxied and redirected. `Pending`: tried again until it works or the pod leaves. */
+  /** `Up`: proxied and, if that is our business, redirected. `Pending`: tried again until it works or the pod leaves. */
   readonly state: 'Pending' | 'Up';
   readonly lastError?: { readonly code: string; readonly message: string };
-  /** How often the redirection had to be put back. */
-  readonly repairs: number;
 }

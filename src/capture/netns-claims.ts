@@ -3,28 +3,53 @@ import { MeshError } from '../base/errors.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
 import type { CapturedPod } from './pod-source.ts';
 
-/** Redirecting one of these would cut off the agent or the node. `/proc/1` is the node only where the agent may see it. */
-const FORBIDDEN_PATHS = ['/proc/self/ns/net', '/proc/1/ns/net'] as const;
+/** `/proc/1` is the node only where the agent may see it. */
+const NODE_PATHS = ['/proc/self/ns/net', '/proc/1/ns/net'] as const;
+
+/** Namespaces of the agent and of the node: to capture one of these would cut them off. */
+export class NodeNetns {
+  readonly #sys: Sys;
+  readonly #known: readonly Netns['id'][];
+
+  constructor(sys: Sys) {
+    this.#sys = sys;
+    this.#known = NODE_PATHS.flatMap((path) => {
+      try {
+        using netns = sys.openNetns(path);
+        return [netns.id];
+      } catch {
+        return [];
+      }
+    });
+  }
+
+  has(netns: Netns): boolean {
+    return this.#known.some((id) => isSameNetns(id, netns.id)) || this.#sys.isMachineNetns(netns);
+  }
+
+  /** Throws `CV-NETNS`. */
+  refuse(netns: Netns): void {
+    if (!this.has(netns)) return;
+    const { path } = netns;
+    throw new MeshError('CV-NETNS', 'this is the namespace of the agent or of the node, not of a pod', { path });
+  }
+}
 
 export class NetnsClaims {
   readonly #owners = new Map<string, string>();
-  readonly #forbidden: ReadonlySet<string>;
+  readonly #node: NodeNetns;
   /** Pods that are wanted now, also those not started yet. */
   readonly #wanted: () => Iterable<CapturedPod>;
 
   constructor(sys: Sys, wanted: () => Iterable<CapturedPod>) {
     this.#wanted = wanted;
-    this.#forbidden = new Set(FORBIDDEN_PATHS.flatMap((path) => idOf(sys, path)));
+    this.#node = new NodeNetns(sys);
   }
 
   /** Throws `CV-NETNS` when the namespace is another pod's, the agent's or the node's. */
   claim(netns: Netns, uid: string): void {
-    const id = idText(netns);
-    if (this.#forbidden.has(id)) {
-      throw new MeshError('CV-NETNS', 'this is the namespace of the agent or of the node, not of a pod', {
-        path: netns.path,
-      });
-    }
+    this.#node.refuse(netns);
+    const id = idText(netns.id);
     const owner = this.#owners.get(id);
     if (owner !== undefined && owner !== uid) {
       throw new MeshError('CV-NETNS', `this namespace is captured as pod ${owner} already`, {
@@ -37,13 +62,12 @@ export class NetnsClaims {
 
   /** Nothing happens when `uid` does not have it. */
   release(netns: Netns, uid: string): void {
-    const id = idText(netns);
+    const id = idText(netns.id);
     if (this.#owners.get(id) === uid) this.#owners.delete(id);
   }
 
   isFree(netns: Netns): boolean {
-    const id = idText(netns);
-    return !this.#forbidden.has(id) && !this.#owners.has(id);
+    return !this.#node.has(netns) && !this.#owners.has(idText(netns.id));
   }
 
   /** The namespace lives on under another uid: taking its rules away would open a gap. */
@@ -55,15 +79,10 @@ export class NetnsClaims {
   }
 }
 
-function idText({ id }: Netns): string {
-  return `${id.device}:${id.inode}`;
+export function isSameNetns(a: Netns['id'], b: Netns['id']): boolean {
+  return a.device === b.device && a.inode === b.inode;
 }
 
-function idOf(sys: Sys, path: string): string[] {
-  try {
-    using netns = sys.openNetns(path);
-    return [idText(netns)];
-  } catch {
-    return [];
-  }
+function idText({ device, inode }: Netns['id']): string {
+  return `${device}:${inode}`;
 }

@@ -2,17 +2,12 @@
  * One pod from the moment it is wanted until it is gone: namespace, proxy set, redirection, in this order, so that a pod
  * is never redirected to ports nobody listens on. One loop per pod compares what is wanted with what is, and acts.
  */
-import { isDeepStrictEqual } from 'node:util';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
-import type { Netns } from '../sys/sys.ts';
 import { ActivePod } from './active-pod.ts';
 import type { CaptureDeps, PodStatus, StopMode } from './capture-contract.ts';
+import { type Gap, namesOf, type PodRules } from './pod-rules.ts';
 import type { CapturedPod } from './pod-source.ts';
-import type { RedirectOptions } from './redirect-rules.ts';
-
-const NO_DNS_PROXY =
-  'DNS of the pod is not captured: this agent has no DNS proxy (ISTIO_META_DNS_CAPTURE=true makes one)';
 
 export class PodCapture {
   readonly #deps: CaptureDeps;
@@ -20,14 +15,10 @@ export class PodCapture {
   #isWanted = true;
   #isStopping = false;
   #active: ActivePod | undefined;
-  /** Redirection as last put or found. */
-  #applied: RedirectOptions | undefined;
-  /** Fingerprint of the namespace when `#applied` was last found complete. */
-  #verified: string | undefined;
-  /** From the discovery that the redirection is not as wanted until it is again. */
-  #isOpen = true;
+  readonly #rules: PodRules;
   #lastError: MeshError | undefined;
-  #repairs = 0;
+  /** Who asked for the pod, or for its end, and waits to hear how that went. */
+  #waiting: ((error: MeshError | undefined) => void)[] = [];
   #loop: Promise<void> | undefined;
   #isDue = false;
   #retry: Disposable | undefined;
@@ -35,19 +26,41 @@ export class PodCapture {
   constructor(pod: CapturedPod, deps: CaptureDeps) {
     this.#described = pod;
     this.#deps = deps;
+    const { log, onChange, onEvent } = deps;
+    this.#rules = deps.makeRules({ log, onChange, onRepair: () => onEvent('repaired') });
   }
 
-  /** The pod is to be captured as described here; also wakes a pod that waits for its next try. */
-  want(pod: CapturedPod): void {
+  /**
+   * The pod is to be captured as described here; also wakes a pod that waits for its next try. Resolves when it is, or with
+   * the reason why it is not yet.
+   */
+  want(pod: CapturedPod): Promise<MeshError | undefined> {
     this.#described = pod;
     this.#isWanted = true;
-    this.check();
+    return this.#attempted();
   }
 
-  /** The pod left: redirection away, proxy stopped. `isDone` turns true when that is complete. */
-  unwant(): void {
+  /** The pod left: redirection away, proxy stopped. Resolves when that was tried; `isDone` tells that it is complete. */
+  async unwant(): Promise<void> {
     this.#isWanted = false;
-    this.check();
+    await this.#attempted();
+  }
+
+  get uid(): string {
+    return this.#described.uid;
+  }
+
+  get described(): CapturedPod {
+    return this.#described;
+  }
+
+  /** The last try failed. */
+  get hasFailed(): boolean {
+    return this.#lastError !== undefined;
+  }
+
+  get gaps(): readonly Gap[] {
+    return this.#rules.view().notRedirected ?? [];
   }
 
   get isWanted(): boolean {
@@ -55,7 +68,7 @@ export class PodCapture {
   }
 
   get isUp(): boolean {
-    return this.#active !== undefined && !this.#isOpen;
+    return this.#active !== undefined && this.#rules.isInPlace;
   }
 
   get isDone(): boolean {
@@ -68,8 +81,17 @@ export class PodCapture {
       pod: this.#described,
       state: this.isUp ? 'Up' : 'Pending',
       ...(error === undefined ? {} : { lastError: { code: error.code, message: error.message } }),
-      repairs: this.#repairs,
+      ...this.#rules.view(),
     };
+  }
+
+  /** Resolves with the outcome of the next round, or of the last of those that follow each other. */
+  #attempted(): Promise<MeshError | undefined> {
+    if (this.#isStopping) return Promise.resolve(new MeshError('CV-DRAIN', 'the agent is stopping'));
+    const { promise, resolve } = Promise.withResolvers<MeshError | undefined>();
+    this.#waiting.push(resolve);
+    this.check();
+    return promise;
   }
 
   /** Compares and acts soon; at once when nothing is under way. */
@@ -92,6 +114,7 @@ export class PodCapture {
     const active = this.#active;
     await Promise.allSettled([this.#loop, active?.stopProxy(mode)]);
     await this.#dropProxy(mode);
+    this.#answer(new MeshError('CV-DRAIN', 'the agent is stopping'));
   }
 
   async #run(): Promise<void> {
@@ -113,17 +136,23 @@ export class PodCapture {
     } catch (error) {
       this.#failed(toMeshError(error));
     }
+    // With news there is another round, and its outcome is what counts.
+    if (!this.#isDue) this.#answer(this.isUp ? undefined : (this.#lastError ?? hasLeft()));
     this.#deps.onChange();
+  }
+
+  #answer(error: MeshError | undefined): void {
+    for (const answer of this.#waiting.splice(0)) answer(error);
   }
 
   #failed(error: MeshError): void {
     const { log, clock, settings } = this.#deps;
-    // Said once, not every five seconds; the state shows it all the time.
-    if (error.message !== this.#lastError?.message) {
+    // Said once, not every five seconds; the state shows it all the time. With news the next round says how it is.
+    if (error.message !== this.#lastError?.message && !this.#isDue) {
       const task = this.#isWanted ? 'capture' : 'release';
       const { next } = reasonOf(error.code);
       log.warn?.('pod not done, trying again', {
-        ...this.#names(),
+        ...namesOf(this.#described),
         task,
         code: error.code,
         reason: error.message,
@@ -135,10 +164,12 @@ export class PodCapture {
   }
 
   async #capture(): Promise<void> {
+    await this.#leaveOldSandbox(this.#described);
+    // Meanwhile it may have changed or left: what `#described` was may be gone.
+    if (this.#isDue) return;
     const pod = this.#described;
-    await this.#leaveOldSandbox(pod);
-    const active = this.#active ?? (await this.#start(pod));
-    await this.#redirect(active.netns, pod);
+    this.#active ??= await ActivePod.start(pod, this.#deps);
+    await this.#rules.ensure(pod, this.#active.netns);
   }
 
   /** Same uid in another namespace, or as someone else: what served the old one ends now. Its rules stay: fail closed. */
@@ -147,97 +178,26 @@ export class PodCapture {
     if (active === undefined) return;
     const sandbox = active.sandboxAt(pod.netnsPath);
     if (sandbox === 'same' && active.isServing(pod)) return;
-    this.#deps.log.info?.('pod changed, its proxy starts anew', { ...this.#names(), sandbox });
+    this.#deps.log.info?.('pod changed, its proxy starts anew', { ...namesOf(pod), sandbox });
     await this.#dropProxy('immediate');
   }
 
-  async #start(pod: CapturedPod): Promise<ActivePod> {
-    this.#active = await ActivePod.start(pod, this.#deps);
-    return this.#active;
-  }
-
-  async #redirect(netns: Netns, pod: CapturedPod): Promise<void> {
-    const { redirection, log } = this.#deps;
-    const wanted = this.#redirectOptions(pod);
-    const isSame = isDeepStrictEqual(wanted, this.#applied);
-    // Taken before the look, so that what changes during it is seen next time.
-    const fingerprint = redirection.fingerprint(netns);
-    if (isSame && fingerprint === this.#verified) return;
-    this.#deps.journal?.note(pod, netns);
-    const differences = await redirection.verify(netns, wanted);
-    this.#verified = differences.length === 0 ? fingerprint : undefined;
-    if (differences.length > 0) {
-      this.#isOpen = true;
-      await redirection.apply(netns, wanted);
-      const closed = redirection.closeStale(netns, wanted);
-      if (closed > 0) log.info?.('connections from before the capture closed', { ...this.#names(), closed });
-      if (isSame) this.#repaired(differences);
-    }
-    this.#isOpen = false;
-    if (this.#applied === undefined) {
-      log.info?.('pod captured', { ...this.#names(), adopted: differences.length === 0 });
-      if (pod.options.dnsCapture === true && !wanted.dnsCapture) log.warn?.(NO_DNS_PROXY, this.#names());
-    }
-    this.#applied = wanted;
-  }
-
-  #repaired(differences: readonly string[]): void {
-    this.#repairs += 1;
-    this.#deps.onEvent('repaired');
-    this.#deps.log.warn?.('redirection repaired', { ...this.#names(), differences: differences.join(', ') });
-  }
-
-  #redirectOptions({ options }: CapturedPod): RedirectOptions {
-    const { ipv4, ipv6, dnsCapture } = this.#deps.settings;
-    return { ipv4, ipv6, ...options, dnsCapture: dnsCapture && options.dnsCapture !== false };
-  }
-
-  /**
-   * New connections go past us first, so that none finds a closed door; then what we hold is closed, while its packets
-   * still find their way; then all traces go.
-   */
   async #release(): Promise<void> {
-    const { redirection, claims, journal, log } = this.#deps;
     const active = this.#active;
-    const netns = active?.netns ?? this.#openQuietly();
-    try {
-      const isOurs = netns !== undefined && !claims.isWantedByAnother(netns, this.#described);
-      if (isOurs && active !== undefined) await redirection.release(netns);
-      await active?.stopProxy('immediate');
-      if (isOurs) await redirection.remove(netns);
-    } finally {
-      if (active === undefined) netns?.[Symbol.dispose]();
-    }
+    await this.#rules.withdraw(this.#described, active?.netns, async () => active?.stopProxy('immediate'));
     await this.#dropProxy('immediate');
-    journal?.forget(this.#described.uid);
-    log.info?.('pod released', this.#names());
-  }
-
-  /** Rules of an earlier agent may be in a pod that this one never got to work. */
-  #openQuietly(): Netns | undefined {
-    const { sys, claims } = this.#deps;
-    try {
-      const netns = sys.openNetns(this.#described.netnsPath);
-      if (claims.isFree(netns)) return netns;
-      netns[Symbol.dispose]();
-    } catch {
-      // Gone: nothing is left to clean.
-    }
-    return undefined;
+    this.#deps.log.info?.('pod released', namesOf(this.#described));
   }
 
   async #dropProxy(mode: StopMode): Promise<void> {
     const active = this.#active;
     if (active === undefined) return;
     this.#active = undefined;
-    this.#applied = undefined;
-    this.#verified = undefined;
-    this.#isOpen = true;
+    this.#rules.forget();
     await active.end(mode);
   }
+}
 
-  #names(): { uid: string; pod: string } {
-    const { uid, namespace, name } = this.#described;
-    return { uid, pod: `${namespace}/${name}` };
-  }
+function hasLeft(): MeshError {
+  return new MeshError('CV-DRAIN', 'the pod left before it was captured');
 }

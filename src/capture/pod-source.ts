@@ -1,4 +1,4 @@
-/** Where the list of pods to capture comes from: a file now, Kubernetes or a CNI agent behind the same interface. */
+/** Where the list of pods to capture comes from: a file, a CNI agent, later Kubernetes, behind the same interface. */
 import type { MeshError } from '../base/errors.ts';
 
 /** A pod as its source describes it. Equal by value means nothing to do. */
@@ -7,7 +7,7 @@ export interface CapturedPod {
   readonly name: string;
   readonly namespace: string;
   readonly serviceAccount: string;
-  /** Any path that opens as a network namespace, `/proc/self/fd/<n>` of a received descriptor included. */
+  /** Any path that opens as a network namespace. Asked for anew at each use: that of a descriptor goes with its number. */
   readonly netnsPath: string;
   readonly options: PodOptions;
 }
@@ -23,13 +23,21 @@ export interface PodOptions {
 
 /** Told by a source, in order, on the event loop. */
 export interface PodSink {
-  /** A pod that is to be captured: new, changed, or the same again. */
-  upsert(pod: CapturedPod): void;
-  /** The pod left the list, or left the mesh: its redirection is taken away. */
-  remove(uid: string): void;
-  /** All pods of the first complete list were told. Pods captured before and not among them have left. */
+  /**
+   * A pod that is to be captured: new, changed, or the same again. Resolves once it is, or with the reason why it is not
+   * yet: it is tried again, until it works, or the pod is told anew or removed. Never rejects.
+   */
+  upsert(pod: CapturedPod): Promise<MeshError | undefined>;
+  /**
+   * The pod left the list, or left the mesh: its redirection is taken away, if that is our business. Resolves when nothing is
+   * left of it, or when that fails for now and is tried again. Never rejects.
+   */
+  remove(uid: string): Promise<void>;
+  /** All pods of a complete list were told. Pods captured by an earlier agent and not among them have left. */
   synced(): void;
-  /** The list cannot be read; what was told before stays. `undefined`: it can be read again. */
+  /** Until the next `synced` the list may be incomplete; what was told before stays. The agent is not ready meanwhile. */
+  lost(error: MeshError): void;
+  /** A newer list cannot be read; what was told before stays. `undefined`: it can be read again. */
   problem(error: MeshError | undefined): void;
 }
 

@@ -5,13 +5,17 @@ import type { Logger } from '../base/log.ts';
 import type { Sys } from '../sys/sys.ts';
 import type { CaptureEvent, CaptureSettings, PodStatus, StartProxy, StopMode } from './capture-contract.ts';
 import type { CaptureJournal } from './capture-journal.ts';
+import { ForeignRules } from './foreign-rules.ts';
 import { Limiter } from './limiter.ts';
 import { NetnsClaims } from './netns-claims.ts';
+import { OwnRules, type OwnRulesSettings } from './own-rules.ts';
 import { PodCapture } from './pod-capture.ts';
+import type { Gap, PodRules, RulesObserver } from './pod-rules.ts';
 import type { CapturedPod, PodSource } from './pod-source.ts';
 import type { Redirection } from './redirect.ts';
+import type { RedirectionCheck } from './redirect-check.ts';
 
-export interface PodManagerSettings extends CaptureSettings {
+export interface PodManagerSettings extends CaptureSettings, OwnRulesSettings {
   /** How often every pod is compared with what is wanted. */
   readonly verifyMs: number;
   /** Pods worked on at the same time; each costs a few short-lived processes. */
@@ -27,16 +31,22 @@ export const POD_MANAGER_DEFAULTS: PodManagerSettings = {
   maxConcurrent: 8,
 };
 
+/** Who writes the redirection of pods. `journal`: without it, pods that left while no agent ran keep their rules. */
+export type RulesWriter =
+  | { readonly kind: 'agent'; readonly redirection: Redirection; readonly journal?: CaptureJournal }
+  | { readonly kind: 'cni'; readonly check: RedirectionCheck };
+
+/** Looks at the redirection of pods at one time, when a CNI agent writes it. */
+const MAX_LOOKS = 2;
+
 export interface PodManagerDeps {
   readonly sys: Sys;
   readonly source: PodSource;
   readonly startProxy: StartProxy;
-  readonly redirection: Redirection;
+  readonly rules: RulesWriter;
   readonly clock: Clock;
   readonly log: Logger;
   readonly settings?: Partial<PodManagerSettings>;
-  /** Without it, pods that left while no agent ran keep their rules. */
-  readonly journal?: CaptureJournal;
   /** For metrics. */
   readonly onEvent?: (event: CaptureEvent) => void;
   /** Readiness, counts or a state may be different now. */
@@ -49,13 +59,23 @@ export interface Readiness {
   readonly waitingFor: string;
 }
 
+export interface PodCounts {
+  readonly up: number;
+  readonly pending: number;
+  /** Pods with such a gap. */
+  readonly notRedirected: Readonly<Record<Gap['direction'], number>>;
+}
+
 export class PodManager {
   readonly #deps: PodManagerDeps;
   readonly #settings: PodManagerSettings;
   readonly #pods = new Map<string, PodCapture>();
   readonly #claims: NetnsClaims;
   readonly #limiter: Limiter;
+  readonly #looks = new Limiter(MAX_LOOKS);
   #isSynced = false;
+  /** Since the list is complete, every pod on it was captured at some moment: those that come now are started, not waited for. */
+  #isSettled = false;
   #problem: MeshError | undefined;
   #source: Disposable | undefined;
   #timer: Disposable | undefined;
@@ -64,35 +84,46 @@ export class PodManager {
     this.#deps = deps;
     this.#settings = { ...POD_MANAGER_DEFAULTS, ...deps.settings };
     this.#limiter = new Limiter(this.#settings.maxConcurrent);
-    this.#claims = new NetnsClaims(deps.sys, () => this.#wantedPods());
+    this.#claims = new NetnsClaims(deps.sys, () => this.#wantedCaptures().map(({ described }) => described));
   }
 
   start(): void {
     this.#source = this.#deps.source.start({
       upsert: (pod) => this.#upsert(pod),
-      remove: (uid) => this.#pods.get(uid)?.unwant(),
+      remove: async (uid) => this.#pods.get(uid)?.unwant(),
       synced: () => this.#synced(),
+      lost: (error) => this.#lost(error),
       problem: (error) => this.#noteProblem(error),
     });
     this.#verifyLater();
   }
 
-  /** Ready: the first complete list was read and every pod on it is captured. */
+  /** Ready: the list is complete, every pod on it was captured, and none that came later has failed. */
   readiness(): Readiness {
     if (!this.#isSynced) return { isReady: false, waitingFor: this.#problem?.message ?? 'the first list of pods' };
-    const pending = this.statuses().filter(({ state }) => state === 'Pending');
+    const waited = this.#wantedCaptures().filter((pod) => !pod.isUp && (pod.hasFailed || !this.#isSettled));
     return {
-      isReady: pending.length === 0,
-      waitingFor: pending
-        .map(({ pod }) => pod.uid)
+      isReady: waited.length === 0,
+      waitingFor: waited
         .slice(0, 5)
+        .map(({ uid }) => uid)
         .join(', '),
     };
   }
 
+  counts(): PodCounts {
+    const wanted = this.#wantedCaptures();
+    const up = wanted.filter(({ isUp }) => isUp).length;
+    const notRedirected = { outbound: 0, inbound: 0, return: 0 };
+    for (const pod of wanted) {
+      for (const direction of new Set(pod.gaps.map((gap) => gap.direction))) notRedirected[direction] += 1;
+    }
+    return { up, pending: wanted.length - up, notRedirected };
+  }
+
   /** Wanted pods only. */
   statuses(): PodStatus[] {
-    return [...this.#pods.values()].filter(({ isWanted }) => isWanted).map((pod) => pod.status());
+    return this.#wantedCaptures().map((pod) => pod.status());
   }
 
   /** Why the list cannot be read at the moment, though an older one is in use. */
@@ -105,15 +136,17 @@ export class PodManager {
     this.#source?.[Symbol.dispose]();
     this.#timer?.[Symbol.dispose]();
     await Promise.all([...this.#pods.values()].map((pod) => pod.stop(mode)));
-    this.#deps.journal?.[Symbol.dispose]();
+    this.#journal?.[Symbol.dispose]();
   }
 
-  *#wantedPods(): Iterable<CapturedPod> {
-    for (const { pod } of this.statuses()) yield pod;
+  #wantedCaptures(): PodCapture[] {
+    return [...this.#pods.values()].filter(({ isWanted }) => isWanted);
   }
 
-  #upsert(pod: CapturedPod): void {
-    (this.#pods.get(pod.uid) ?? this.#add(pod)).want(pod);
+  #upsert(pod: CapturedPod): Promise<MeshError | undefined> {
+    const captured = (this.#pods.get(pod.uid) ?? this.#add(pod)).want(pod);
+    this.#tell();
+    return captured;
   }
 
   #add(pod: CapturedPod): PodCapture {
@@ -122,11 +155,27 @@ export class PodManager {
       settings: this.#settings,
       claims: this.#claims,
       limiter: this.#limiter,
+      makeRules: (observer) => this.#makeRules(observer),
       onEvent: (event) => this.#deps.onEvent?.(event),
       onChange: () => this.#changed(pod.uid),
     });
     this.#pods.set(pod.uid, capture);
     return capture;
+  }
+
+  #makeRules(observer: RulesObserver): PodRules {
+    const { sys, clock, rules } = this.#deps;
+    switch (rules.kind) {
+      case 'agent':
+        return new OwnRules({ ...rules, sys, settings: this.#settings, claims: this.#claims }, observer);
+      case 'cni':
+        return new ForeignRules({ check: rules.check, clock, limiter: this.#looks }, observer);
+    }
+  }
+
+  get #journal(): CaptureJournal | undefined {
+    const { rules } = this.#deps;
+    return rules.kind === 'agent' ? rules.journal : undefined;
   }
 
   #changed(uid: string): void {
@@ -135,14 +184,26 @@ export class PodManager {
       // Its namespace is free now, and another pod may be waiting for just that.
       for (const pod of this.#pods.values()) if (!pod.isUp) pod.check();
     }
-    this.#deps.onChange?.();
+    this.#tell();
   }
 
   #synced(): void {
     this.#isSynced = true;
-    for (const pod of this.#deps.journal?.left() ?? []) {
-      if (!this.#pods.has(pod.uid)) this.#add(pod).unwant();
+    for (const pod of this.#journal?.left() ?? []) {
+      if (!this.#pods.has(pod.uid)) void this.#add(pod).unwant();
     }
+    this.#tell();
+  }
+
+  #lost(error: MeshError): void {
+    this.#isSynced = false;
+    this.#isSettled = false;
+    this.#problem = error;
+    this.#tell();
+  }
+
+  #tell(): void {
+    this.#isSettled ||= this.#isSynced && this.#wantedCaptures().every(({ isUp }) => isUp);
     this.#deps.onChange?.();
   }
 
@@ -154,7 +215,7 @@ export class PodManager {
       });
     }
     this.#problem = error;
-    this.#deps.onChange?.();
+    this.#tell();
   }
 
   #verifyLater(): void {

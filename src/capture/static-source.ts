@@ -51,10 +51,10 @@ class Told {
   become(pods: ReadonlyMap<string, CapturedPod>): void {
     this.#sink.problem(undefined);
     for (const uid of this.#pods.keys()) {
-      if (!pods.has(uid)) this.#sink.remove(uid);
+      if (!pods.has(uid)) void this.#sink.remove(uid);
     }
     for (const [uid, pod] of pods) {
-      if (!isDeepStrictEqual(pod, this.#pods.get(uid))) this.#sink.upsert(pod);
+      if (!isDeepStrictEqual(pod, this.#pods.get(uid))) void this.#sink.upsert(pod);
     }
     this.#pods = pods;
     if (!this.#isSynced) this.#sink.synced();

@@ -38,7 +38,11 @@ export function agentCommand(): Command {
     .description('capture the pods of this node and carry their traffic')
     .option('--node <name>', 'Kubernetes node this agent serves (NODE_NAME)')
     .option('--mesh-file <path>', 'workloads, services and policies, YAML or JSON (LOCAL_XDS_PATH)')
-    .option('--pods <path>', 'file or directory that lists the pods to enrol (CULVERT_PODS)')
+    .option(
+      '--pods <path>',
+      'file or directory that lists the pods to enrol (CULVERT_PODS); without it a CNI agent does',
+    )
+    .option('--zds <path>', 'socket of the CNI agent (INPOD_UDS; default /var/run/ztunnel/ztunnel.sock)')
     .option('--ca-dir <path>', 'directory of the embedded CA (CULVERT_CA_DIR; default /var/lib/culvert/ca)')
     .option('--cert-dir <path>', 'certificates that something else keeps there, instead of a CA (CULVERT_CERT_DIR)')
     .option('--run-dir <path>', 'lock of this agent, one per node (CULVERT_RUN_DIR; default /var/run/culvert)')

@@ -1,6 +1,6 @@
 /** `culvert status`: one page about one agent. */
 import type { Command } from 'commander';
-import type { StatusView } from '../agent/admin-views.ts';
+import type { PodView, StatusView } from '../agent/admin-views.ts';
 import { REASONS } from '../base/reasons.ts';
 import { getJson } from './admin-client.ts';
 import { durationText } from './durations.ts';
@@ -102,9 +102,15 @@ function podTable({ pods }: StatusView) {
     pod.serviceAccount,
     { text: pod.state, colour: pod.state === 'Up' ? 'green' : 'yellow' },
     String(pod.repairs),
-    pod.lastError === undefined ? '' : `${pod.lastError.code}: ${pod.lastError.message}`,
+    troubleCell(pod),
   ]);
   return { header: ['NAMESPACE', 'POD NAME', 'SERVICE ACCOUNT', 'STATE', 'REPAIRS', 'LAST ERROR'], rows };
+}
+
+function troubleCell({ lastError, notRedirected }: PodView): Cell {
+  if (lastError !== undefined) return `${lastError.code}: ${lastError.message}`;
+  if (notRedirected === undefined) return '';
+  return { text: `CV-NOT-REDIRECTED: ${notRedirected.map(({ text }) => text).join(', ')}`, colour: 'red' };
 }
 
 /** Most frequent first. A newer agent may know codes that this program does not. */

@@ -1,5 +1,5 @@
 /** `Sys` on Linux. Works in any thread: namespaces are entered and left per thread. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { MeshError } from '../base/errors.ts';
 import { netnsFingerprint } from './fingerprint.ts';
 import { libc } from './libc.ts';
@@ -17,6 +17,7 @@ const INTERFACE_NAME = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
 export const linuxSys: Sys = {
   openNetns,
   adoptNetns,
+  isMachineNetns,
   scratchNetns,
   listenTcp,
   socketTcp,
@@ -35,6 +36,13 @@ export const linuxSys: Sys = {
   fingerprint: netnsFingerprint,
   hasIpv6,
 };
+
+/** The kernel registers this one for its first namespace only (net/core/sysctl_net_core.c). */
+const MACHINE_SYSCTL = '/proc/sys/net/core/netdev_budget';
+
+function isMachineNetns(netns: Netns): boolean {
+  return inNetns(netns, () => existsSync(MACHINE_SYSCTL));
+}
 
 function hasIpv6(netns: Netns | undefined, networkInterface: string): boolean {
   if (!INTERFACE_NAME.test(networkInterface)) {

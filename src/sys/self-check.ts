@@ -7,6 +7,8 @@ import type { Netns, Sys } from './sys.ts';
 export interface Finding {
   readonly name: string;
   readonly ok: boolean;
+  /** Only for writing redirection rules, which a CNI agent may do in its stead. */
+  readonly isForRules?: true;
   /** What the agent cannot do without it. */
   readonly purpose: string;
   readonly cure: string;
@@ -16,6 +18,7 @@ export interface Finding {
 
 interface Need {
   readonly name: string;
+  readonly isForRules?: true;
   readonly purpose: string;
   readonly cure: string;
 }
@@ -37,10 +40,16 @@ const CAPABILITIES: readonly Capability[] = [
   { name: 'CAP_SYS_ADMIN', bit: 21n, purpose: 'entering the network namespaces of pods', cure: GRANT },
 ];
 
-const NFT: Need = { name: 'nft', purpose: 'redirection rules in pods', cure: 'install the package nftables' };
+const NFT: Need = {
+  name: 'nft',
+  isForRules: true,
+  purpose: 'redirection rules in pods',
+  cure: 'install the package nftables',
+};
 
 const NFT_RULES: Need = {
   name: 'nft rules',
+  isForRules: true,
   purpose: 'redirecting connections of pods to the agent, and replies back to it',
   cure: 'the kernel needs nf_tables with NAT, redirect and connection tracking (modules nft_redir, nft_ct, nf_nat)',
 };

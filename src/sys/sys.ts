@@ -82,6 +82,8 @@ export interface Sys {
   openNetns(path: string): Netns;
   /** Takes the descriptor over, also when it throws: closed unless it is a network namespace. */
   adoptNetns(fd: number): Netns;
+  /** The namespace that the machine booted with, whoever may see it under which path. */
+  isMachineNetns(netns: Netns): boolean;
   /** A new, empty, nameless namespace, gone once disposed: for trying things out. */
   scratchNetns(): Netns;
   /** Bound, listening, non-blocking, close-on-exec descriptor for `net.Server.listen({ fd })`. */

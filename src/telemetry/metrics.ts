@@ -6,6 +6,7 @@ import { DnsSeriesTable } from './dns-series.ts';
 import { HostLookupTable } from './host-lookup-series.ts';
 import { type OwnMetrics, ownMetrics } from './metrics-own.ts';
 import { type RevocationMetrics, revocationMetrics } from './metrics-revocation.ts';
+import { type ZdsMetrics, zdsMetrics } from './metrics-zds.ts';
 import { type Family, renderOpenMetrics, type Sample } from './openmetrics.ts';
 import type { ConnectionStart } from './traffic.ts';
 import { type TrafficSeries, TrafficSeriesTable } from './traffic-series.ts';
@@ -45,6 +46,7 @@ export class AgentMetrics implements ConnectionCounts {
   readonly proxies: ProxyMetrics;
   readonly own: OwnMetrics;
   readonly revocation: RevocationMetrics;
+  readonly zds: ZdsMetrics;
   readonly #registry = new Registry();
   /** Plain numbers: a labelled gauge costs microseconds per call, and every connection makes two. */
   readonly #socketsOpen = new Map<'source' | 'destination', number>();
@@ -66,6 +68,7 @@ export class AgentMetrics implements ConnectionCounts {
     this.proxies = proxyMetrics(registers);
     this.own = ownMetrics(registers, this.traffic);
     this.revocation = revocationMetrics(registers);
+    this.zds = zdsMetrics(registers);
     if (options.hasProcessMetrics) addProcessMetrics(this.#registry);
   }
 

@@ -40,6 +40,10 @@ export interface MeshOptions {
   /** Further flags of the agent of one node. */
   readonly nodeFlags?: Readonly<Record<string, readonly string[]>>;
   readonly mesh?: (mesh: TestMesh) => MeshDocument;
+  /** Flags by which the agent of a node learns of its pods; default: the list of pods in a file. */
+  readonly podFlags?: (mesh: TestMesh, node: string) => readonly string[];
+  /** Runs when the pods are there and no agent is. */
+  readonly beforeAgents?: (mesh: TestMesh, enrolled: readonly string[]) => Promise<void>;
 }
 
 const DEFAULT_NODES = { n1: ['client', 'near'], n2: ['server', 'server2'], n3: ['outside'] };
@@ -65,6 +69,7 @@ export class TestMesh implements AsyncDisposable {
       mesh.write(options.mesh?.(mesh) ?? {});
       const names = options.enrolled ?? [...mesh.lab.pods.keys()].filter((name) => !name.startsWith('outside'));
       mesh.enrol(names);
+      await options.beforeAgents?.(mesh, names);
       const busy = new Set(names.map((name) => mesh.pod(name).node));
       await Promise.all([...busy].map((node) => mesh.startAgent(node)));
       return mesh;
@@ -117,13 +122,13 @@ export class TestMesh implements AsyncDisposable {
     const flags = {
       node,
       'mesh-file': this.meshFile,
-      pods: this.podsFile(node),
       'ca-dir': this.caFolder,
       'run-dir': this.runFolder(node),
       'log-format': 'json',
       drain: '2s',
     };
-    return Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]);
+    const podFlags = this.#options.podFlags?.(this, node) ?? ['--pods', this.podsFile(node)];
+    return [...Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]), ...podFlags];
   }
 
   /** Resolves when `pod` was captured, by a line from index `after` on. */
@@ -255,6 +260,11 @@ export class TestMesh implements AsyncDisposable {
       },
     };
     return this.#undo.use(application);
+  }
+
+  /** Disposed with the mesh, after its agents. */
+  keep<T extends Disposable>(resource: T): T {
+    return this.#undo.use(resource);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,4 +1,5 @@
 /** A pod manager whose source, time and proxies are in the hands of a test; namespaces and rules are real. */
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import type net from 'node:net';
 import { silentLogger } from '../../../src/base/log.ts';
@@ -35,10 +36,13 @@ export class CaptureAgent implements AsyncDisposable {
         },
       },
       startProxy: (_pod, netns) => this.#proxy(netns),
-      redirection: createRedirection(linuxSys),
+      rules: {
+        kind: 'agent',
+        redirection: createRedirection(linuxSys),
+        ...(journalPath === undefined ? {} : { journal: new CaptureJournal(journalPath, deps) }),
+      },
       clock: this.clock,
       log: silentLogger,
-      ...(journalPath === undefined ? {} : { journal: new CaptureJournal(journalPath, deps) }),
       onEvent: (event) => this.events.push(event),
       onChange: () => {
         for (const wake of this.#wake) wake();
@@ -59,9 +63,9 @@ export class CaptureAgent implements AsyncDisposable {
 
   async enrol(netns: TestNetns, changes: Partial<CapturedPod> = {}): Promise<CapturedPod> {
     const pod = podOf(netns, changes);
-    this.sink?.upsert(pod);
+    const captured = this.sink?.upsert(pod);
     this.sink?.synced();
-    await this.until(() => this.manager.readiness().isReady);
+    assert.equal(await captured, undefined);
     return pod;
   }
 

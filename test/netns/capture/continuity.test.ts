@@ -54,11 +54,11 @@ test(
     await first.manager.stop('immediate');
     await using _taken = await serveIn(netns, { port: 15_001 }, (socket) => socket.end());
     await using second = new CaptureAgent();
-    second.sink?.upsert(podOf(netns));
+    void second.sink?.upsert(podOf(netns));
     second.sink?.synced();
     await second.until(() => second.manager.statuses()[0]?.lastError !== undefined);
 
-    second.sink?.remove(netns.name);
+    void second.sink?.remove(netns.name);
     await second.until(() => second.manager.readiness().isReady);
     await second.manager.stop('immediate');
 
@@ -123,7 +123,7 @@ test('new connections never find a closed door while pods are captured and relea
 
   for (let round = 0; round < 8; round++) {
     const { uid } = await agent.enrol(scene.pod.netns);
-    agent.sink?.remove(uid);
+    void agent.sink?.remove(uid);
     await agent.until(
       () => agent.manager.statuses().length === 0 && agent.events.filter((e) => e === 'stopped').length > round,
     );
@@ -148,7 +148,7 @@ test(
     const socket = await dialFrom(scene.pod.netns, { ip: scene.neighbour.ip4, port: 7 });
     await once(socket.resume(), 'data');
 
-    agent.sink?.remove(uid);
+    void agent.sink?.remove(uid);
     await once(socket, 'end');
     socket.destroy();
   },

@@ -22,7 +22,7 @@ for (const families of ['v4', 'v6', 'dual'] as const) {
     const { uid } = await agent.enrol(pod.netns);
     assert.deepEqual(await look(), { in: addresses.map(() => '15006'), out: others.map(() => '15001') });
 
-    agent.sink?.remove(uid);
+    void agent.sink?.remove(uid);
     await agent.until(() => agent.events.includes('stopped'));
     assert.deepEqual(await look(), direct);
     assert.equal(await isRedirected(pod.netns), false);
@@ -56,10 +56,7 @@ test('a changed option is applied without a new proxy', privileged, async () => 
   await using agent = new CaptureAgent();
   const pod = await agent.enrol(scene.pod.netns);
 
-  agent.sink?.upsert({ ...pod, options: { isIngressMode: true, rerouteInterfaces: [] } });
-  await agent.until(() => agent.manager.statuses()[0]?.pod.options.isIngressMode === true);
-  agent.clock.advance(5_000);
-  await agent.until(() => agent.manager.readiness().isReady);
+  await agent.sink?.upsert({ ...pod, options: { isIngressMode: true, rerouteInterfaces: [] } });
   await agent.manager.stop('immediate');
 
   assert.equal(await readFrom(scene.neighbour.netns, { ip: scene.pod.ip4, port: scene.app.port }), 'app');
@@ -91,9 +88,9 @@ test('a taken port keeps the pod pending with the reason, uncaptured, until it i
   const { netns } = scene.pod;
   const taken = await serveIn(netns, { port: 15_006 }, (socket) => socket.end());
   const pod = podOf(netns);
-  agent.sink?.upsert(pod);
+  const captured = agent.sink?.upsert(pod);
   agent.sink?.synced();
-  await agent.until(() => agent.manager.statuses()[0]?.lastError !== undefined);
+  assert.equal((await captured)?.code, 'CV-BIND');
 
   const [status] = agent.manager.statuses();
   assert.equal(status?.state, 'Pending');
@@ -111,12 +108,11 @@ test('a taken port keeps the pod pending with the reason, uncaptured, until it i
 test('a pod whose namespace vanished stays pending and leaves with its entry', privileged, async () => {
   await using agent = new CaptureAgent();
   const pod = { ...podOf(await goneNetns()), uid: 'gone' };
-  agent.sink?.upsert(pod);
   agent.sink?.synced();
-  await agent.until(() => agent.manager.statuses()[0]?.lastError !== undefined);
+  assert.equal((await agent.sink?.upsert(pod))?.code, 'CV-NETNS');
   assert.equal(agent.manager.statuses()[0]?.lastError?.code, 'CV-NETNS');
 
-  agent.sink?.remove('gone');
+  void agent.sink?.remove('gone');
   await agent.until(() => agent.manager.readiness().isReady);
   assert.deepEqual(agent.manager.statuses(), []);
 });
@@ -148,8 +144,7 @@ test(
     await using after = await TestNetns.create();
     const pod = await agent.enrol(before);
 
-    agent.sink?.upsert({ ...pod, netnsPath: after.path });
-    await agent.until(() => agent.events.length === 4 && agent.manager.readiness().isReady);
+    assert.equal(await agent.sink?.upsert({ ...pod, netnsPath: after.path }), undefined);
 
     assert.deepEqual(agent.events, ['started', 'stop immediate', 'stopped', 'started']);
     assert.deepEqual([await isRedirected(before), await isRedirected(after)], [true, true]);
@@ -159,10 +154,9 @@ test(
 test('the own namespace of the agent is never captured', privileged, async () => {
   await using agent = new CaptureAgent();
   await using netns = await TestNetns.create();
-  agent.sink?.upsert({ ...podOf(netns), netnsPath: '/proc/self/ns/net' });
-  await agent.until(() => agent.manager.statuses()[0]?.lastError !== undefined);
+  const error = await agent.sink?.upsert({ ...podOf(netns), netnsPath: '/proc/self/ns/net' });
 
-  assert.match(agent.manager.statuses()[0]?.lastError?.message ?? '', /namespace of the agent/);
+  assert.match(error?.message ?? '', /namespace of the agent/);
   assert.deepEqual(agent.events, []);
 });
 
@@ -173,12 +167,11 @@ test(
     await using agent = new CaptureAgent();
     await using netns = await TestNetns.create();
     await agent.enrol(netns, { uid: 'first' });
-    agent.sink?.upsert(podOf(netns, { uid: 'second' }));
-    await agent.until(() => agent.manager.statuses()[1]?.lastError !== undefined);
-    assert.match(agent.manager.statuses()[1]?.lastError?.message ?? '', /captured as pod first/);
+    const error = await agent.sink?.upsert(podOf(netns, { uid: 'second' }));
+    assert.match(error?.message ?? '', /captured as pod first/);
     const handles = await netns.exec(['nft', '-a', 'list', 'ruleset']);
 
-    agent.sink?.remove('first');
+    void agent.sink?.remove('first');
     await agent.until(() => agent.manager.readiness().isReady);
 
     assert.deepEqual(
@@ -193,7 +186,7 @@ test('twenty pods at once are captured, a few at a time', privileged, async () =
   await using undo = new AsyncDisposableStack();
   const pods = await Promise.all(Array.from({ length: 20 }, async () => undo.use(await TestNetns.create())));
   await using agent = new CaptureAgent();
-  for (const netns of pods) agent.sink?.upsert(podOf(netns));
+  for (const netns of pods) void agent.sink?.upsert(podOf(netns));
   agent.sink?.synced();
   await agent.until(() => agent.manager.readiness().isReady);
 

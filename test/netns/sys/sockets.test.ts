@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import type net from 'node:net';
 import { test } from 'node:test';
 import { MeshError } from '../../../src/base/errors.ts';
@@ -185,6 +185,13 @@ test('equal namespaces have equal ids, different ones do not', privileged, async
   using again = openNetns(one.path);
   assert.deepEqual(again.id, one.handle.id);
   assert.notDeepEqual(again.id, two.handle.id);
+});
+
+test('the first namespace of the machine is told from one of a pod', privileged, async () => {
+  await using netns = await TestNetns.create();
+  assert.equal(linuxSys.isMachineNetns(netns.handle), false);
+  using own = linuxSys.openNetns('/proc/self/ns/net');
+  assert.equal(linuxSys.isMachineNetns(own), existsSync('/proc/sys/net/core/netdev_budget'));
 });
 
 test('a tool runs inside the pod and gets its input', privileged, async () => {

@@ -71,7 +71,6 @@ test('the config section has every key of ztunnel, in the shapes its readers dec
   const env = {
     NODE_NAME: 'n1',
     LOCAL_XDS_PATH: 'm',
-    CULVERT_PODS: 'p',
     CONNECTION_TERMINATION_DEADLINE: '5500ms',
     ISTIO_META_DNS_CAPTURE: 'true',
     PREFERED_SERVICE_NAMESPACE: 'shared',

@@ -23,7 +23,6 @@ test('every bad setting is reported at once, under the name it was given', () =>
     '--admin-port',
     '--mesh-file or LOCAL_XDS_PATH',
     '--node or NODE_NAME',
-    '--pods or CULVERT_PODS',
     'CULVERT_RESOLV_CONF',
     'IPV6_ENABLED',
     'KEEPALIVE_TIME',
@@ -95,4 +94,17 @@ test('a mesh can be given as text, which excludes a file of it', () => {
     both.issues.map((issue) => issue.setting),
     ['LOCAL_XDS'],
   );
+});
+
+test('pods come from a CNI agent unless files list them; both at once is a mistake', () => {
+  const { CULVERT_PODS: _, ...rest } = minimal;
+  const sourceOf = (env: Record<string, string>) => {
+    const result = resolveConfig({ ...rest, ISTIO_META_DNS_CAPTURE: 'false', ...env }, {});
+    return result.ok ? result.config.podSource : result.issues.map(({ setting }) => setting);
+  };
+  assert.deepEqual(sourceOf({}), { kind: 'zds', socket: '/var/run/ztunnel/ztunnel.sock' });
+  assert.deepEqual(sourceOf({ INPOD_UDS: '/run/z.sock' }), { kind: 'zds', socket: '/run/z.sock' });
+  assert.deepEqual(sourceOf({ CULVERT_PODS: 'pods' }), { kind: 'file', path: 'pods' });
+  assert.deepEqual(sourceOf({ CULVERT_PODS: 'pods', INPOD_UDS: '/run/z.sock' }), ['CULVERT_PODS']);
+  assert.deepEqual(sourceOf({ INPOD_UDS: `/run/${'x'.repeat(103)}` }), ['INPOD_UDS']);
 });

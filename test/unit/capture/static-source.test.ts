@@ -22,9 +22,15 @@ function listen(t: TestContext, path: string): { heard: string[]; poll: () => st
   const clock = new FakeClock();
   const heard: string[] = [];
   const source = staticSource({ path, clock }).start({
-    upsert: ({ uid }) => heard.push(`upsert ${uid}`),
-    remove: (uid) => heard.push(`remove ${uid}`),
+    upsert: async ({ uid }) => {
+      heard.push(`upsert ${uid}`);
+      return undefined;
+    },
+    remove: async (uid) => {
+      heard.push(`remove ${uid}`);
+    },
     synced: () => heard.push('synced'),
+    lost: ({ code }) => heard.push(`lost ${code}`),
     problem: (error) => heard.push(error === undefined ? 'fine' : `problem ${error.code}`),
   });
   t.after(() => source[Symbol.dispose]());

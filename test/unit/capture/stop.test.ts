@@ -26,6 +26,7 @@ function fakeSys() {
   const sys: Sys = {
     ...linuxSys,
     openNetns: netns,
+    isMachineNetns: () => false,
     scratchNetns: () => netns('scratch'),
     fingerprint: () => '',
     hasIpv6: () => false,
@@ -55,7 +56,7 @@ test('a stop starts no proxy for pods that still wait for their turn', { timeout
         return { [Symbol.dispose]: () => {} };
       },
     },
-    redirection: createRedirection(sys),
+    rules: { kind: 'agent', redirection: createRedirection(sys) },
     settings: { maxConcurrent: 1 },
     startProxy: async ({ name }) => {
       started.push(name);
@@ -63,7 +64,7 @@ test('a stop starts no proxy for pods that still wait for their turn', { timeout
     },
   });
   manager.start();
-  for (const name of ['first', 'second', 'third']) sink?.upsert(pod(name));
+  for (const name of ['first', 'second', 'third']) void sink?.upsert(pod(name));
   await nextTurn();
   assert.deepEqual(started, ['first']);
 

@@ -38,7 +38,7 @@ test('the image starts the entry point that the build emits', () => {
 
 test('the runtime stage has the tools of the agent and no package manager of npm or compiler', () => {
   const installed = /apt-get install -y --no-install-recommends ([^&]+)/.exec(runtime)?.[1]?.trim().split(/\s+/);
-  assert.deepEqual(installed, ['nftables', 'iproute2', 'libatomic1', 'ca-certificates']);
+  assert.deepEqual(installed, ['nftables', 'iproute2', 'iptables', 'libatomic1', 'ca-certificates']);
   assert(!/\bnpm\b/.test(runtime.replace(/^#.*$/gm, '')));
 });
 

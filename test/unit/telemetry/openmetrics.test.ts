@@ -41,6 +41,7 @@ test('an agent without traffic exposes its build and the unlabelled metrics, and
     'culvert_policies_rejected 0',
     'culvert_label_sets 0',
     'culvert_label_sets_evicted 0',
+    'culvert_zds_connected 0',
   ]);
   assert.match(text, /^# HELP istio_build Istio component build info\.\n# TYPE istio_build gauge$/m);
 });

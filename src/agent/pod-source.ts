@@ -1,0 +1,34 @@
+/** Which pods are captured and who redirects them: told by a CNI agent over ZDS, or listed in files. */
+import { join } from 'node:path';
+import { CaptureJournal } from '../capture/capture-journal.ts';
+import type { PodSource } from '../capture/pod-source.ts';
+import type { RulesWriter } from '../capture/pods.ts';
+import { createRedirection } from '../capture/redirect.ts';
+import { createRedirectionCheck } from '../capture/redirect-check.ts';
+import { staticSource } from '../capture/static-source.ts';
+import { zdsSource } from '../capture/zds-source.ts';
+import type { ZdsMetrics } from '../telemetry/metrics-zds.ts';
+import type { AgentDeps } from './agent.ts';
+import type { AgentConfig } from './config.ts';
+
+type Deps = Pick<AgentDeps, 'sys' | 'clock' | 'logs'>;
+
+/** A CNI agent writes the redirection before it tells a pod (datapath facts §3.6); with files nobody else does. */
+export function podSource(
+  { podSource: from, runDir }: AgentConfig,
+  { sys, clock, logs }: Deps,
+  metrics: ZdsMetrics,
+): { readonly source: PodSource; readonly rules: RulesWriter } {
+  const log = logs.scope('capture');
+  switch (from.kind) {
+    case 'zds': {
+      const source = zdsSource(from.socket, { sys, clock, log, observer: metrics });
+      return { source, rules: { kind: 'cni', check: createRedirectionCheck(sys) } };
+    }
+    case 'file': {
+      const journal = new CaptureJournal(join(runDir, 'captured.json'), { sys, clock, log });
+      const source = staticSource({ path: from.path, clock });
+      return { source, rules: { kind: 'agent', redirection: createRedirection(sys), journal } };
+    }
+  }
+}

@@ -1,0 +1,126 @@
+/** Redirection that this agent writes: put in when the listeners stand, compared at every look, repaired, taken away. */
+import { isDeepStrictEqual } from 'node:util';
+import type { Netns, Sys } from '../sys/sys.ts';
+import type { CaptureJournal } from './capture-journal.ts';
+import type { NetnsClaims } from './netns-claims.ts';
+import { namesOf, type PodRules, type RulesObserver, type RulesView } from './pod-rules.ts';
+import type { CapturedPod } from './pod-source.ts';
+import type { Redirection } from './redirect.ts';
+import type { RedirectOptions } from './redirect-rules.ts';
+
+const NO_DNS_PROXY =
+  'DNS of the pod is not captured: this agent has no DNS proxy (ISTIO_META_DNS_CAPTURE=true makes one)';
+
+export interface OwnRulesSettings {
+  readonly ipv4: boolean;
+  readonly ipv6: boolean;
+  /** A DNS proxy listens in every pod, and DNS is sent to it unless the pod says otherwise. */
+  readonly dnsCapture: boolean;
+}
+
+export interface OwnRulesDeps {
+  readonly sys: Sys;
+  readonly redirection: Redirection;
+  readonly settings: OwnRulesSettings;
+  readonly claims: NetnsClaims;
+  readonly journal?: CaptureJournal | undefined;
+}
+
+export class OwnRules implements PodRules {
+  readonly #deps: OwnRulesDeps;
+  readonly #observer: RulesObserver;
+  /** Redirection as last put or found. */
+  #applied: RedirectOptions | undefined;
+  /** Fingerprint of the namespace when `#applied` was last found complete. */
+  #verified: string | undefined;
+  /** From the discovery that the redirection is not as wanted until it is again. */
+  #isOpen = true;
+  #repairs = 0;
+
+  constructor(deps: OwnRulesDeps, observer: RulesObserver) {
+    this.#deps = deps;
+    this.#observer = observer;
+  }
+
+  get isInPlace(): boolean {
+    return !this.#isOpen;
+  }
+
+  view(): RulesView {
+    return { repairs: this.#repairs };
+  }
+
+  async ensure(pod: CapturedPod, netns: Netns): Promise<void> {
+    const { redirection, journal } = this.#deps;
+    const { log } = this.#observer;
+    const wanted = this.#wanted(pod);
+    const isSame = isDeepStrictEqual(wanted, this.#applied);
+    // Taken before the look, so that what changes during it is seen next time.
+    const fingerprint = redirection.fingerprint(netns);
+    if (isSame && fingerprint === this.#verified) return;
+    journal?.note(pod, netns);
+    const differences = await redirection.verify(netns, wanted);
+    this.#verified = differences.length === 0 ? fingerprint : undefined;
+    if (differences.length > 0) {
+      this.#isOpen = true;
+      await redirection.apply(netns, wanted);
+      const closed = redirection.closeStale(netns, wanted);
+      if (closed > 0) log.info?.('connections from before the capture closed', { ...namesOf(pod), closed });
+      if (isSame) this.#repaired(pod, differences);
+    }
+    this.#isOpen = false;
+    if (this.#applied === undefined) {
+      log.info?.('pod captured', { ...namesOf(pod), adopted: differences.length === 0 });
+      if (pod.options.dnsCapture === true && !wanted.dnsCapture) log.warn?.(NO_DNS_PROXY, namesOf(pod));
+    }
+    this.#applied = wanted;
+  }
+
+  /**
+   * New connections go past us first, so that none finds a closed door; then what we hold is closed, while its packets
+   * still find their way; then all traces go.
+   */
+  async withdraw(pod: CapturedPod, active: Netns | undefined, stopProxy: () => Promise<void>): Promise<void> {
+    const { redirection, claims, journal } = this.#deps;
+    const netns = active ?? this.#openQuietly(pod);
+    try {
+      const isOurs = netns !== undefined && !claims.isWantedByAnother(netns, pod);
+      if (isOurs && active !== undefined) await redirection.release(netns);
+      await stopProxy();
+      if (isOurs) await redirection.remove(netns);
+    } finally {
+      if (active === undefined) netns?.[Symbol.dispose]();
+    }
+    journal?.forget(pod.uid);
+  }
+
+  forget(): void {
+    this.#applied = undefined;
+    this.#verified = undefined;
+    this.#isOpen = true;
+  }
+
+  #repaired(pod: CapturedPod, differences: readonly string[]): void {
+    this.#repairs += 1;
+    this.#observer.onRepair();
+    this.#observer.log.warn?.('redirection repaired', { ...namesOf(pod), differences: differences.join(', ') });
+  }
+
+  #wanted({ options }: CapturedPod): RedirectOptions {
+    const { ipv4, ipv6, dnsCapture } = this.#deps.settings;
+    return { ipv4, ipv6, ...options, dnsCapture: dnsCapture && options.dnsCapture !== false };
+  }
+
+  /** Rules of an earlier agent may be in a pod that this one never got to work. */
+  #openQuietly({ netnsPath }: CapturedPod): Netns | undefined {
+    const { sys, claims } = this.#deps;
+    try {
+      const netns = sys.openNetns(netnsPath);
+      if (claims.isFree(netns)) return netns;
+      netns[Symbol.dispose]();
+    } catch {
+      // Gone: nothing is left to clean.
+    }
+    return undefined;
+  }
+}
