@@ -57,6 +57,8 @@ async function programOf({ version, terminal, roles }: ProgramOptions, name: str
     allCommand(terminal),
     explainCommand(terminal),
     logCommand(terminal),
+    // `ztunnel version` is what people know.
+    new Command('version').description('print the version').action(() => terminal.out(`${version}\n`)),
   ];
   const isView = views.some((view) => name !== undefined && [view.name(), ...view.aliases()].includes(name));
   for (const command of [...(isView ? [] : await roles()), ...views]) program.addCommand(command);

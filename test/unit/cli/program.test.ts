@@ -55,7 +55,9 @@ test('an answer that is no JSON is a failure that says so', async () => {
 });
 
 test('help and version are not errors', async () => {
-  assert.deepEqual(await culvert(['--version']), { code: 0, out: '9.8.7\n', err: '' });
+  for (const argv of [['--version'], ['version']]) {
+    assert.deepEqual(await culvert(argv), { code: 0, out: '9.8.7\n', err: '' });
+  }
   const { code, out, err } = await culvert(['--help']);
   assert.deepEqual([code, err], [0, '']);
   for (const command of [
