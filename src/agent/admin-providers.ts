@@ -3,9 +3,10 @@ import { formatHostPort } from '../base/ip.ts';
 import { dumpMesh } from '../model/dump.ts';
 import { rfc3339 } from '../telemetry/timestamp.ts';
 import type { AdminProviders } from './admin.ts';
-import type { CertificatesView, MeshView, PodView, StatusView } from './admin-views.ts';
+import type { MeshView, PodView, StatusView } from './admin-views.ts';
 import type { AgentDeps, AgentParts } from './agent.ts';
 import { buildInfo } from './build-info.ts';
+import { certificatesView, identitiesView } from './certificate-views.ts';
 import { configDump, workloadState } from './config-dump.ts';
 import { configSection } from './config-dump-settings.ts';
 import { staticConfig } from './static-config.ts';
@@ -14,6 +15,7 @@ export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProvide
   return {
     configDump: () => dump(parts, deps),
     status: () => status(parts, deps),
+    certificates: () => identitiesView(parts),
     connections: () => parts.dataPlane.connections(),
     findConnection: (id) => parts.dataPlane.find(id),
     quit: async () => {
@@ -81,15 +83,5 @@ function meshView({ mesh, authority }: AgentParts): MeshView {
     services: services.size,
     policies: policies.accepted().length,
     rejectedPolicies: policies.rejected().length,
-  };
-}
-
-function certificatesView({ certificates }: AgentParts): CertificatesView {
-  const all = certificates.snapshot();
-  const soonestMs = certificates.earliestExpiryMs();
-  return {
-    total: all.length,
-    unavailable: all.filter(({ state }) => state !== 'Available').length,
-    ...(soonestMs === undefined ? {} : { soonestExpiry: rfc3339(soonestMs) }),
   };
 }

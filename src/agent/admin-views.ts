@@ -1,5 +1,6 @@
 /** What the agent tells an operator beyond `/config_dump`: the JSON of `/status`, `/connections` and `/explain`. */
 import type { Reason, ReasonCode } from '../base/reasons.ts';
+import type { IdentityStatus } from '../identity/certificate-entry.ts';
 import type { TrafficTotals } from '../telemetry/connection-records.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
 
@@ -30,10 +31,34 @@ export interface MeshView {
 }
 
 export interface CertificatesView {
+  /** Where they come from. */
+  readonly source: string;
   readonly total: number;
   readonly unavailable: number;
   /** RFC 3339. */
   readonly soonestExpiry?: string;
+  /** What the first identity that has a problem says. */
+  readonly lastError?: string;
+  readonly revocation?: RevocationView;
+}
+
+/** Revocation lists, when some are configured. */
+export interface RevocationView {
+  readonly path: string;
+  readonly lists: number;
+  /** Certificates on them. */
+  readonly revoked: number;
+  /** RFC 3339; absent before the first good version. */
+  readonly loadedAt?: string;
+  /** The newest version was refused for this. */
+  readonly lastError?: string;
+}
+
+/** `GET /certificates`: what `/config_dump` has no field for. */
+export interface IdentitiesView {
+  readonly source: string;
+  readonly revocation?: RevocationView;
+  readonly identities: readonly IdentityStatus[];
 }
 
 /** A thread that carries traffic. */

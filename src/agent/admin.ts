@@ -1,4 +1,4 @@
-/** The admin server: loopback only, paths and answers of facts/operations.md §5.2, and three of our own for the command line. */
+/** The admin server: loopback only, paths and answers of facts/operations.md §5.2, and four of our own for the command line. */
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { reasonOf } from '../base/reasons.ts';
@@ -7,7 +7,7 @@ import type { LogControl } from '../telemetry/logger.ts';
 import { DASHBOARD } from './admin-dashboard.ts';
 import { refusalOf } from './admin-guard.ts';
 import { answerLogging } from './admin-logging.ts';
-import type { ConnectionsView, ExplainView, StatusView } from './admin-views.ts';
+import type { ConnectionsView, ExplainView, IdentitiesView, StatusView } from './admin-views.ts';
 import { sortKeys } from './config-dump.ts';
 import { type HttpAnswer, type HttpHandler, type HttpRequest, HttpServer } from './http-server.ts';
 import { PprofEndpoints } from './pprof-endpoints.ts';
@@ -17,6 +17,7 @@ export interface AdminProviders {
   /** Plain JSON data; keys are sorted here. */
   configDump(): Promise<unknown>;
   status(): StatusView;
+  certificates(): IdentitiesView;
   connections(): Promise<ConnectionsView>;
   /** An open or remembered connection. */
   findConnection(id: string): Promise<ConnectionView | undefined>;
@@ -76,6 +77,7 @@ function routesOf(providers: AdminProviders, pprof: PprofEndpoints): ReadonlyMap
     ['/debug/pprof/heap', reading(() => pprof.heap())],
     ['/debug/pprof/heap/profiling', changing((request) => pprof.heapProfiling(request))],
     ['/status', reading((request) => onlyGet(request, () => json(providers.status())))],
+    ['/certificates', reading((request) => onlyGet(request, () => json(providers.certificates())))],
     ['/connections', reading((request) => onlyGet(request, async () => json(await providers.connections())))],
     ['/explain', reading((request) => onlyGet(request, () => explain(request, providers)))],
   ]);

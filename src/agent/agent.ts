@@ -5,6 +5,7 @@ import type { Random } from '../base/random.ts';
 import { PodManager } from '../capture/pods.ts';
 import { CertificateManager } from '../identity/certificate-manager.ts';
 import type { CertificateProvider } from '../identity/certificate-provider.ts';
+import type { CrlFile } from '../identity/crl-file.ts';
 import { TlsContexts } from '../identity/tls-context.ts';
 import { requireTlsPolicy } from '../identity/tls-policy.ts';
 import { hostLookup } from '../sys/host-lookup.ts';
@@ -43,6 +44,8 @@ export interface AgentParts {
   readonly config: AgentConfig;
   readonly metrics: AgentMetrics;
   readonly certificates: CertificateManager;
+  /** Absent without `CRL_PATH`. */
+  readonly crlFile: CrlFile | undefined;
   readonly authority: VerdictAuthority;
   readonly mesh: MeshFile;
   readonly dataPlane: DataPlane;
@@ -142,7 +145,7 @@ async function makeParts(
   const pods = makePods(config, deps, { metrics, authority, dataPlane, readiness });
   undo.defer(() => pods.stop('graceful'));
   const startedMs = clock.wallMs();
-  return { config, metrics, certificates, authority, mesh, dataPlane, pods, readiness, startedMs };
+  return { config, metrics, certificates, crlFile, authority, mesh, dataPlane, pods, readiness, startedMs };
 }
 
 function makeCertificates(

@@ -4,6 +4,7 @@ import type { PodView, StatusView } from '../agent/admin-views.ts';
 import { REASONS } from '../base/reasons.ts';
 import { getJson } from './admin-client.ts';
 import { durationText } from './durations.ts';
+import { revocationFact } from './identities.ts';
 import { type Cell, renderFacts, renderTable } from './table.ts';
 import { hasColour, type Terminal } from './terminal.ts';
 import { namespaceOption, print, type ViewOptions, viewCommand } from './view-command.ts';
@@ -48,6 +49,7 @@ function page(view: StatusView, nowMs: number, isColoured: boolean): string {
 
 function factsOf(view: StatusView, nowMs: number): readonly (readonly [string, Cell])[] {
   const { mesh } = view;
+  const { lastError, revocation } = view.certificates;
   return [
     ['Node', view.node],
     ['Version', view.version],
@@ -58,6 +60,8 @@ function factsOf(view: StatusView, nowMs: number): readonly (readonly [string, C
     ...(mesh.lastError === undefined ? [] : [['Mesh error', { text: mesh.lastError, colour: 'red' }] as const]),
     ['Mesh state', `${count(mesh.workloads, 'workload')}, ${count(mesh.services, 'service')}, ${policiesText(view)}`],
     ['Certificates', certificatesCell(view, nowMs)],
+    ...(lastError === undefined ? [] : [['Certificate error', { text: lastError, colour: 'red' }] as const]),
+    ...(revocation === undefined ? [] : [revocationFact(revocation)]),
     ['Connections', connectionsText(view)],
   ];
 }
@@ -79,10 +83,10 @@ function policiesText({ mesh }: StatusView): string {
 }
 
 function certificatesCell({ certificates }: StatusView, nowMs: number): Cell {
-  const { total, unavailable, soonestExpiry } = certificates;
+  const { source, total, unavailable, soonestExpiry } = certificates;
   const leftMs = soonestExpiry === undefined ? undefined : Date.parse(soonestExpiry) - nowMs;
   const expiry = leftMs === undefined ? '' : `, soonest expiry ${soonestExpiry} (${expiryText(leftMs)})`;
-  const text = `${total} held${unavailable === 0 ? '' : `, ${unavailable} unavailable`}${expiry}`;
+  const text = `${total} from ${source}${unavailable === 0 ? '' : `, ${unavailable} unavailable`}${expiry}`;
   return unavailable > 0 || (leftMs ?? 1) <= 0 ? { text, colour: 'red' } : text;
 }
 

@@ -97,6 +97,11 @@ export class CertificateManager {
     this.#announce(identity);
   }
 
+  /** Where certificates come from, for operators. */
+  get source(): string {
+    return this.#deps.provider.title;
+  }
+
   /** As `/config_dump` shows them, sorted by identity. */
   snapshot(): IdentitySnapshot[] {
     return this.#sorted().map((entry) => entrySnapshot(entry, this.#deps.clock.wallMs()));

@@ -35,7 +35,7 @@ const STATUS: StatusView = {
     policies: 1,
     rejectedPolicies: 0,
   },
-  certificates: { total: 2, unavailable: 0, soonestExpiry: '2026-01-02T00:00:00Z' },
+  certificates: { source: 'embedded CA /ca', total: 2, unavailable: 0, soonestExpiry: '2026-01-02T00:00:00Z' },
   connections: { live: 1, opened: 3, refused: { 'CV-POLICY-DENY': 2 } },
   workers: [{ name: 'main', state: 'running', connections: 1 }],
 };
@@ -49,6 +49,7 @@ export async function adminFixture(overrides: Partial<AdminProviders> = {}) {
   const providers: AdminProviders = {
     configDump: async () => ({ workloads: [{ uid: 'b', name: 'x', absent: undefined }], certificates: [] }),
     status: () => STATUS,
+    certificates: () => ({ source: 'embedded CA /ca', identities: [] }),
     connections: async () => ({ open: traffic.live(), refused: traffic.recentRefusals() }),
     findConnection: async (id) => traffic.find(id),
     quit: async () => {

@@ -42,6 +42,8 @@ const table: readonly { path: string; method: string; status: number; type?: str
   { path: '/debug/pprof/heap/profiling?activate=yes', method: 'GET', status: 400 },
   { path: '/status', method: 'GET', status: 200, type: JSON_TYPE },
   { path: '/status', method: 'POST', status: 405, text: '' },
+  { path: '/certificates', method: 'GET', status: 200, type: JSON_TYPE },
+  { path: '/certificates', method: 'POST', status: 405, text: '' },
   { path: '/connections', method: 'GET', status: 200, type: JSON_TYPE },
   { path: '/explain', method: 'GET', status: 400, type: JSON_TYPE },
   { path: '/explain?id=none', method: 'GET', status: 404, type: JSON_TYPE },

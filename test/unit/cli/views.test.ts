@@ -35,7 +35,7 @@ const STATUS: StatusView = {
     policies: 2,
     rejectedPolicies: 1,
   },
-  certificates: { total: 2, unavailable: 0, soonestExpiry: '2026-03-03T13:00:00Z' },
+  certificates: { source: 'embedded CA /ca', total: 2, unavailable: 0, soonestExpiry: '2026-03-03T13:00:00Z' },
   connections: { live: 1, opened: 30, refused: { 'CV-IO': 1, 'CV-POLICY-DENY': 2 } },
   workers: [{ name: 'main', state: 'running', connections: 1 }],
 };
@@ -48,7 +48,7 @@ Pods           1 up, 1 pending
 Mesh source    /etc/mesh.yaml, loaded 2026-03-02T10:59:00Z
 Mesh error     /etc/mesh.yaml:7: unknown field "nmae"
 Mesh state     4 workloads, 1 service, 2 policies (1 rejected, see culvert policies)
-Certificates   2 held, soonest expiry 2026-03-03T13:00:00Z (in 1d1h)
+Certificates   2 from embedded CA /ca, soonest expiry 2026-03-03T13:00:00Z (in 1d1h)
 Connections    1 open, 30 since the start, 3 refused or cut
 
 NAMESPACE   POD NAME   SERVICE ACCOUNT   STATE     REPAIRS   LAST ERROR
@@ -133,6 +133,47 @@ for (const { claim, argv, want } of tables) {
     assert.deepEqual(await agent.ask(argv), { code: 0, out: want, err: '' });
   });
 }
+
+test('certificates say where they come from, what is revoked, and why an identity has none', async () => {
+  const [shop, cart] = DUMP.certificates;
+  const lastError = 'CV-CA-AUTH: Istio CA https://istiod.istio-system.svc:15012: no (UNAUTHENTICATED)';
+  const revocation = { path: '/crl.pem', lists: 1, revoked: 3, loadedAt: '2026-03-02T11:00:00Z' };
+  await using agent = await fakeAgent({
+    '/config_dump': { certificates: [{ ...shop, certChain: [], rootCerts: [] }, cart] },
+    '/certificates': {
+      source: 'Istio CA https://istiod.istio-system.svc:15012',
+      revocation,
+      identities: [
+        { identity: shop.identity, state: 'Available', nextTryAt: '2026-03-02T20:00:00Z' },
+        { identity: cart.identity, state: cart.state, lastError, failures: 3, nextTryAt: '2026-03-02T12:00:07Z' },
+      ],
+    },
+  });
+  const { out } = await agent.ask(['certificates']);
+  assert.equal(
+    out,
+    `Source       Istio CA https://istiod.istio-system.svc:15012
+Revocation   /crl.pem, 3 revoked on 1 list, loaded 2026-03-02T11:00:00Z
+
+CERTIFICATE NAME                           TYPE   STATUS        VALID CERT   SERIAL NUMBER   NOT AFTER   NOT BEFORE   NEXT TRY               LAST ERROR
+spiffe://cluster.local/ns/retail/sa/shop   NA     Available     false        NA              NA          NA
+spiffe://cluster.local/ns/retail/sa/cart   NA     Unavailable   false        NA              NA          NA           2026-03-02T12:00:07Z   ${lastError}
+`,
+  );
+  const [, row] = JSON.parse((await agent.ask(['certificates', '-o', 'json'])).out) as Record<string, unknown>[];
+  assert.deepEqual([row?.['lastError'], row?.['nextTryAt']], [lastError, '2026-03-02T12:00:07Z']);
+});
+
+test('a revocation list that was refused is shown with the reason', async () => {
+  const revocation = { path: '/crl.pem', lists: 0, revoked: 0, lastError: 'revocation list is neither PEM nor DER' };
+  const certificates = { ...STATUS.certificates, unavailable: 1, lastError: 'CV-CA: no', revocation };
+  await using agent = await fakeAgent({ '/status': { ...STATUS, certificates } });
+  const { out } = await agent.ask(['status']);
+
+  assert.match(out, /^Certificates +2 from embedded CA \/ca, 1 unavailable, soonest expiry/m);
+  assert.match(out, /^Certificate error +CV-CA: no$/m);
+  assert.match(out, /^Revocation +\/crl\.pem, never loaded; refused: revocation list is neither PEM nor DER$/m);
+});
 
 test('json and yaml print the data of the agent as it is', async () => {
   await using agent = await fakeAgent({ '/config_dump': DUMP });
