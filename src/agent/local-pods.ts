@@ -5,8 +5,9 @@ import type { MeshIndex } from '../model/mesh-index.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
 import { unknownWorkload } from '../model/outbound-verdict.ts';
 import { workloadIdentity } from '../model/spiffe.ts';
-import type { Refusal, TlsMaterial } from '../model/verdict.ts';
+import type { Refusal } from '../model/verdict.ts';
 import type { Workload } from '../model/workload.ts';
+import type { IdentityUses } from './identity-uses.ts';
 
 /** A pod may connect before its record arrives (datapath facts §0, "Wait for local workload"). */
 const WORKLOAD_WAIT_MS = 5_000;
@@ -17,12 +18,6 @@ export interface EnrolledPod {
   readonly name: string;
   readonly namespace: string;
   readonly serviceAccount: string;
-}
-
-export interface Certificates {
-  get(identity: string): Promise<TlsMaterial>;
-  prefetch(identity: string): void;
-  forget(identity: string): void;
 }
 
 /** The captured pods that an update touches. */
@@ -38,7 +33,7 @@ export interface LocalPodsDeps {
   readonly node: string;
   readonly index: MeshIndex;
   readonly clock: Clock;
-  readonly certificates: Certificates;
+  readonly uses: IdentityUses;
 }
 
 export class LocalPods {
@@ -49,8 +44,6 @@ export class LocalPods {
   readonly #waiting = new Map<string, (() => void)[]>();
   /** Pod UID → identity of its record. */
   readonly #identities = new Map<string, string>();
-  /** Identity → number of pods that have it. */
-  readonly #uses = new Map<string, number>();
 
   constructor(deps: LocalPodsDeps) {
     this.#deps = deps;
@@ -74,9 +67,7 @@ export class LocalPods {
     if (this.#byUid.get(pod.uid) !== pod) return;
     this.#byUid.delete(pod.uid);
     detach(this.#byName, nameOf(pod), pod);
-    const identity = this.#identities.get(pod.uid);
-    this.#identities.delete(pod.uid);
-    if (identity !== undefined) this.#release(identity);
+    this.#deps.uses.change(this.#identities, [[pod.uid, undefined]]);
   }
 
   /** The record of a captured pod, or `undefined` while nobody told us about it. */
@@ -125,36 +116,14 @@ export class LocalPods {
 
   /** Looks again at the records of the pods with these names: who waits is served, identities are fetched or forgotten. */
   refresh(names: Iterable<string>): void {
-    const former: string[] = [];
-    for (const pod of [...names].flatMap((name) => this.#byName.get(name) ?? [])) {
-      const workload = this.workload(pod.uid);
-      if (workload !== undefined) for (const wake of this.#waiting.get(pod.uid) ?? []) wake();
-      const identity = workload && workloadIdentity(workload);
-      const before = this.#identities.get(pod.uid);
-      if (identity === before) continue;
-      if (before !== undefined) former.push(before);
-      if (identity === undefined) this.#identities.delete(pod.uid);
-      else this.#use(pod.uid, identity);
-    }
-    // Last, so that an identity that only moved from one pod to another is not fetched anew.
-    for (const identity of former) this.#release(identity);
-  }
-
-  #use(podUid: string, identity: string): void {
-    const uses = this.#uses.get(identity) ?? 0;
-    this.#identities.set(podUid, identity);
-    this.#uses.set(identity, uses + 1);
-    if (uses === 0) this.#deps.certificates.prefetch(identity);
-  }
-
-  #release(identity: string): void {
-    const uses = (this.#uses.get(identity) ?? 0) - 1;
-    if (uses > 0) {
-      this.#uses.set(identity, uses);
-      return;
-    }
-    this.#uses.delete(identity);
-    this.#deps.certificates.forget(identity);
+    const changes = [...names]
+      .flatMap((name) => this.#byName.get(name) ?? [])
+      .map(({ uid }) => {
+        const workload = this.workload(uid);
+        if (workload !== undefined) for (const wake of this.#waiting.get(uid) ?? []) wake();
+        return [uid, workload && workloadIdentity(workload)] as const;
+      });
+    this.#deps.uses.change(this.#identities, changes);
   }
 }
 

@@ -30,8 +30,9 @@ import type {
 import type { Workload } from '../model/workload.ts';
 import type { HostLookup } from '../sys/host-lookup.ts';
 import { HostNames } from './host-names.ts';
+import { IdentityUses, NodeWorkloads, type PrefetchedCertificates } from './identity-uses.ts';
 import { LiveConnections } from './live-connections.ts';
-import { type Certificates, type EnrolledPod, LocalPods } from './local-pods.ts';
+import { type EnrolledPod, LocalPods } from './local-pods.ts';
 import { MeshQuestions } from './mesh-questions.ts';
 import { OutboundDecider } from './outbound-decider.ts';
 import { PolicyLog } from './policy-log.ts';
@@ -41,6 +42,10 @@ export interface AuthoritySettings extends DataPathSettings {
   /** `AUTHZ_POLICY_INFO_LOGGING`: decisions of policies at info instead of debug. */
   readonly isPolicyLogAtInfo: boolean;
   readonly dns: DnsSettings;
+}
+
+export interface Certificates extends PrefetchedCertificates {
+  get(identity: string): Promise<TlsMaterial>;
 }
 
 export interface AuthorityDeps {
@@ -58,6 +63,7 @@ export class VerdictAuthority implements VerdictPort {
   readonly #deps: AuthorityDeps;
   readonly #index = new MeshIndex();
   readonly #pods: LocalPods;
+  readonly #nodeWorkloads: NodeWorkloads;
   readonly #live: LiveConnections;
   readonly #outbound: OutboundDecider;
   readonly #listeners = new Set<(push: VerdictPush) => void>();
@@ -70,7 +76,9 @@ export class VerdictAuthority implements VerdictPort {
     const { clock, certificates, log } = deps;
     const index = this.#index;
     this.#policyLog = new PolicyLog({ log, isAtInfo: settings.isPolicyLogAtInfo });
-    this.#pods = new LocalPods({ node: settings.nodeName, index, clock, certificates });
+    const uses = new IdentityUses(certificates);
+    this.#nodeWorkloads = new NodeWorkloads(settings.nodeName, uses);
+    this.#pods = new LocalPods({ node: settings.nodeName, index, clock, uses });
     const revoke = (connectionIds: readonly string[], refusal: Refusal): void =>
       this.#push({ kind: 'revoke', connectionIds, refusal });
     this.#live = new LiveConnections({ index, clock, log, revoke });
@@ -96,6 +104,7 @@ export class VerdictAuthority implements VerdictPort {
   apply(update: MeshUpdate): void {
     const touched = this.#pods.touchedBy(update);
     this.#index.apply(update);
+    this.#nodeWorkloads.apply(update);
     this.#pods.refresh(touched.names);
     const hasPolicies = update.policies.length + update.rejectedPolicies.length + update.removedPolicies.length > 0;
     if (hasPolicies || touched.isPolicyChange) this.#live.rejudge();

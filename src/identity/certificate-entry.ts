@@ -15,6 +15,8 @@ export interface Entry {
   /** Why the last attempt failed; absent after a success. */
   error?: MeshError | undefined;
   failures: number;
+  /** A handshake has asked for it. */
+  isMissed: boolean;
   /** Wall time of the next attempt while resting. */
   dueMs?: number;
   /** Something newer is there than what the attempt under way may bring. */
@@ -40,7 +42,7 @@ export interface IdentityStatus {
 
 export function newEntry(identity: string): Entry {
   const attempt = Promise.withResolvers<void>();
-  return { identity, phase: 'resting', failures: 0, isOutdated: false, attempt, isForgotten: false };
+  return { identity, phase: 'resting', failures: 0, isMissed: false, isOutdated: false, attempt, isForgotten: false };
 }
 
 export function usableMaterial({ held }: Entry, nowMs: number): TlsMaterial | undefined {

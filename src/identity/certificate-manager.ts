@@ -74,6 +74,9 @@ export class CertificateManager {
   /** Valid material now, or after the attempt under way; rejects with `CV-CERT-UNAVAILABLE` while the CA does not deliver. */
   async get(identity: string): Promise<TlsMaterial> {
     const entry = this.#entries.get(identity) ?? this.#add(identity, 'RealTime');
+    // What nobody missed until now was tried at long intervals.
+    if (!entry.isMissed && this.#usable(entry) === undefined) this.#request(entry, 'RealTime');
+    entry.isMissed = true;
     if (this.#usable(entry) === undefined && entry.phase !== 'resting') {
       this.#queue.promote(identity);
       await this.#ended(entry);
@@ -239,7 +242,7 @@ export class CertificateManager {
   #failed(entry: Entry, error: MeshError): void {
     const nowMs = this.#deps.clock.wallMs();
     const leftMs = (entry.held?.validity.notAfterMs ?? 0) - nowMs;
-    const retryMs = nowMs + retryDelayMs(entry.failures, leftMs, this.#deps.random);
+    const retryMs = nowMs + retryDelayMs(entry.failures, { leftMs, isMissed: entry.isMissed }, this.#deps.random);
     entry.error = error;
     entry.failures += 1;
     this.#rest(entry, retryMs);

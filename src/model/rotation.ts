@@ -10,9 +10,9 @@ export interface Validity {
 
 /** Share by which the renewal time varies, so that pods started together do not renew together. */
 const RENEWAL_JITTER = 0.1;
-const RETRY_WHILE_VALID: BackoffPolicy = { firstMs: 1_000, maxMs: 150_000, jitter: 0.2 };
-/** Without a certificate every connection fails: the CA is asked more often than while the old one still serves. */
-const RETRY_WITHOUT: BackoffPolicy = { firstMs: 1_000, maxMs: 15_000, jitter: 0.2 };
+const RETRY: BackoffPolicy = { firstMs: 1_000, maxMs: 150_000, jitter: 0.2 };
+/** Connections fail for want of the certificate: the CA is asked more often than while nobody misses it. */
+const RETRY_MISSED: BackoffPolicy = { firstMs: 1_000, maxMs: 15_000, jitter: 0.2 };
 const MIN_RETRY_MS = 1_000;
 
 /** Valid to its last second. */
@@ -26,12 +26,19 @@ export function renewalDueMs({ notBeforeMs, notAfterMs }: Validity, random: Rand
   return notBeforeMs + (notAfterMs - notBeforeMs) * share;
 }
 
+export interface Need {
+  /** What is left of the certificate that is held; zero and less: none is valid. */
+  readonly leftMs: number;
+  /** A handshake has wanted it. */
+  readonly isMissed: boolean;
+}
+
 /**
  * Delay before try number `attempt` (0 = the first retry). While a certificate is valid it is at most half of what is left
  * of it, so that tries come closer together as the end comes near.
  */
-export function retryDelayMs(attempt: number, leftMs: number, random: Random): number {
-  if (leftMs <= 0) return backoffMs(RETRY_WITHOUT, attempt, random);
-  const delayMs = Math.min(backoffMs(RETRY_WHILE_VALID, attempt, random), RETRY_WHILE_VALID.maxMs);
+export function retryDelayMs(attempt: number, { leftMs, isMissed }: Need, random: Random): number {
+  if (leftMs <= 0) return backoffMs(isMissed ? RETRY_MISSED : RETRY, attempt, random);
+  const delayMs = Math.min(backoffMs(RETRY, attempt, random), RETRY.maxMs);
   return Math.max(MIN_RETRY_MS, Math.min(delayMs, leftMs / 2));
 }

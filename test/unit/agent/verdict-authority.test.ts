@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Certificates } from '../../../src/agent/local-pods.ts';
-import { VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
+import { type Certificates, VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import type { InboundQuestion, VerdictPush } from '../../../src/model/verdict.ts';
@@ -121,12 +120,51 @@ test('a pod nobody describes is refused after 5 s, by name', async () => {
 
 test('certificates are fetched for local pods only, once per identity, and forgotten with the last pod', () => {
   const { authority, asked } = world();
-  authority.replace(open);
+  const plain = { ...open, workloads: open.workloads.map((one) => ({ ...one, protocol: 'TCP' as const })) };
+  authority.replace(plain);
   assert.deepEqual(asked, []);
   authority.addPod(pod);
-  authority.replace(open);
+  authority.replace({ ...plain });
   authority.removePod(pod);
   const identity = 'spiffe://cluster.local/ns/default/sa/server';
+  assert.deepEqual(asked, [`+${identity}`, `-${identity}`]);
+});
+
+test('the certificate of a workload of this node that speaks HBONE is fetched before its pod is captured', () => {
+  const { authority, asked } = world();
+  const identity = (name: string): string => `spiffe://cluster.local/ns/default/sa/${name}`;
+  const workloads = [
+    workload('hbone', { ips: ['10.0.0.1'], protocol: 'HBONE' }),
+    workload('native', { ips: ['10.0.0.2'], protocol: 'TCP', nativeTunnel: true }),
+    workload('plain', { ips: ['10.0.0.3'], protocol: 'TCP' }),
+    workload('elsewhere', { ips: ['10.0.0.4'], protocol: 'HBONE', node: 'node-2' }),
+  ];
+  authority.replace({ ...EMPTY_MESH, workloads });
+  assert.deepEqual(asked, [`+${identity('hbone')}`, `+${identity('native')}`]);
+
+  // The same account on another pod keeps the certificate; moving away or turning plain gives it up.
+  const [hbone, native] = workloads;
+  assert(hbone !== undefined && native !== undefined);
+  authority.replace({
+    ...EMPTY_MESH,
+    workloads: [
+      { ...hbone, uid: 'another' },
+      { ...native, node: 'node-2' },
+    ],
+  });
+  assert.deepEqual(asked.slice(2), [`-${identity('native')}`]);
+  authority.replace(EMPTY_MESH);
+  assert.deepEqual(asked.slice(3), [`-${identity('hbone')}`]);
+});
+
+test('a captured pod keeps its certificate when its record leaves, and a record when its pod leaves', () => {
+  const { authority, asked } = world();
+  authority.replace(open);
+  authority.addPod(pod);
+  authority.removePod(pod);
+  const identity = 'spiffe://cluster.local/ns/default/sa/server';
+  assert.deepEqual(asked, [`+${identity}`]);
+  authority.replace({ ...open, workloads: [] });
   assert.deepEqual(asked, [`+${identity}`, `-${identity}`]);
 });
 
@@ -191,6 +229,6 @@ test('an identity that two pods share is forgotten with the second, and one that
     removedWorkloads: ['Kubernetes//Pod/default/a'],
   });
   assert.deepEqual(asked, [`+${shared}`]);
-  authority.apply({ ...NOTHING, workloads: [named('b', 'other')] });
+  authority.apply({ ...NOTHING, workloads: [{ ...named('b', 'other'), protocol: 'TCP' }] });
   assert.deepEqual(asked, [`+${shared}`, `-${shared}`]);
 });

@@ -217,6 +217,56 @@ test('the first request that fails rejects every handshake that waits, and the n
   assert.equal(lab.requests.length, 1);
 });
 
+test('a prefetch that fails is tried at long intervals, until a handshake misses it: then at once and often', async () => {
+  await using lab = await Lab.open();
+  lab.down = outage;
+  const failed = once(lab.events, 'ended');
+  lab.manager.prefetch(id('cart'));
+  await failed;
+  for (const seconds of [1, 2, 4, 8, 16, 32, 64, 128]) await lab.pass(seconds * 1_000);
+  await lab.passQuietly(149_000);
+
+  await assert.rejects(lab.manager.get(id('cart')), { code: 'CV-CERT-UNAVAILABLE' });
+  assert.equal(lab.requests.length, 10);
+  await lab.pass(15_000);
+  lab.down = undefined;
+  await lab.pass(15_000);
+  assert.equal((await lab.manager.get(id('cart'))).identity, id('cart'));
+});
+
+test('a success ends the back-off: the next failure is tried again after a second', async () => {
+  await using lab = await Lab.open();
+  await lab.manager.get(id('cart'));
+  lab.down = outage;
+  await lab.pass(HALF_MS);
+  for (const seconds of [1, 2, 4, 8]) await lab.pass(seconds * 1_000);
+  lab.down = undefined;
+  await lab.pass(16_000);
+  lab.down = outage;
+  await lab.pass(HALF_MS);
+
+  await lab.passQuietly(999);
+  await lab.pass(1);
+});
+
+test('a renewal in the background waits behind prefetches and handshakes', async () => {
+  await using lab = await Lab.open();
+  await lab.manager.get(id('old'));
+  const { promise, resolve } = Promise.withResolvers<void>();
+  lab.gate = promise;
+  for (let i = 0; i < 8; i++) lab.manager.prefetch(id(`first-${i}`));
+  while (lab.running < 8) await once(lab.events, 'request');
+  lab.clock.advance(HALF_MS);
+  lab.manager.prefetch(id('later'));
+  const handshake = lab.manager.get(id('urgent'));
+  resolve();
+  await handshake;
+  while (lab.requests.length < 12) await once(lab.events, 'request');
+
+  const order = lab.requests.slice(9).map((name) => name.replace(id(''), ''));
+  assert.equal(order.at(-1), 'old', order.join());
+});
+
 test('a CA that never answers fails the attempt after 10 s, and the retry succeeds', async () => {
   await using lab = await Lab.open();
   lab.gate = new Promise(() => undefined);

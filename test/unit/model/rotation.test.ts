@@ -7,6 +7,7 @@ import { isUsable, renewalDueMs, retryDelayMs } from '../../../src/model/rotatio
 const fixed = (value: number): Random => ({ next: () => value, hex: () => '' });
 const anyRandom = fc.double({ min: 0, max: 0.999_999, noNaN: true }).map(fixed);
 const DAY_MS = 86_400_000;
+const need = (leftMs: number) => ({ leftMs, isMissed: true });
 
 test('renewal falls at half of the lifetime, give or take a tenth of it', () => {
   const validity = { notBeforeMs: 1_000_000, notAfterMs: 1_000_000 + DAY_MS };
@@ -29,7 +30,7 @@ test('a certificate is usable up to and including its last millisecond', () => {
 });
 
 test('failed renewals back off from 1 s, doubling, to 150 s', () => {
-  const delays = Array.from({ length: 10 }, (_, attempt) => retryDelayMs(attempt, DAY_MS, fixed(0.5)) / 1000);
+  const delays = Array.from({ length: 10 }, (_, attempt) => retryDelayMs(attempt, need(DAY_MS), fixed(0.5)) / 1000);
 
   assert.deepEqual(delays, [1, 2, 4, 8, 16, 32, 64, 128, 150, 150]);
 });
@@ -38,17 +39,24 @@ test('no retry of a renewal comes later than 150 s, earlier than 1 s, or in the 
   const left = fc.integer({ min: 2_000, max: DAY_MS });
   fc.assert(
     fc.property(fc.nat({ max: 100 }), left, anyRandom, (attempt, leftMs, random) => {
-      const delayMs = retryDelayMs(attempt, leftMs, random);
+      const delayMs = retryDelayMs(attempt, need(leftMs), random);
       assert(delayMs >= 1_000 && delayMs <= 150_000 && delayMs <= leftMs / 2, String(delayMs));
     }),
   );
 });
 
-test('without a certificate the CA is asked at least every 18 s', () => {
+test('without a certificate that a handshake missed the CA is asked at least every 18 s', () => {
   fc.assert(
     fc.property(fc.nat({ max: 100 }), fc.integer({ min: -DAY_MS, max: 0 }), anyRandom, (attempt, leftMs, random) => {
-      const delayMs = retryDelayMs(attempt, leftMs, random);
+      const delayMs = retryDelayMs(attempt, need(leftMs), random);
       assert(delayMs >= 800 && delayMs <= 18_000, String(delayMs));
     }),
   );
+});
+
+test('without a certificate that nobody missed the CA is asked less and less, down to every 150 s', () => {
+  const unmissed = { leftMs: 0, isMissed: false };
+  const delays = Array.from({ length: 9 }, (_, attempt) => retryDelayMs(attempt, unmissed, fixed(0.5)) / 1000);
+
+  assert.deepEqual(delays, [1, 2, 4, 8, 16, 32, 64, 128, 150]);
 });
