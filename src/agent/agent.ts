@@ -111,7 +111,7 @@ async function makeParts(
     clock,
     random,
     certificates,
-    lookupHost: hostLookup({ isIpv6Enabled: config.isIpv6Enabled }),
+    lookupHost: hostLookup({ isIpv6Enabled: config.isIpv6Enabled, servers: config.hostNameservers }),
     log: logs.scope('state'),
     onHostLookup: (client, hostname) => metrics.hostLookups.count(client, hostname),
   });

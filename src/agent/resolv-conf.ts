@@ -18,18 +18,35 @@ const ATTEMPTS = { fallback: 2, max: 5 } as const;
 
 /** Lines that cannot be understood are ignored, as everywhere. */
 export function parseResolvConf(text: string): ResolvConf {
-  const lines = text.split('\n').map((line) => line.trim().split(/\s+/));
-  const options = lines.flatMap(([keyword, ...words]) => (keyword === 'options' ? words : []));
+  const options = linesOf(text).flatMap(([keyword, ...words]) => (keyword === 'options' ? words : []));
   return {
-    nameservers: lines
-      .flatMap(([keyword, address = '']) => (keyword === 'nameserver' ? (canonicalIp(address) ?? []) : []))
-      // Loopback is another place in each namespace: the agent's resolver does not listen on the pod's.
+    // Loopback is another place in each namespace: the agent's resolver does not listen on the pod's.
+    nameservers: addressesIn(text)
       .filter((ip) => !isLoopback(ip))
       .slice(0, MAX_NAMESERVERS)
-      .map((ip) => ({ ip, port: DNS_PORT })),
+      .map(atDnsPort),
     timeoutMs: 1_000 * option(options, 'timeout', TIMEOUT_SECONDS),
     attempts: option(options, 'attempts', ATTEMPTS),
   };
+}
+
+/** Those that the agent itself asks, loopback included. */
+export function nameserversOf(text: string): readonly HostPort[] {
+  return addressesIn(text).slice(0, MAX_NAMESERVERS).map(atDnsPort);
+}
+
+function linesOf(text: string): readonly (readonly string[])[] {
+  return text.split('\n').map((line) => line.trim().split(/\s+/));
+}
+
+function addressesIn(text: string): readonly string[] {
+  return linesOf(text).flatMap(([keyword, address = '']) =>
+    keyword === 'nameserver' ? (canonicalIp(address) ?? []) : [],
+  );
+}
+
+function atDnsPort(ip: string): HostPort {
+  return { ip, port: DNS_PORT };
 }
 
 /** The last one counts, held within what libc does; anything but a number is ignored. */

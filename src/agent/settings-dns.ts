@@ -1,12 +1,14 @@
 /** The DNS proxy in the pods (facts/operations.md §1.1, §1.8). */
 import { messageOf } from '../base/errors.ts';
 import { type HostPort, parseHostPort } from '../base/ip.ts';
-import { parseResolvConf, type ResolvConf } from './resolv-conf.ts';
+import { nameserversOf, parseResolvConf, type ResolvConf } from './resolv-conf.ts';
 import type { SettingsReader, Source } from './settings-reader.ts';
 
 export interface DnsSettings {
   /** `undefined`: no proxy, and no pod's DNS is redirected. */
   readonly dnsProxy: DnsProxyConfig | undefined;
+  /** Whom the agent asks for endpoints known by host name alone; `undefined`: as the system's resolv.conf says. */
+  readonly hostNameservers: readonly HostPort[] | undefined;
   /** Whose services win over other foreign ones with the same host name. */
   readonly preferredServiceNamespace: string | undefined;
 }
@@ -30,6 +32,7 @@ const REDIRECT_PORT = 15_053;
 export function dnsSettings(read: SettingsReader): DnsSettings {
   return {
     dnsProxy: isEnabled(read) ? dnsProxy(read) : undefined,
+    hostNameservers: read.isSet(RESOLV_CONF) ? nameserversOf(resolvConfText(read)) : undefined,
     preferredServiceNamespace: read.optional({ env: 'PREFERED_SERVICE_NAMESPACE' }),
   };
 }
@@ -80,19 +83,27 @@ function portOf(parsed: DnsListen): number {
 }
 
 function resolvConf(read: SettingsReader): ResolvConf {
-  const path = read.text(RESOLV_CONF, '/etc/resolv.conf');
-  let text: string | undefined;
-  try {
-    text = read.start.readText(path);
-  } catch (error) {
-    read.refuse(RESOLV_CONF, `${path} cannot be read: ${messageOf(error)}`);
-  }
-  const parsed = parseResolvConf(text ?? '');
+  const parsed = parseResolvConf(resolvConfText(read));
   if (parsed.nameservers.length === 0) {
     read.refuse(
       RESOLV_CONF,
-      `${path} names no nameserver that pods can reach (loopback is not): give the agent one (dnsPolicy ClusterFirst), or set ISTIO_META_DNS_CAPTURE=false`,
+      `${resolvConfPath(read)} names no nameserver that pods can reach (loopback is not): give the agent one (dnsPolicy ClusterFirst), or set ISTIO_META_DNS_CAPTURE=false`,
     );
   }
   return parsed;
+}
+
+function resolvConfPath(read: SettingsReader): string {
+  return read.text(RESOLV_CONF, '/etc/resolv.conf');
+}
+
+/** Empty when it is not there. */
+function resolvConfText(read: SettingsReader): string {
+  const path = resolvConfPath(read);
+  try {
+    return read.start.readText(path) ?? '';
+  } catch (error) {
+    read.refuse(RESOLV_CONF, `${path} cannot be read: ${messageOf(error)}`);
+    return '';
+  }
 }

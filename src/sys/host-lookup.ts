@@ -1,13 +1,13 @@
-/** A and AAAA records with their TTL, from the nameservers of the agent's own resolv.conf and in its own netns. */
+/** A and AAAA records with their TTL, from the agent's own nameservers and in its own netns. */
 import dns from 'node:dns/promises';
 import { MeshError, messageOf } from '../base/errors.ts';
-import { canonicalIp } from '../base/ip.ts';
+import { canonicalIp, formatHostPort, type HostPort } from '../base/ip.ts';
 
 export interface HostLookupOptions {
   /** Off: AAAA is not asked for. */
   readonly isIpv6Enabled: boolean;
-  /** `address:port`, in place of those of resolv.conf. */
-  readonly servers?: readonly string[];
+  /** In place of those of the system's resolv.conf. */
+  readonly servers?: readonly HostPort[] | undefined;
 }
 
 /** `ip`: canonical text. */
@@ -26,7 +26,7 @@ const TRIES = 2;
 /** Both families at once: one that is answered is enough. */
 export function hostLookup({ isIpv6Enabled, servers }: HostLookupOptions): HostLookup {
   const resolver = new dns.Resolver({ timeout: TRY_TIMEOUT_MS, tries: TRIES });
-  if (servers !== undefined) resolver.setServers(servers);
+  if (servers !== undefined) resolver.setServers(servers.map(formatHostPort));
   return async (hostname) => {
     const answers = await Promise.allSettled([
       recordsOf(resolver.resolve4(hostname, { ttl: true })),

@@ -2,6 +2,7 @@
 import dgram from 'node:dgram';
 import { once } from 'node:events';
 import type net from 'node:net';
+import { type Answer, decode, encode, type Packet } from 'dns-packet';
 import type { HostPort } from '../../src/base/ip.ts';
 import { linuxSys } from '../../src/sys/linux.ts';
 import { localAddress } from '../../src/sys/sockets.ts';
@@ -122,4 +123,23 @@ export function respond(query: Uint8Array, flags = 0, extra: Uint8Array = new Ui
   const reply = Buffer.concat([query, extra]);
   reply.writeUInt16BE(reply.readUInt16BE(2) | 0x8000 | flags, 2);
   return reply;
+}
+
+export interface RecordsReply {
+  readonly answers?: readonly Answer[];
+  /** RCODE, RFC 1035 §4.1.1. */
+  readonly rcode?: number;
+}
+
+/** Answers with records, or with an error, by type and name; what `replyTo` has nothing for is met with silence. */
+export function answering(replyTo: (type: string, name: string) => RecordsReply | undefined): Script {
+  return ({ bytes }) => {
+    const query: Packet = decode(bytes);
+    const [question] = query.questions ?? [];
+    const reply = question && replyTo(question.type, question.name);
+    if (reply === undefined) return undefined;
+    const { answers = [], rcode = 0 } = reply;
+    // RD and RA, as a resolver answers.
+    return encode({ ...query, type: 'response', flags: 0x180 | rcode, answers: [...answers] });
+  };
 }

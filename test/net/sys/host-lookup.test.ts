@@ -1,38 +1,20 @@
 import assert from 'node:assert/strict';
-import { createSocket } from 'node:dgram';
-import { once } from 'node:events';
 import { test } from 'node:test';
-import { type Answer, decode, encode, type Packet } from 'dns-packet';
-import { hostLookup } from '../../../src/sys/host-lookup.ts';
+import { type Answer, decode } from 'dns-packet';
+import { type HostRecord, hostLookup } from '../../../src/sys/host-lookup.ts';
+import { answering, type RecordsReply, TestNameserver } from '../../support/nameserver.ts';
 
-interface Reply {
-  readonly answers?: readonly Answer[];
-  /** RCODE, RFC 1035 §4.1.1. */
-  readonly rcode?: number;
+const NXDOMAIN: RecordsReply = { rcode: 3 };
+const SERVFAIL: RecordsReply = { rcode: 2 };
+
+async function nameserver(replies: Readonly<Record<string, RecordsReply>>): Promise<TestNameserver> {
+  const server = await TestNameserver.start();
+  server.script = answering((type) => replies[type]);
+  return server;
 }
 
-const NXDOMAIN: Reply = { rcode: 3 };
-const SERVFAIL: Reply = { rcode: 2 };
-
-/** A nameserver on loopback that answers by type and counts what it was asked. */
-async function nameserver(replies: Readonly<Record<string, Reply | undefined>>) {
-  const socket = createSocket('udp4');
-  const asked: string[] = [];
-  socket.on('message', (message, peer) => {
-    const query: Packet = decode(message);
-    const [question] = query.questions ?? [];
-    assert(question !== undefined);
-    asked.push(`${question.type} ${question.name}`);
-    const reply = replies[question.type];
-    if (reply === undefined) return;
-    const { answers = [], rcode = 0 } = reply;
-    const flags = 0x180 | rcode;
-    socket.send(encode({ ...query, type: 'response', flags, answers: [...answers] }), peer.port, peer.address);
-  });
-  socket.bind(0, '127.0.0.1');
-  await once(socket, 'listening');
-  const servers = [`127.0.0.1:${socket.address().port}`];
-  return { servers, asked, [Symbol.asyncDispose]: () => new Promise<void>((done) => socket.close(() => done())) };
+function lookup({ address }: TestNameserver, isIpv6Enabled = true): Promise<readonly HostRecord[]> {
+  return hostLookup({ isIpv6Enabled, servers: [address] })(NAME);
 }
 
 const NAME = 'db.example.com';
@@ -44,7 +26,7 @@ test('both families come with their TTL, in canonical text', async () => {
     A: { answers: [a('192.0.2.1', 30), a('192.0.2.2', 60)] },
     AAAA: { answers: [aaaa('2001:DB8:0:0:0:0:0:1', 5)] },
   });
-  const records = await hostLookup({ isIpv6Enabled: true, servers: server.servers })(NAME);
+  const records = await lookup(server);
   assert.deepEqual(records, [
     { ip: '192.0.2.1', ttlMs: 30_000 },
     { ip: '192.0.2.2', ttlMs: 60_000 },
@@ -54,8 +36,9 @@ test('both families come with their TTL, in canonical text', async () => {
 
 test('without IPv6 only A is asked for', async () => {
   await using server = await nameserver({ A: { answers: [a('192.0.2.1', 30)] } });
-  await hostLookup({ isIpv6Enabled: false, servers: server.servers })(NAME);
-  assert.deepEqual(server.asked, [`A ${NAME}`]);
+  await lookup(server, false);
+  const types = server.received.map(({ bytes }) => decode(bytes).questions?.map(({ type }) => type));
+  assert.deepEqual(types, [['A']]);
 });
 
 for (const [claim, replies] of [
@@ -64,19 +47,19 @@ for (const [claim, replies] of [
 ] as const) {
   test(claim, async () => {
     await using server = await nameserver(replies);
-    assert.deepEqual(await hostLookup({ isIpv6Enabled: true, servers: server.servers })(NAME), []);
+    assert.deepEqual(await lookup(server), []);
   });
 }
 
 test('one family that is answered is enough', async () => {
   await using server = await nameserver({ A: { answers: [a('192.0.2.1', 30)] }, AAAA: SERVFAIL });
-  const records = await hostLookup({ isIpv6Enabled: true, servers: server.servers })(NAME);
+  const records = await lookup(server);
   assert.deepEqual(records, [{ ip: '192.0.2.1', ttlMs: 30_000 }]);
 });
 
 test('a failing nameserver is an error that names the host', async () => {
   await using server = await nameserver({ A: SERVFAIL, AAAA: SERVFAIL });
-  await assert.rejects(hostLookup({ isIpv6Enabled: true, servers: server.servers })(NAME), {
+  await assert.rejects(lookup(server), {
     code: 'CV-NO-ADDRESS',
     message: /db\.example\.com.*ESERVFAIL/,
   });

@@ -88,3 +88,14 @@ test('the preferred namespace is spelt as the reference spells it', () => {
   assert.equal(settings({ PREFERED_SERVICE_NAMESPACE: 'shared' }).preferredServiceNamespace, 'shared');
   assert.equal(settings({}).preferredServiceNamespace, undefined);
 });
+
+test('endpoints known by host name are looked up as the system says, unless a resolv.conf is named', () => {
+  assert.equal(settings({}).hostNameservers, undefined);
+  const named = { CULVERT_RESOLV_CONF: '/etc/resolv.conf', ISTIO_META_DNS_CAPTURE: 'false' };
+  const { hostNameservers, issues } = settings(named, 'nameserver 127.0.0.53\nnameserver fd00::53\n');
+  assert.deepEqual(hostNameservers, [
+    { ip: '127.0.0.53', port: 53 },
+    { ip: 'fd00::53', port: 53 },
+  ]);
+  assert.deepEqual(issues, []);
+});
