@@ -159,7 +159,9 @@ test('a node:http2 server that refuses a stream rejects that request only', asyn
     if (count === 1) stream.close(NGHTTP2_REFUSED_STREAM);
     else nodeEcho(stream);
   });
-  await assert.rejects(it.session.request({ authority: AUTHORITY }).response, { fields: { h2Code: H2.refusedStream } });
+  await assert.rejects(it.session.request({ authority: AUTHORITY }).response, {
+    fields: { h2Code: H2.refusedStream, isUnprocessed: true },
+  });
   assert.equal((await it.session.request({ authority: AUTHORITY }).response).status, 200);
 });
 

@@ -220,7 +220,10 @@ test('an answer of 401 ends the stream and rejects nothing', async () => {
 test('a request that is reset before its answer rejects with the code of the peer', async () => {
   await using pair = await enginePair({ onStream: (stream) => stream.reset(H2.refusedStream) });
   const stream = pair.client.session.request({ authority: AUTHORITY });
-  await assert.rejects(stream.response, { code: 'CV-CONNECT-FAILED', fields: { h2Code: H2.refusedStream } });
+  await assert.rejects(stream.response, {
+    code: 'CV-CONNECT-FAILED',
+    fields: { h2Code: H2.refusedStream, isUnprocessed: true },
+  });
 });
 
 test('a server is told when the client gives up before the answer', async () => {
