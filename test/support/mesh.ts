@@ -39,6 +39,8 @@ export interface MeshOptions {
   readonly flags?: readonly string[];
   /** Further flags of the agent of one node. */
   readonly nodeFlags?: Readonly<Record<string, readonly string[]>>;
+  /** Variables by which the agent of a node learns where its certificates come from; default: the CA directory all share. */
+  readonly certificateEnv?: (mesh: TestMesh, node: string) => Readonly<Record<string, string>>;
   readonly mesh?: (mesh: TestMesh) => MeshDocument;
   /** Flags by which the agent of a node learns of its pods; default: the list of pods in a file. */
   readonly podFlags?: (mesh: TestMesh, node: string) => readonly string[];
@@ -115,14 +117,15 @@ export class TestMesh implements AsyncDisposable {
   ): AgentProcess {
     const { flags = [], nodeFlags = {}, env: common = {} } = this.#options;
     const argv = [...this.agentFlags(node), ...flags, ...(nodeFlags[node] ?? []), ...extra];
-    return this.#undo.use(new AgentProcess(this.lab.node(node), argv, { ...common, ...env }));
+    const certificates = this.#options.certificateEnv?.(this, node) ?? {};
+    return this.#undo.use(new AgentProcess(this.lab.node(node), argv, { ...common, ...certificates, ...env }));
   }
 
   agentFlags(node: string): readonly string[] {
     const flags = {
       node,
       'mesh-file': this.meshFile,
-      'ca-dir': this.caFolder,
+      ...(this.#options.certificateEnv === undefined ? { 'ca-dir': this.caFolder } : {}),
       'run-dir': this.runFolder(node),
       'log-format': 'json',
       drain: '2s',

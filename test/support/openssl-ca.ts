@@ -31,7 +31,8 @@ subjectKeyIdentifier = hash
 `;
 
 export class OpensslCa implements Disposable {
-  readonly #folder = mkdtempSync(join(tmpdir(), 'culvert-openssl-ca-'));
+  /** `root.pem`, `issuing.pem` and `issuing-key.pem` are here. */
+  readonly folder = mkdtempSync(join(tmpdir(), 'culvert-openssl-ca-'));
   #leaves = 0;
 
   constructor() {
@@ -91,7 +92,7 @@ export class OpensslCa implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    rmSync(this.#folder, { recursive: true });
+    rmSync(this.folder, { recursive: true });
   }
 
   get #authority(): readonly string[] {
@@ -103,14 +104,14 @@ export class OpensslCa implements Disposable {
   }
 
   #run(command: string, ...args: readonly string[]): Buffer {
-    return execFileSync('openssl', [command, ...args], { cwd: this.#folder, stdio: ['ignore', 'pipe', 'pipe'] });
+    return execFileSync('openssl', [command, ...args], { cwd: this.folder, stdio: ['ignore', 'pipe', 'pipe'] });
   }
 
   #write(name: string, text: string): void {
-    writeFileSync(join(this.#folder, name), text);
+    writeFileSync(join(this.folder, name), text);
   }
 
   #read(name: string): string {
-    return readFileSync(join(this.#folder, name), 'utf8');
+    return readFileSync(join(this.folder, name), 'utf8');
   }
 }

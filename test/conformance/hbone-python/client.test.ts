@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { identityOf, meshForFile } from '../../support/mesh.ts';
 import { dial, doubling } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
-import { type PeerEvent, PythonPeer, skipWithoutH2 } from './peer.ts';
+import type { ProgramEvent, PythonProgram } from '../../support/python-program.ts';
+import { dialPeer, skipWithoutH2 } from './peer.ts';
 
 const privileged = { skip: skipWithoutRoot || skipWithoutH2, timeout: 60_000 };
 const mesh = meshForFile({ nodes: { n2: ['server', 'other'], n3: ['outside'] } });
@@ -12,8 +13,8 @@ const HOST = 'web.demo.svc.cluster.local';
 const PROTOCOL_ERROR = 1;
 const NO_ERROR = 0;
 
-function open(identity = identityOf('client')): Promise<PythonPeer> {
-  return PythonPeer.dial(mesh(), 'outside', { ip: mesh().pod('server').ip, identity });
+function open(identity = identityOf('client')): Promise<PythonProgram> {
+  return dialPeer(mesh(), 'outside', { ip: mesh().pod('server').ip, identity });
 }
 
 function connectTo(authority: string, extra: readonly (readonly [string, string])[] = []) {
@@ -29,7 +30,7 @@ function streamOf(count: number): number {
   return 2 * count - 1;
 }
 
-function statusOf(event: PeerEvent): string | undefined {
+function statusOf(event: ProgramEvent): string | undefined {
   return new Map(event['headers'] as [string, string][]).get(':status');
 }
 

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { identityOf, meshForFile } from '../../support/mesh.ts';
 import { dial, refusal } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
-import { PythonPeer, skipWithoutH2 } from './peer.ts';
+import type { PythonProgram } from '../../support/python-program.ts';
+import { servePeer, skipWithoutH2 } from './peer.ts';
 
 const privileged = { skip: skipWithoutRoot || skipWithoutH2, timeout: 60_000 };
 /** The peer listens in `outside-peer`, which the mesh believes to be an HBONE pod as any other. */
@@ -18,8 +19,8 @@ function target(port = 8080) {
   return { ip: mesh().pod('outside-peer').ip, port };
 }
 
-function startPeer(...options: string[]): Promise<PythonPeer> {
-  return PythonPeer.serve(mesh(), 'outside-peer', options);
+function startPeer(...options: string[]): Promise<PythonProgram> {
+  return servePeer(mesh(), 'outside-peer', options);
 }
 
 test('TLS 1.3, ALPN h2, no server name, no resumption, and the identity of the client pod', privileged, async () => {
