@@ -9,7 +9,6 @@ import type { CrlFile } from '../identity/crl-file.ts';
 import { TlsContexts } from '../identity/tls-context.ts';
 import { requireTlsPolicy } from '../identity/tls-policy.ts';
 import { hostLookup } from '../sys/host-lookup.ts';
-import { takeRunLock } from '../sys/run-lock.ts';
 import { selfCheck } from '../sys/self-check.ts';
 import type { Sys } from '../sys/sys.ts';
 import { ConnectionRecords } from '../telemetry/connection-records.ts';
@@ -20,13 +19,16 @@ import { MeshFile } from '../xds/mesh-file.ts';
 import { certificateVault, openCertificateSource } from './certificate-source.ts';
 import type { AgentConfig } from './config.ts';
 import { type DataPlane, mainThreadPlane } from './data-plane.ts';
+import { awaitSuccessor } from './hand-over/await-successor.ts';
+import { Estate } from './hand-over/estate.ts';
+import { NodeLease } from './hand-over/lease.ts';
 import { PodProxies } from './pod-proxies.ts';
 import { podSource } from './pod-source.ts';
 import { authoritySettings, proxySettings } from './proxy-settings.ts';
 import { Readiness } from './readiness.ts';
 import { watchRevocationLists } from './revocation-lists.ts';
 import { servePod, serveSelf } from './serve-pod.ts';
-import { startServers } from './servers.ts';
+import { AgentServers } from './servers.ts';
 import { VerdictAuthority } from './verdict-authority.ts';
 
 export interface AgentDeps {
@@ -49,6 +51,8 @@ export interface AgentParts {
   readonly authority: VerdictAuthority;
   readonly mesh: MeshFile;
   readonly dataPlane: DataPlane;
+  readonly estate: Estate;
+  readonly lease: NodeLease;
   readonly pods: PodManager;
   readonly readiness: Readiness;
   readonly startedMs: number;
@@ -57,8 +61,13 @@ export interface AgentParts {
 }
 
 export interface Agent extends AgentParts {
-  /** Lets connections finish for the drain grace, then ends everything. The rules stay in the pods: they fail closed. */
-  stop(): Promise<void>;
+  /** Resolves when a successor serves this node: what could not move is left here, for `stop('held')`. */
+  readonly handedOver: Promise<void>;
+  /**
+   * Lets connections finish, for the drain grace or the hold time, then ends everything. The rules stay in the pods: they
+   * fail closed.
+   */
+  stop(mode?: 'graceful' | 'held'): Promise<void>;
 }
 
 /** Rejects with a `MeshError` that names what is wrong; nothing is left running then. */
@@ -66,10 +75,14 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   await using undo = new AsyncDisposableStack();
   await requireAbilities(config, deps.sys);
   requireTlsPolicy(config.tls);
-  undo.use(takeRunLock(config.runDir));
+  const { runDir, isTakeOver } = config;
+  const lease = undo.use(
+    await NodeLease.take({ runDir, isTakeOver, build: deps.version }, { ...deps, log: deps.logs.scope('hand-over') }),
+  );
   const drained = Promise.withResolvers<void>();
-  const parts = { ...(await makeParts(config, deps, undo)), drained: drained.promise };
-  await startServers(parts, deps, undo);
+  const parts = { ...(await makeParts(config, deps, lease, undo)), drained: drained.promise };
+  const servers = undo.use(new AgentServers(parts, deps));
+  await lease.bindServers(() => servers.start());
   parts.mesh.start();
   parts.readiness.complete('state manager');
   const self = await serveSelf(config.self, deps, parts);
@@ -77,23 +90,26 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   parts.pods.start();
   parts.readiness.complete('proxy');
   parts.readiness.complete('dns proxy');
+  await lease.settle(parts.readiness.whenReady());
+  const handedOver = awaitSuccessor({ parts, servers, deps }, undo);
   const cleanup = undo.move();
-  const stop = async (): Promise<void> => {
+  const stop = async (mode: 'graceful' | 'held' = 'graceful'): Promise<void> => {
     parts.readiness.begin('drain');
     try {
       // Traffic first: its drain must not wait for a slow reader of the admin port, and can be watched there meanwhile.
-      await Promise.all([parts.pods.stop('graceful'), self?.stop('graceful')]);
+      await Promise.all([parts.pods.stop(mode), self?.stop(mode)]);
     } finally {
       drained.resolve();
       await cleanup.disposeAsync();
     }
   };
-  return { ...parts, stop };
+  return { ...parts, handedOver, stop };
 }
 
 async function makeParts(
   config: AgentConfig,
   deps: AgentDeps,
+  lease: NodeLease,
   undo: AsyncDisposableStack,
 ): Promise<Omit<AgentParts, 'drained'>> {
   const { clock, random, logs, sys } = deps;
@@ -139,13 +155,28 @@ async function makeParts(
       settings: proxySettings(config),
       deps: { sys, clock, random, verdicts: authority, contexts, telemetry: records, dns, log },
       drainGraceMs: config.drainGraceMs,
+      holdMs: config.holdMs,
     }),
   );
   const dataPlane = mainThreadPlane(proxies, records);
-  const pods = makePods(config, deps, { metrics, authority, dataPlane, readiness });
+  const estate = new Estate();
+  const pods = makePods(config, deps, { metrics, authority, dataPlane, estate, lease, readiness });
   undo.defer(() => pods.stop('graceful'));
   const startedMs = clock.wallMs();
-  return { config, metrics, certificates, crlFile, authority, mesh, dataPlane, pods, readiness, startedMs };
+  return {
+    config,
+    metrics,
+    certificates,
+    crlFile,
+    authority,
+    mesh,
+    dataPlane,
+    estate,
+    lease,
+    pods,
+    readiness,
+    startedMs,
+  };
 }
 
 function makeCertificates(
@@ -166,7 +197,7 @@ function makeCertificates(
 function makePods(
   config: AgentConfig,
   deps: AgentDeps,
-  parts: Pick<AgentParts, 'metrics' | 'authority' | 'dataPlane' | 'readiness'>,
+  parts: Pick<AgentParts, 'metrics' | 'authority' | 'dataPlane' | 'estate' | 'lease' | 'readiness'>,
 ): PodManager {
   const { sys, clock } = deps;
   const { proxies, own, zds } = parts.metrics;

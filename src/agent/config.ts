@@ -1,6 +1,7 @@
 /** Every setting of the agent. Resolved once, at start; nothing else in `src/` may look at the environment. */
 
 import { type DnsSettings, dnsSettings } from './settings-dns.ts';
+import { type HandOverSettings, handOverSettings } from './settings-hand-over.ts';
 import { type IdentitySettings, identitySettings } from './settings-identity.ts';
 import type { ConfigIssue, Environment, Start } from './settings-input.ts';
 import { type LifetimeSettings, lifetimeSettings } from './settings-lifetimes.ts';
@@ -30,6 +31,7 @@ export interface AgentConfig
     DnsSettings,
     SocksSettings,
     LifetimeSettings,
+    HandOverSettings,
     LogSettings {
   readonly proxyArgs: string;
 }
@@ -61,6 +63,7 @@ function readAll(read: SettingsReader): AgentConfig {
     ...dnsSettings(read),
     ...socksSettings(read),
     ...lifetimeSettings(read),
+    ...handOverSettings(read),
     ...logSettings(read),
     ...unsupportedSettings(read),
     proxyArgs: read.start.args.join(' '),

@@ -1,5 +1,6 @@
 /** Everything that carries traffic, wherever it runs: what the rest of the agent asks of it. */
 import type { ProxySet } from '../capture/capture-contract.ts';
+import type { Inheritance } from '../proxy/inheritance.ts';
 import type { Netns } from '../sys/sys.ts';
 import type { ConnectionRecords, TrafficTotals } from '../telemetry/connection-records.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
@@ -13,9 +14,16 @@ export interface ServedPod {
   readonly isAgent?: boolean;
 }
 
+export interface MovableSet extends ProxySet {
+  /** Leaves listeners and what can move to another process; the rest goes on until `stop`. */
+  handOver(): Promise<Inheritance>;
+}
+
 export interface DataPlane {
   /** Binds the listeners of one pod; fails when one cannot be bound. `netns` stays open until the set has stopped. */
-  start(pod: ServedPod, netns: Netns): Promise<ProxySet>;
+  start(pod: ServedPod, netns: Netns, inherited?: Inheritance): Promise<MovableSet>;
+  /** What was stopped as `held` ends within the drain grace. */
+  hasten(): void;
   connections(): Promise<ConnectionsView>;
   /** An open or remembered connection. */
   find(id: string): Promise<ConnectionView | undefined>;
@@ -26,7 +34,8 @@ export interface DataPlane {
 /** The data plane of an agent without workers: the main thread carries all. */
 export function mainThreadPlane(proxies: PodProxies, records: ConnectionRecords): DataPlane {
   return {
-    start: async (pod, netns) => proxies.start(pod, netns),
+    start: async (pod, netns, inherited) => proxies.start(pod, netns, inherited),
+    hasten: () => proxies.hasten(),
     connections: async () => ({ open: records.live(), refused: records.recentRefusals() }),
     find: async (id) => records.find(id),
     totals: () => records.totals(),

@@ -1,18 +1,21 @@
 /** Joins capture and proxy: one `PodProxy` per captured pod, fed with verdict pushes. In each thread that carries traffic. */
 import { MeshError, messageOf } from '../base/errors.ts';
-import type { ProxySet, StopMode } from '../capture/capture-contract.ts';
+import type { StopMode } from '../capture/capture-contract.ts';
 import { Revocation } from '../identity/revocation.ts';
 import type { VerdictPush } from '../model/verdict.ts';
+import type { Inheritance } from '../proxy/inheritance.ts';
 import { PodProxy } from '../proxy/pod-proxy.ts';
 import type { ProxyDeps, ProxySettings } from '../proxy/settings.ts';
 import type { Netns } from '../sys/sys.ts';
-import type { ServedPod } from './data-plane.ts';
+import type { MovableSet, ServedPod } from './data-plane.ts';
 
 export interface PodProxiesOptions {
   readonly settings: ProxySettings;
   readonly deps: Omit<ProxyDeps, 'revocation'>;
   /** How long connections may finish when the whole agent stops. */
   readonly drainGraceMs: number;
+  /** How long they may when another agent serves their pods already. Default: the same. */
+  readonly holdMs?: number;
 }
 
 export interface PodCounts {
@@ -24,7 +27,8 @@ export interface PodCounts {
 export class PodProxies implements Disposable {
   readonly #options: PodProxiesOptions;
   readonly #deps: ProxyDeps;
-  readonly #proxies = new Map<string, PodProxy>();
+  /** Of a pod that was handed over and came back there are two. */
+  readonly #proxies = new Map<PodProxy, string>();
   readonly #pushes: Disposable;
 
   constructor(options: PodProxiesOptions) {
@@ -37,21 +41,28 @@ export class PodProxies implements Disposable {
     this.#pushes = options.deps.verdicts.subscribe((push) => this.#receive(push));
   }
 
-  /** Binds the listeners of one pod; throws when one cannot be bound. */
-  start(pod: ServedPod, netns: Netns): ProxySet {
-    const { settings, drainGraceMs } = this.#options;
-    const proxy = PodProxy.start({ uid: pod.uid, isAgent: pod.isAgent, netns }, settings, this.#deps);
-    this.#proxies.set(pod.uid, proxy);
+  /** Binds the listeners of one pod; throws when one cannot be bound. Owns what is inherited. */
+  start(pod: ServedPod, netns: Netns, inherited?: Inheritance): MovableSet {
+    const { settings, drainGraceMs, holdMs = drainGraceMs } = this.#options;
+    const proxy = PodProxy.start({ uid: pod.uid, isAgent: pod.isAgent, netns }, settings, this.#deps, inherited);
+    this.#proxies.set(proxy, pod.uid);
+    const graceMs = { graceful: drainGraceMs, held: holdMs, immediate: 0 } as const satisfies Record<StopMode, number>;
     return {
-      stop: async (mode: StopMode) => {
-        await proxy.stop(mode === 'graceful' ? drainGraceMs : 0);
-        if (this.#proxies.get(pod.uid) === proxy) this.#proxies.delete(pod.uid);
+      handOver: () => proxy.handOver(),
+      stop: async (mode) => {
+        await proxy.stop(graceMs[mode]);
+        this.#proxies.delete(proxy);
       },
     };
   }
 
+  /** What is held ends within the drain grace. */
+  hasten(): void {
+    for (const proxy of this.#proxies.keys()) proxy.hasten(this.#options.drainGraceMs);
+  }
+
   counts(podUid: string): PodCounts | undefined {
-    return this.#proxies.get(podUid)?.counts;
+    return [...this.#proxies].find(([, uid]) => uid === podUid)?.[0].counts;
   }
 
   [Symbol.dispose](): void {
@@ -69,7 +80,7 @@ export class PodProxies implements Disposable {
         return;
       case 'revoke': {
         const error = new MeshError(push.refusal.code, push.refusal.text);
-        for (const proxy of this.#proxies.values()) proxy.revoke(push.connectionIds, error);
+        for (const proxy of this.#proxies.keys()) proxy.revoke(push.connectionIds, error);
       }
     }
   }

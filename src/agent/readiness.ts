@@ -10,6 +10,7 @@ export class Readiness {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #pending = new Map<ReadinessTask, number>();
+  #ready: PromiseWithResolvers<void> | undefined;
 
   constructor(deps: { readonly clock: Clock; readonly log: Logger }) {
     this.#clock = deps.clock;
@@ -18,6 +19,13 @@ export class Readiness {
 
   get isReady(): boolean {
     return this.#pending.size === 0;
+  }
+
+  /** Resolves when nothing is pending. */
+  async whenReady(): Promise<void> {
+    if (this.isReady) return;
+    this.#ready ??= Promise.withResolvers();
+    await this.#ready.promise;
   }
 
   /** Sorted. */
@@ -36,6 +44,10 @@ export class Readiness {
     this.#pending.delete(task);
     const elapsed = `${Math.round(this.#clock.monotonicMs() - sinceMs)}ms`;
     const left = this.#pending.size;
+    if (left === 0) {
+      this.#ready?.resolve();
+      this.#ready = undefined;
+    }
     const rest = left === 0 ? 'marking server ready' : `still awaiting ${left} tasks`;
     this.#log.info?.(`Task '${task}' complete (${elapsed}), ${rest}`);
   }

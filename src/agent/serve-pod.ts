@@ -2,6 +2,8 @@
 import type { ProxySet } from '../capture/capture-contract.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
 import type { DataPlane, ServedPod } from './data-plane.ts';
+import { type Estate, estateKey } from './hand-over/estate.ts';
+import type { NodeLease } from './hand-over/lease.ts';
 import type { EnrolledPod } from './local-pods.ts';
 import type { NodeSettings } from './settings-node.ts';
 import type { VerdictAuthority } from './verdict-authority.ts';
@@ -9,16 +11,19 @@ import type { VerdictAuthority } from './verdict-authority.ts';
 export interface ServingParts {
   readonly authority: VerdictAuthority;
   readonly dataPlane: DataPlane;
+  readonly estate: Estate;
+  readonly lease: NodeLease;
 }
 
 export async function servePod(
   pod: EnrolledPod & ServedPod,
   netns: Netns,
-  { authority, dataPlane }: ServingParts,
+  { authority, dataPlane, estate, lease }: ServingParts,
 ): Promise<ProxySet> {
   authority.addPod(pod);
   try {
-    const proxy = await dataPlane.start(pod, netns);
+    const inherited = await lease.inherit(estateKey(pod, netns));
+    const proxy = await estate.serve(pod, netns, dataPlane, inherited);
     return {
       stop: async (mode) => {
         await proxy.stop(mode);

@@ -5,8 +5,37 @@ import type { AgentDeps, AgentParts } from './agent.ts';
 import { startReadinessServer } from './readiness.ts';
 import { startStatsServer } from './stats.ts';
 
+/** The servers while they are open; a successor that shares our netns needs their ports. */
+export class AgentServers implements AsyncDisposable {
+  readonly #parts: AgentParts;
+  readonly #deps: AgentDeps;
+  #open: AsyncDisposableStack | undefined;
+
+  constructor(parts: AgentParts, deps: AgentDeps) {
+    this.#parts = parts;
+    this.#deps = deps;
+  }
+
+  /** Binds all or rejects with `CV-BIND`, with none left open. */
+  async start(): Promise<void> {
+    await using undo = new AsyncDisposableStack();
+    await startServers(this.#parts, this.#deps, undo);
+    this.#open = undo.move();
+  }
+
+  async stop(): Promise<void> {
+    const open = this.#open;
+    this.#open = undefined;
+    await open?.disposeAsync();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
 /** Binds all or rejects with `CV-BIND`; `undo` closes them. */
-export async function startServers(parts: AgentParts, deps: AgentDeps, undo: AsyncDisposableStack): Promise<void> {
+async function startServers(parts: AgentParts, deps: AgentDeps, undo: AsyncDisposableStack): Promise<void> {
   const { config, metrics, readiness } = parts;
   const hasIpv6 = config.isIpv6Enabled && deps.sys.hasIpv6(undefined, 'lo');
   const host = hasIpv6 ? '::' : '0.0.0.0';

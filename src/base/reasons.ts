@@ -564,6 +564,14 @@ export const REASONS = {
     cause: 'another agent already serves this node',
     next: 'stop it first, or give this one its own --run-dir',
   },
+  'CV-HAND-OVER': {
+    fault: 'local',
+    layer: 'agent',
+    flag: 'CONNECT',
+    status: 503,
+    cause: 'the node could not be taken over from the agent that serves it, which goes on',
+    next: 'read the log of the running agent; stop it and start this one, or start this one without --take-over',
+  },
 } as const satisfies Record<`CV-${string}`, Reason>;
 
 export type ReasonCode = keyof typeof REASONS;

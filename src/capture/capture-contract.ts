@@ -7,7 +7,8 @@ import type { NetnsClaims } from './netns-claims.ts';
 import type { MakeRules, RulesView } from './pod-rules.ts';
 import type { CapturedPod } from './pod-source.ts';
 
-export type StopMode = 'graceful' | 'immediate';
+/** `held`: gracefully, and for longer, as another agent serves the pods already. */
+export type StopMode = 'graceful' | 'held' | 'immediate';
 
 /** Listeners and connections of one pod. */
 export interface ProxySet {

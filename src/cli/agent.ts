@@ -55,6 +55,14 @@ export function agentCommand(): Command {
       '--drain <duration>',
       'how long connections may finish at stop (CONNECTION_TERMINATION_DEADLINE; default 5s)',
     )
+    .option(
+      '--take-over <boolean>',
+      'take the node over from the agent that serves it (CULVERT_TAKE_OVER; default false)',
+    )
+    .option(
+      '--hold <duration>',
+      'how long connections that cannot move to a successor go on (CULVERT_HOLD; default 1h)',
+    )
     .option('--verify-period <duration>', 'how often rules in pods are compared (CULVERT_VERIFY_PERIOD; default 1s)')
     .option('--log-level <filter>', 'for example info or access=debug,info (RUST_LOG)')
     .option('--log-format <format>', 'text or json (LOG_FORMAT)')
@@ -124,10 +132,25 @@ async function serve(config: AgentConfig): Promise<void> {
 }
 
 async function stopWhenTold(agent: Agent, logs: RootLogger, quit: Promise<void>): Promise<void> {
-  const reason = await Promise.race([signalled(), quit.then(() => 'quitquitquit')]);
-  logs.scope('agent').info?.('draining', { reason, graceMs: agent.config.drainGraceMs });
-  await agent.stop();
+  const stopped = Promise.race([signalled(), quit.then(() => 'quitquitquit')]);
+  const reason = await Promise.race([stopped, agent.handedOver.then(() => undefined)]);
+  if (reason === undefined) await hold(agent, logs, stopped);
+  else {
+    logs.scope('agent').info?.('draining', { reason, graceMs: agent.config.drainGraceMs });
+    await agent.stop();
+  }
   logs.scope('agent').info?.('stopped');
+}
+
+/** Another agent serves the node; this one carries what could not move, until it has ended or the hold time is over. */
+async function hold(agent: Agent, logs: RootLogger, stopped: Promise<string>): Promise<void> {
+  const { drainGraceMs, holdMs } = agent.config;
+  logs.scope('agent').info?.('holding connections that could not move', { holdMs });
+  void stopped.then((reason) => {
+    logs.scope('agent').info?.('draining', { reason, graceMs: drainGraceMs });
+    agent.dataPlane.hasten();
+  });
+  await agent.stop('held');
 }
 
 /** The first SIGTERM or SIGINT drains; a second SIGINT exits at once (datapath facts §5.1). */

@@ -1,10 +1,14 @@
 /** Open connections of one pod: each ends exactly once, whoever ends it, with one record closed. */
 import { setImmediate } from 'node:timers';
+import { type Clock, delay } from '../base/clock.ts';
 import type { MeshError } from '../base/errors.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import { type IdleSweep, Relay } from '../tunnel/relay.ts';
+import type { InheritedConnection } from './inheritance.ts';
 import { refusalOf } from './operator-text.ts';
+
+const MOVE_POLL_MS = 2;
 
 export interface ConnectionParts {
   readonly id: string;
@@ -57,6 +61,26 @@ export class Connection {
     }
     this.#finish(error);
     this.#parts.downstream.destroy();
+  }
+
+  /**
+   * Gives both sockets away for another process to go on with, when all that was read is passed on within `withinMs`. This
+   * connection is over then. `undefined`: it cannot move, and goes on here.
+   */
+  async move(clock: Clock, withinMs: number): Promise<InheritedConnection | undefined> {
+    const relay = this.#relay;
+    if (relay === undefined || this.#isOver) return undefined;
+    await relay.quiesce(clock, withinMs);
+    const sockets = this.#isOver ? undefined : relay.detach();
+    if (sockets === undefined) {
+      relay.unquiesce();
+      return undefined;
+    }
+    this.#isOver = true;
+    this.#registry.forget(this);
+    const start = this.#parts.record.move();
+    this.#parts.onEnd();
+    return { start, sockets };
   }
 
   #finish(error: MeshError | undefined): void {
@@ -120,6 +144,23 @@ export class Connections {
     this.#ended ??= error;
     for (const giveUp of [...this.#arriving]) giveUp(error);
     for (const connection of [...this.#open.values()]) connection.close(error);
+  }
+
+  /** All that can go on in another process, taken out of this one. Those whose upstream is being dialled are waited for first. */
+  async moveAll(
+    clock: Clock,
+    limits: { readonly dialMs: number; readonly flushMs: number },
+  ): Promise<InheritedConnection[]> {
+    const endMs = clock.monotonicMs() + limits.dialMs;
+    while (this.#isBusy && clock.monotonicMs() < endMs) await delay(clock, MOVE_POLL_MS);
+    const movable = [...this.#open.values()].filter(({ relay }) => relay?.isMovable === true);
+    const moved = await Promise.all(movable.map((connection) => connection.move(clock, limits.flushMs)));
+    return moved.filter((connection) => connection !== undefined);
+  }
+
+  /** Somebody waits for a verdict or for an upstream. */
+  get #isBusy(): boolean {
+    return this.#arriving.size > 0 || this.#open.values().some(({ relay }) => relay === undefined);
   }
 
   /** Resolves when none is open or on its way. */

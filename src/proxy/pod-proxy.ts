@@ -3,16 +3,19 @@ import type net from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Clock, withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
-import { listenOn } from '../sys/tcp.ts';
+import { closeFd } from '../sys/duplicate.ts';
+import { duplicateListener, listenOn } from '../sys/tcp.ts';
 import { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import type { IdleSweep } from '../tunnel/relay.ts';
 import type { TunnelPool } from './connect.ts';
 import { DnsServer } from './dns-server.ts';
 import { HboneServer } from './hbone-server.ts';
+import { descriptorsOf, type Inheritance, type InheritedListener, NO_INHERITANCE } from './inheritance.ts';
 import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './plaintext.ts';
 import { type Direction, PodContext, type ProxyPod } from './pod-context.ts';
+import { resumeConnection } from './resume.ts';
 import type { ProxyDeps, ProxySettings } from './settings.ts';
 import { serveSocks } from './socks.ts';
 import { type ConnectRequest, dialTunnel } from './tunnels.ts';
@@ -21,6 +24,8 @@ import { type ConnectRequest, dialTunnel } from './tunnels.ts';
 const BACKLOG = 128;
 /** Longest wait for connections that were told to close. */
 const CLOSE_WITHIN_MS = 2_000;
+/** A hand-over waits so long for upstreams that are being dialled, and then for slow readers: the pause of all the others. */
+const MOVE_LIMITS = { dialMs: 250, flushMs: 100 } as const;
 
 interface Listener {
   readonly port: number;
@@ -31,12 +36,15 @@ interface Listener {
   readonly isRelay?: boolean;
 }
 
+/** Rejects only by a defect. */
+type Serve = (socket: net.Socket) => Promise<void>;
+
 export class PodProxy {
   readonly #context: PodContext;
   readonly #pool: TunnelPool;
   readonly #hbone: HboneServer;
   readonly #dns: DnsServer | undefined;
-  readonly #servers: net.Server[] = [];
+  readonly #servers: { readonly server: net.Server; readonly port: number }[] = [];
   #sweeps: Disposable[] = [];
   #accepted = 0;
   #stopping: Promise<void> | undefined;
@@ -52,15 +60,31 @@ export class PodProxy {
     this.#dns = settings.dns && new DnsServer(context, settings.dns);
   }
 
-  /** Binds all listeners or none: throws `CV-BIND` or `CV-NETNS` with nothing left open. Serves from then on. */
-  static start(pod: ProxyPod, settings: ProxySettings, deps: ProxyDeps): PodProxy {
-    const proxy = new PodProxy(new PodContext(pod, settings, deps));
+  /**
+   * Binds all listeners or none: throws `CV-BIND` or `CV-NETNS` with nothing left open. Serves from then on. What is
+   * inherited belongs to it: listeners take the place of its own, connections go on once they are judged again.
+   */
+  static start(
+    pod: ProxyPod,
+    settings: ProxySettings,
+    deps: ProxyDeps,
+    inherited: Inheritance = NO_INHERITANCE,
+  ): PodProxy {
+    const context = new PodContext(pod, settings, deps);
+    const proxy = new PodProxy(context);
+    const unused = new Set(inherited.listeners);
     try {
-      proxy.#listen();
+      proxy.#listen(unused);
     } catch (error) {
-      for (const server of proxy.#servers) server.close();
+      for (const { server } of proxy.#servers) server.close();
       proxy.#dns?.close(toMeshError(error));
+      for (const fd of descriptorsOf({ ...inherited, listeners: [...unused] })) closeFd(fd);
       throw error;
+    }
+    // Ports that we were told not to serve.
+    for (const { fd } of unused) closeFd(fd);
+    for (const connection of inherited.connections) {
+      resumeConnection(context, connection).catch((error: unknown) => context.refusalFor(error));
     }
     proxy.#sweeps = [
       proxy.#sweep('any', settings.idleTimeoutMs, 'connection idle'),
@@ -89,6 +113,36 @@ export class PodProxy {
   }
 
   /**
+   * Leaves listeners, and the connections that can move, to another process; what cannot goes on here until `stop`. Tunnels
+   * are told to end. The descriptors are the caller's.
+   */
+  async handOver(): Promise<Inheritance> {
+    const { connections, deps, settings } = this.#context;
+    const listeners = this.#servers.splice(0).map(({ server, port }) => {
+      const fd = duplicateListener(server);
+      server.close();
+      return { port, fd };
+    });
+    this.#dns?.stopListening();
+    if (!settings.isReusePort) this.#dns?.close(new MeshError('CV-DRAIN', 'another process answers'));
+    const moved = await connections.moveAll(deps.clock, MOVE_LIMITS);
+    this.#hbone.goaway();
+    this.#pool.releaseIdle();
+    return { listeners, connections: moved };
+  }
+
+  /** A `stop` under way ends within `graceMs`. */
+  hasten(graceMs: number): void {
+    const { connections, deps } = this.#context;
+    deps.clock.after(graceMs, () => {
+      const error = new MeshError('CV-DRAIN', 'connection closed due to connection drain');
+      connections.closeAll(error);
+      this.#pool.close(error);
+      this.#hbone.close(error);
+    });
+  }
+
+  /**
    * Stops accepting at once, says GOAWAY to tunnels, lets connections end for up to `graceMs`, then ends them
    * (datapath facts §5.1). Those on which nothing moves for the first half of it are ended then: nobody is in the middle of
    * anything there, and their clients come back before the rush. 0 = now: the pod is gone. Idempotent.
@@ -102,7 +156,7 @@ export class PodProxy {
     const { connections } = this.#context;
     for (const sweep of this.#sweeps) sweep[Symbol.dispose]();
     if (graceMs > 0) await this.#acceptQueued();
-    for (const server of this.#servers) server.close();
+    for (const { server } of this.#servers) server.close();
     this.#dns?.stopListening();
     this.#hbone.goaway();
     this.#pool.releaseIdle();
@@ -144,30 +198,36 @@ export class PodProxy {
     } while (connections.held > 0);
   }
 
-  #listen(): void {
+  #listen(inherited: Set<InheritedListener>): void {
     const { ports } = this.#context.settings;
     const context = this.#context;
     const services = { pool: this.#pool, dns: this.#dns };
-    this.#bind({ port: ports.hbone, direction: 'inbound' }, (socket) => this.#hbone.accept(socket));
+    const bind = (listener: Listener, serve: Serve): void => {
+      const ours = [...inherited].filter(({ port }) => port === listener.port);
+      if (ours.length === 0) this.#serve(this.#bind(listener), listener, serve);
+      for (const one of ours) {
+        inherited.delete(one);
+        this.#serve(one.fd, listener, serve);
+      }
+    };
+    bind({ port: ports.hbone, direction: 'inbound' }, (socket) => this.#hbone.accept(socket));
     if (context.pod.isAgent === true) return;
-    this.#bind({ port: ports.plaintext, direction: 'inbound', isRelay: true }, (socket) =>
-      servePlaintext(context, socket),
-    );
-    this.#bind({ port: ports.outbound, direction: 'outbound', isRelay: true }, (socket) =>
+    bind({ port: ports.plaintext, direction: 'inbound', isRelay: true }, (socket) => servePlaintext(context, socket));
+    bind({ port: ports.outbound, direction: 'outbound', isRelay: true }, (socket) =>
       serveOutbound(context, this.#pool, socket),
     );
     if (ports.socks !== undefined) {
-      this.#bind({ port: ports.socks, direction: 'outbound', address: '127.0.0.1' }, (socket) =>
+      bind({ port: ports.socks, direction: 'outbound', address: '127.0.0.1' }, (socket) =>
         serveSocks(context, services, socket),
       );
     }
     this.#dns?.listen();
   }
 
-  #bind({ port, direction, address, isRelay = false }: Listener, serve: (socket: net.Socket) => Promise<void>): void {
+  #bind({ port, address, isRelay = false }: Listener): number {
     const { pod, settings, deps } = this.#context;
     const isDualStack = settings.isIpv6Enabled && deps.sys.hasIpv6(pod.netns, 'lo');
-    const { fd } = deps.sys.listenTcp(pod.netns, {
+    return deps.sys.listenTcp(pod.netns, {
       address: address ?? (isDualStack ? '::' : '0.0.0.0'),
       port,
       backlog: BACKLOG,
@@ -176,7 +236,12 @@ export class PodProxy {
       ...this.#context.mark,
       // Others have none in the reference (§1.15): HTTP/2 PINGs do that work, and what comes over loopback needs none.
       ...(settings.keepalive !== undefined && isRelay ? { keepalive: settings.keepalive } : {}),
-    });
+    }).fd;
+  }
+
+  /** Owns `fd`. */
+  #serve(fd: number, { port, direction, isRelay = false }: Listener, serve: Serve): void {
+    const { pod, deps } = this.#context;
     const server = listenOn(fd, {
       onConnection: (socket) => {
         this.#accepted += 1;
@@ -189,7 +254,7 @@ export class PodProxy {
       onError: (error) => deps.log.error?.('listener failed', { port, error: error.message }),
       isLending: isRelay,
     });
-    this.#servers.push(server);
+    this.#servers.push({ server, port });
     deps.log.debug?.('listener established', { port, pod: pod.uid });
   }
 }

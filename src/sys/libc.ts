@@ -78,6 +78,12 @@ export const libc = {
     flags: number,
   ) => number,
   ioctl: program.func('int ioctl(int fd, unsigned long request)') as (fd: number, request: number) => number,
+  fcntl: program.func('int fcntl(int fd, int command, ...)') as (
+    fd: number,
+    command: number,
+    type: 'int',
+    argument: number,
+  ) => number,
   flock: program.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number,
 } as const;
 

@@ -11,6 +11,8 @@ const LOCK_FILE = 'agent.lock';
 /** Held until disposed or until the process ends, however it ends. */
 export interface RunLock extends Disposable {
   readonly path: string;
+  /** What holds the lock: whoever has a copy of it holds the same lock. */
+  readonly fd: number;
 }
 
 /** Throws `CV-AGENT-RUNNING` with the pid of the holder, or `CV-SYS` when `runDir` cannot be used. */
@@ -19,13 +21,23 @@ export function takeRunLock(runDir: string): RunLock {
   const fd = openLockFile(runDir, path);
   try {
     if (libc.flock(fd, LOCK_EX | LOCK_NB) !== 0) throw refusedBy(path);
-    ftruncateSync(fd);
-    writeSync(fd, `${process.pid}\n`, 0);
+    sign(fd);
   } catch (error) {
     closeSync(fd);
     throw error;
   }
   return lockHandle(fd, path);
+}
+
+/** Takes over a lock that another process has passed on: `fd` is a copy of its own. */
+export function adoptRunLock(fd: number, runDir: string): RunLock {
+  sign(fd);
+  return lockHandle(fd, join(runDir, LOCK_FILE));
+}
+
+function sign(fd: number): void {
+  ftruncateSync(fd);
+  writeSync(fd, `${process.pid}\n`, 0);
 }
 
 function openLockFile(runDir: string, path: string): number {
@@ -53,6 +65,7 @@ function lockHandle(fd: number, path: string): RunLock {
   let isHeld = true;
   return {
     path,
+    fd,
     // The file stays: removing it would let two agents hold locks on two files of the same name.
     [Symbol.dispose]() {
       if (isHeld) closeSync(fd);

@@ -4,6 +4,7 @@ import type { Clock } from '../base/clock.ts';
 import { type ErrorFields, MeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { ReasonCode } from '../base/reasons.ts';
+import { duplicate } from './duplicate.ts';
 import { acceptLending, lendingSocket } from './lending-socket.ts';
 import { resetOnClose } from './sockopt.ts';
 import type { DialOptions, Netns, Sys } from './sys.ts';
@@ -31,6 +32,13 @@ export function listenOn(fd: number, { onConnection, onError, isLending = false 
   server.listen({ fd });
   if (isLending) acceptLending(server, accept);
   return server;
+}
+
+/** A second descriptor of the socket that `server` listens on, the caller's to close: its queue outlives the server. */
+export function duplicateListener(server: net.Server): number {
+  // As for sockets, Node has no public way to it.
+  const fd = (server as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle?.fd ?? -1;
+  return duplicate(fd);
 }
 
 export interface DialLimits {
@@ -92,6 +100,11 @@ export async function dialTcpSpoofed(
     socket.destroy();
     throw error;
   }
+}
+
+/** A connected socket that another process of ours had, and owns it: paused, half-open capable, lending. Throws when it is none. */
+export function adoptTcp(sys: Sys, fd: number): net.Socket {
+  return socketOf(sys, fd, true);
 }
 
 function socketOf(sys: Sys, fd: number, isLending: boolean): net.Socket {

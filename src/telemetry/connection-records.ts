@@ -55,7 +55,9 @@ export class ConnectionRecords implements TrafficTelemetry {
   open(start: ConnectionStart): ConnectionRecord {
     this.#opened += 1;
     const series = this.#deps.metrics.opened(start);
-    const record = new LiveRecord(start, series, this.#deps.clock, (refusal) => this.#end(record, refusal));
+    const record = new LiveRecord(start, series, this.#deps.clock, (refusal, isMoved) =>
+      this.#end(record, refusal, isMoved),
+    );
     this.#live.set(start.id, record);
     logOpened(this.#deps.accessLog, start);
     return record;
@@ -101,9 +103,13 @@ export class ConnectionRecords implements TrafficTelemetry {
     return { live: this.#live.size, opened: this.#opened, refused: Object.fromEntries(this.#refused) };
   }
 
-  #end(record: LiveRecord, refusal: Refusal | undefined): void {
+  #end(record: LiveRecord, refusal: Refusal | undefined, isMoved: boolean): void {
     const { start } = record;
     if (this.#live.get(start.id) === record) this.#live.delete(start.id);
+    if (isMoved) {
+      this.#deps.metrics.ended(start);
+      return;
+    }
     if (refusal !== undefined) this.#countRefusal(refusal.code, start.direction);
     this.#deps.metrics.ended(start);
     logComplete(this.#deps.accessLog, start, record.outcome());
@@ -129,6 +135,8 @@ interface Viewable {
   view(): ConnectionView;
 }
 
+type OnEnd = (refusal: Refusal | undefined, isMoved: boolean) => void;
+
 /** One connection, open or ended. Adding bytes touches numbers only. */
 class LiveRecord implements ConnectionRecord, Viewable {
   readonly start: ConnectionStart;
@@ -136,18 +144,13 @@ class LiveRecord implements ConnectionRecord, Viewable {
   readonly #clock: Clock;
   readonly #openedMs: number;
   readonly #openedWallMs: number;
-  #onEnd: ((refusal: Refusal | undefined) => void) | undefined;
+  #onEnd: OnEnd | undefined;
   #endedMs: number | undefined;
   #refusal: Refusal | undefined;
   #clientBytes = 0;
   #serverBytes = 0;
 
-  constructor(
-    start: ConnectionStart,
-    series: TrafficSeries,
-    clock: Clock,
-    onEnd: (refusal: Refusal | undefined) => void,
-  ) {
+  constructor(start: ConnectionStart, series: TrafficSeries, clock: Clock, onEnd: OnEnd) {
     this.start = start;
     this.#series = series;
     this.#clock = clock;
@@ -155,6 +158,9 @@ class LiveRecord implements ConnectionRecord, Viewable {
     this.#openedMs = clock.monotonicMs() - setupMs;
     this.#openedWallMs = clock.wallMs() - setupMs;
     this.#onEnd = onEnd;
+    const { clientBytes = 0, serverBytes = 0 } = start.earlier ?? {};
+    this.#clientBytes = clientBytes;
+    this.#serverBytes = serverBytes;
   }
 
   addClientBytes(bytes: number): void {
@@ -174,7 +180,20 @@ class LiveRecord implements ConnectionRecord, Viewable {
     this.#endedMs = this.#clock.monotonicMs();
     this.#refusal = refusal;
     this.#series.close(refusal === undefined ? '-' : reasonOf(refusal.code).flag);
-    onEnd(refusal);
+    onEnd(refusal, false);
+  }
+
+  move(): ConnectionStart {
+    const onEnd = this.#onEnd;
+    this.#onEnd = undefined;
+    this.#endedMs ??= this.#clock.monotonicMs();
+    if (onEnd !== undefined) {
+      // Closed in the numbers of this process, as it will be opened in those of the next.
+      this.#series.close('-');
+      onEnd(undefined, true);
+    }
+    const { clientBytes, serverBytes, durationMs } = this.outcome();
+    return { ...this.start, setupMs: durationMs, earlier: { clientBytes, serverBytes } };
   }
 
   outcome(): ConnectionOutcome {

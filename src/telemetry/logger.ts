@@ -22,6 +22,7 @@ export type LogScope =
   | 'agent'
   | 'capture'
   | 'dns'
+  | 'hand-over'
   | 'identity'
   | 'inpod'
   | 'mesh'

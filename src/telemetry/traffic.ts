@@ -18,6 +18,8 @@ export interface ConnectionStart {
   readonly labels: ConnectionLabels;
   /** How long the connection had been there before enough was known to open a record: part of its duration. */
   readonly setupMs?: number;
+  /** What another process carried of it before this one. */
+  readonly earlier?: { readonly clientBytes: number; readonly serverBytes: number };
 }
 
 /** Handles are resolved at `open`; `add…` is a counter increment, fit for the hot path. */
@@ -28,6 +30,8 @@ export interface ConnectionRecord {
   addServerBytes(bytes: number): void;
   /** Ends the record; only the first call counts. No refusal = ended in order. */
   close(refusal?: Refusal): void;
+  /** Ends the record without a line: another process goes on with the connection, from these numbers, and writes it. */
+  move(): ConnectionStart;
 }
 
 export interface EarlyRefusal {

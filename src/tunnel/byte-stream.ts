@@ -30,6 +30,11 @@ export interface ByteStream {
   destroy(error?: MeshError): void;
   /** Bytes accepted by `write` and not yet handed to the kernel or the tunnel. */
   readonly bufferedBytes: number;
+  /**
+   * A second descriptor of the socket that carries the bytes, the caller's to close. `undefined`: it cannot go on in another
+   * process, because something is under way here. Absent: it has no socket of its own. To be asked of a paused stream.
+   */
+  duplicate?(): number | undefined;
   /** The chunks given to `onData` are lent; known once it is open. */
   readonly isLending: boolean;
 }

@@ -1,6 +1,7 @@
 /** Joins two byte streams until both directions have ended. Knows nothing of TLS, HTTP/2 or policy. */
 import { type Clock, delay } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
+import { closeFd } from '../sys/duplicate.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
 
 /** Told of every chunk; resolved once per connection so that the path only adds numbers. */
@@ -11,6 +12,12 @@ export interface RelayCounters {
 
 /** `undefined` = ended in order, or by a reset, which is how TCP ends. */
 export type RelayDone = (error: MeshError | undefined) => void;
+
+/** The sockets of a connection that another process is to carry, as descriptors. */
+export interface MovedSockets {
+  readonly downstream: number;
+  readonly upstream: number;
+}
 
 /** Flushing is seen by looking; only a hand-over waits here. */
 const QUIESCE_POLL_MS = 1;
@@ -31,6 +38,7 @@ export class Relay {
   readonly #done: RelayDone;
   #error: MeshError | undefined;
   #isQuiescing = false;
+  #isMoved = false;
   /** Grows with every byte, and with the end of a half. */
   #moves = 0;
   readonly #movesAtLastLook: Record<IdleSweep, number> = { any: -1, 'half-closed': -1, drain: -1 };
@@ -56,14 +64,42 @@ export class Relay {
   }
 
   /**
-   * Stops reading on both sides and resolves when everything read so far has left this process. The streams stay
-   * open and idle: their owner may hand the sockets to another process, or call `unquiesce`.
+   * Stops reading on both sides and resolves when everything read so far has left this process, or after `withinMs`. The
+   * streams stay open and idle: their owner may `detach` the sockets, or call `unquiesce`.
    */
-  async quiesce(clock: Clock): Promise<void> {
+  async quiesce(clock: Clock, withinMs = Number.POSITIVE_INFINITY): Promise<void> {
     this.#isQuiescing = true;
     this.#down.stream.pause();
     this.#up.stream.pause();
-    while (this.#down.unflushedBytes + this.#up.unflushedBytes > 0) await delay(clock, QUIESCE_POLL_MS);
+    const endMs = clock.monotonicMs() + withinMs;
+    while (this.#unflushedBytes > 0 && clock.monotonicMs() < endMs) await delay(clock, QUIESCE_POLL_MS);
+  }
+
+  /** Both streams have sockets of their own. */
+  get isMovable(): boolean {
+    return this.#down.stream.duplicate !== undefined && this.#up.stream.duplicate !== undefined;
+  }
+
+  /**
+   * Descriptors of both sockets, for another process to relay between: the caller's from now on. Nothing more is told to
+   * `done`. `undefined` when one cannot go, or is gone; all stays as it was then. To be asked once quiesced.
+   */
+  detach(): MovedSockets | undefined {
+    if (this.#down.isClosed || this.#up.isClosed || this.#unflushedBytes > 0) return undefined;
+    const downstream = this.#down.stream.duplicate?.();
+    const upstream = downstream === undefined ? undefined : this.#up.stream.duplicate?.();
+    if (downstream === undefined || upstream === undefined) {
+      if (downstream !== undefined) closeFd(downstream);
+      return undefined;
+    }
+    this.#isMoved = true;
+    this.#down.stream.destroy();
+    this.#up.stream.destroy();
+    return { downstream, upstream };
+  }
+
+  get #unflushedBytes(): number {
+    return this.#down.unflushedBytes + this.#up.unflushedBytes;
   }
 
   unquiesce(): void {
@@ -95,6 +131,7 @@ export class Relay {
 
   /** @internal Side only: one stream is gone. The relay is over when both are. */
   closed(side: Side, error: MeshError | undefined): void {
+    if (this.#isMoved) return;
     // That one is ours: the other stream was told to pass the reset on.
     if (error !== RESET_BY_PEER) this.#error ??= error && directed(error, side === this.#down);
     if (side.other.isClosed) {

@@ -2,8 +2,9 @@
 import type net from 'node:net';
 import { setImmediate } from 'node:timers';
 import { MeshError, messageOf } from '../base/errors.ts';
+import { duplicate } from '../sys/duplicate.ts';
 import { lendTo } from '../sys/lending-socket.ts';
-import { resetSocket } from '../sys/tcp.ts';
+import { resetSocket, socketFd } from '../sys/tcp.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
 import { givePage, PAGE_BYTES, type Page, takePage } from './pages.ts';
 
@@ -78,6 +79,14 @@ export class SocketStream implements ByteStream {
 
   get bufferedBytes(): number {
     return this.#socket.writableLength + (this.#page?.filled ?? 0);
+  }
+
+  duplicate(): number | undefined {
+    const fd = socketFd(this.#socket);
+    const { writableEnded, writableFinished } = this.#socket;
+    const isFlushed = this.bufferedBytes === 0 && writableEnded === writableFinished;
+    // What an ordinary socket has read and not given out would be lost; a lending one keeps nothing.
+    return fd === undefined || !this.#isLending || !isFlushed ? undefined : duplicate(fd);
   }
 
   #gather(chunk: Uint8Array): void {

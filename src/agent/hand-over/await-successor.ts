@@ -1,0 +1,33 @@
+/** Opens the hand-over socket of an agent that serves its node, and joins it to what the agent has. */
+import { join } from 'node:path';
+import type { AgentDeps, AgentParts } from '../agent.ts';
+import type { AgentServers } from '../servers.ts';
+import { Giver } from './giver.ts';
+import { SOCKET_FILE } from './protocol.ts';
+
+export interface SuccessorParts {
+  readonly parts: Pick<AgentParts, 'config' | 'estate' | 'lease' | 'dataPlane'>;
+  readonly servers: AgentServers;
+  readonly deps: Pick<AgentDeps, 'sys' | 'clock' | 'logs' | 'version'>;
+}
+
+/** Resolves when a successor serves this node. `undo` closes the socket. */
+export function awaitSuccessor({ parts, servers, deps }: SuccessorParts, undo: AsyncDisposableStack): Promise<void> {
+  const { promise: handedOver, resolve: onLeft } = Promise.withResolvers<void>();
+  const { config, estate, lease, dataPlane } = parts;
+  const listener = deps.sys.listenUnix(join(config.runDir, SOCKET_FILE), { type: 'seqpacket' });
+  undo.use(
+    new Giver(listener, {
+      clock: deps.clock,
+      log: deps.logs.scope('hand-over'),
+      build: deps.version,
+      estate,
+      uid: process.getuid?.() ?? 0,
+      lock: lease.lock,
+      liveCount: () => dataPlane.totals().live,
+      servers: { yield: () => servers.stop(), resume: () => servers.start() },
+      onLeft,
+    }),
+  );
+  return handedOver;
+}

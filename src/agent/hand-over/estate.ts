@@ -1,0 +1,95 @@
+/** The pods that this process serves, each of which can be offered to another one, given away, and taken back. */
+import type { StopMode } from '../../capture/capture-contract.ts';
+import { descriptorsOf, type Inheritance, NO_INHERITANCE } from '../../proxy/inheritance.ts';
+import { closeFd } from '../../sys/duplicate.ts';
+import type { Netns } from '../../sys/sys.ts';
+import type { DataPlane, MovableSet, ServedPod } from '../data-plane.ts';
+
+/** The same for all processes of a node: a pod that came back in another sandbox is another one. */
+export function estateKey({ uid }: ServedPod, { id }: Netns): string {
+  return `${uid} ${id.device}:${id.inode}`;
+}
+
+export class Estate {
+  readonly #pods = new Map<string, EstatePod>();
+
+  /** Serves a pod, from what was inherited, until it is stopped. Rejects when its listeners cannot be bound. */
+  async serve(
+    pod: ServedPod,
+    netns: Netns,
+    dataPlane: Pick<DataPlane, 'start'>,
+    inherited: Inheritance,
+  ): Promise<EstatePod> {
+    const key = estateKey(pod, netns);
+    const served = await EstatePod.start((from) => dataPlane.start(pod, netns, from), inherited);
+    this.#pods.set(key, served);
+    void served.stopped.then(() => {
+      if (this.#pods.get(key) === served) this.#pods.delete(key);
+    });
+    return served;
+  }
+
+  get(key: string): EstatePod | undefined {
+    return this.#pods.get(key);
+  }
+}
+
+type Start = (inherited: Inheritance) => Promise<MovableSet>;
+
+export class EstatePod {
+  /** Resolves when it was stopped. */
+  readonly stopped: Promise<void>;
+  readonly #start: Start;
+  /** Former ones carry what could not move. */
+  readonly #sets: MovableSet[];
+  readonly #stop = Promise.withResolvers<void>();
+  #offer: Inheritance | undefined;
+  #isStopped = false;
+
+  private constructor(start: Start, set: MovableSet) {
+    this.#start = start;
+    this.#sets = [set];
+    this.stopped = this.#stop.promise;
+  }
+
+  static async start(start: Start, inherited: Inheritance): Promise<EstatePod> {
+    return new EstatePod(start, await start(inherited));
+  }
+
+  /** Listeners and connections, still this process's: `give` or `takeBack` follows. */
+  async offer(): Promise<Inheritance> {
+    this.#offer = (await this.#sets.at(-1)?.handOver()) ?? NO_INHERITANCE;
+    return this.#offer;
+  }
+
+  /** The offer is another process's now. */
+  give(): void {
+    this.#closeOffer();
+  }
+
+  /** Serves again: what is still on offer, or with new listeners. */
+  async takeBack(): Promise<void> {
+    const inherited = this.#offer ?? NO_INHERITANCE;
+    this.#offer = undefined;
+    if (this.#isStopped) {
+      for (const fd of descriptorsOf(inherited)) closeFd(fd);
+      return;
+    }
+    this.#sets.push(await this.#start(inherited));
+  }
+
+  async stop(mode: StopMode): Promise<void> {
+    this.#isStopped = true;
+    try {
+      await Promise.all(this.#sets.map((set) => set.stop(mode)));
+    } finally {
+      this.#closeOffer();
+      this.#stop.resolve();
+    }
+  }
+
+  #closeOffer(): void {
+    for (const fd of descriptorsOf(this.#offer ?? NO_INHERITANCE)) closeFd(fd);
+    this.#offer = undefined;
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * The agent that leaves, as a state machine: what each message, or the loss of the heir, means for its pods. Pure. A pod is
+ * carried by exactly one process: here until its offer is accepted, by the heir from then on, and here again when the heir
+ * is lost before it has committed.
+ */
+import { commonVersion, type Request } from './protocol.ts';
+
+export type GiverState =
+  | { readonly kind: 'alone' }
+  | {
+      readonly kind: 'giving';
+      /** Pods that the heir carries. */
+      readonly given: ReadonlySet<string>;
+      /** The pod whose offer waits for its acceptance: nobody carries it for that moment. */
+      readonly offered?: string;
+    }
+  | { readonly kind: 'left' };
+
+export type GiverInput = Request | { readonly type: 'lost' };
+
+export type GiverEffect =
+  | { readonly kind: 'welcome'; readonly version: number }
+  /** Says why, and ends the exchange. */
+  | { readonly kind: 'refuse'; readonly reason: string }
+  | { readonly kind: 'yield-servers' }
+  | { readonly kind: 'offer'; readonly pod: string }
+  | { readonly kind: 'give'; readonly pod: string }
+  /** Carry these pods again; `offered` with all that was offered. Servers too. */
+  | { readonly kind: 'take-back'; readonly given: readonly string[]; readonly offered?: string }
+  | { readonly kind: 'leave' };
+
+export interface GiverStep {
+  readonly state: GiverState;
+  readonly effect?: GiverEffect;
+}
+
+export function giverStep(state: GiverState, input: GiverInput): GiverStep {
+  switch (state.kind) {
+    case 'alone':
+      return input.type === 'hello' ? greeted(input) : refused(state, input);
+    case 'giving':
+      return giving(state, input);
+    case 'left':
+      return input.type === 'lost' ? { state } : { state, effect: refusal('it has left the node already') };
+  }
+}
+
+function greeted(hello: Extract<Request, { type: 'hello' }>): GiverStep {
+  const version = commonVersion(hello);
+  if (version === undefined) {
+    return { state: { kind: 'alone' }, effect: refusal(`no common version with ${hello.min} to ${hello.max}`) };
+  }
+  return { state: { kind: 'giving', given: new Set() }, effect: { kind: 'welcome', version } };
+}
+
+function giving(state: Extract<GiverState, { kind: 'giving' }>, input: GiverInput): GiverStep {
+  const { given, offered } = state;
+  switch (input.type) {
+    case 'yield-servers':
+      return offered === undefined ? { state, effect: { kind: 'yield-servers' } } : refused(state, input);
+    case 'take':
+      if (offered !== undefined || given.has(input.pod)) return refused(state, input);
+      return { state: { ...state, offered: input.pod }, effect: { kind: 'offer', pod: input.pod } };
+    case 'accept':
+      if (offered !== input.pod) return refused(state, input);
+      return { state: { kind: 'giving', given: new Set([...given, offered]) }, effect: { kind: 'give', pod: offered } };
+    case 'commit':
+      return offered === undefined ? { state: { kind: 'left' }, effect: { kind: 'leave' } } : refused(state, input);
+    case 'hello':
+      return refused(state, input);
+    case 'lost': {
+      const back = { kind: 'take-back', given: [...given], ...(offered === undefined ? {} : { offered }) } as const;
+      return { state: { kind: 'alone' }, effect: back };
+    }
+  }
+}
+
+/** Out of turn: the exchange ends, which is a loss of the heir and takes its pods back. */
+function refused(state: GiverState, input: GiverInput): GiverStep {
+  return input.type === 'lost' ? { state } : { state, effect: refusal(`${input.type} is out of turn`) };
+}
+
+function refusal(reason: string): GiverEffect {
+  return { kind: 'refuse', reason };
+}

@@ -1,0 +1,158 @@
+/** The right to serve this node: the run lock, taken at once when it is free, or from the agent that has it, pod after pod. */
+import { lstatSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Clock } from '../../base/clock.ts';
+import { delay } from '../../base/clock.ts';
+import { MeshError, toMeshError } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import { type Inheritance, NO_INHERITANCE } from '../../proxy/inheritance.ts';
+import { adoptRunLock, type RunLock, takeRunLock } from '../../sys/run-lock.ts';
+import type { Sys } from '../../sys/sys.ts';
+import type { UnixSocket } from '../../sys/unix-contract.ts';
+import { Heir } from './heir.ts';
+import { HandOverLink } from './link.ts';
+import { SOCKET_FILE } from './protocol.ts';
+
+/** The lock of an agent that was killed is free when the kernel has closed its files. */
+const LOCK_WAIT_MS = 5_000;
+const LOCK_POLL_MS = 50;
+/** Longest the other agent is kept for pods that cannot be captured; they are tried on without it. */
+const READY_WAIT_MS = 30_000;
+
+export interface LeaseOptions {
+  readonly runDir: string;
+  readonly isTakeOver: boolean;
+  readonly build: string;
+}
+
+export interface LeaseDeps {
+  readonly sys: Sys;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export class NodeLease implements Disposable {
+  readonly #options: LeaseOptions;
+  readonly #deps: LeaseDeps;
+  #lock: RunLock | undefined;
+  #heir: Heir | undefined;
+  #recovery: Promise<void> | undefined;
+
+  private constructor(options: LeaseOptions, deps: LeaseDeps) {
+    this.#options = options;
+    this.#deps = deps;
+  }
+
+  /** Rejects with `CV-AGENT-RUNNING` when an agent serves the node that is not to be replaced, with `CV-HAND-OVER` when it refuses. */
+  static async take(options: LeaseOptions, deps: LeaseDeps): Promise<NodeLease> {
+    const lease = new NodeLease(options, deps);
+    try {
+      lease.#lock = takeRunLock(options.runDir);
+    } catch (error) {
+      const isTaken = toMeshError(error).code === 'CV-AGENT-RUNNING';
+      if (!isTaken || !options.isTakeOver) throw error;
+      lease.#heir = await Heir.greet(lease.#connect(), options.build);
+      deps.log.info?.('taking the node over from the running agent');
+    }
+    return lease;
+  }
+
+  /** The run lock, once the node is ours. */
+  get lock(): RunLock {
+    if (this.#lock === undefined) throw new MeshError('CV-BUG', 'the node is not ours yet');
+    return this.#lock;
+  }
+
+  /** Listeners and connections of a pod from the agent before us; nothing when there is none, or it has ended. */
+  async inherit(pod: string): Promise<Inheritance> {
+    if (this.#heir === undefined) return NO_INHERITANCE;
+    try {
+      return await this.#heir.take(pod);
+    } catch (error) {
+      await this.#recover(toMeshError(error));
+      return NO_INHERITANCE;
+    }
+  }
+
+  /** Runs `bind`; when a port is taken, once more after the agent before us has closed its servers. */
+  async bindServers(bind: () => Promise<void>): Promise<void> {
+    try {
+      await bind();
+    } catch (error) {
+      if (this.#heir === undefined || toMeshError(error).code !== 'CV-BIND') throw error;
+      await this.#heir.yieldServers();
+      await bind();
+    }
+  }
+
+  /** Makes the node ours for good, once `ready` settles. Rejects when the agent before us serves on. */
+  async settle(ready: Promise<void>): Promise<void> {
+    if (this.#heir === undefined) return;
+    await Promise.race([ready, delay(this.#deps.clock, READY_WAIT_MS)]);
+    const heir = this.#heir;
+    if (heir === undefined) return;
+    try {
+      this.#lock = adoptRunLock(await heir.commit(), this.#options.runDir);
+    } catch (error) {
+      await this.#recover(toMeshError(error));
+      return;
+    }
+    this.#heir = undefined;
+    heir[Symbol.dispose]();
+    this.#deps.log.info?.('took the node over', { ...heir.counts });
+  }
+
+  [Symbol.dispose](): void {
+    this.#heir?.[Symbol.dispose]();
+    this.#lock?.[Symbol.dispose]();
+  }
+
+  /** The exchange broke off: when the other agent is dead its lock is free and the node ours; else it serves on, and we end. */
+  #recover(cause: MeshError): Promise<void> {
+    this.#recovery ??= this.#takeFreeLock(cause);
+    return this.#recovery;
+  }
+
+  async #takeFreeLock(cause: MeshError): Promise<void> {
+    const { clock, log } = this.#deps;
+    this.#heir?.[Symbol.dispose]();
+    this.#heir = undefined;
+    const endMs = clock.monotonicMs() + LOCK_WAIT_MS;
+    for (;;) {
+      try {
+        this.#lock = takeRunLock(this.#options.runDir);
+        log.warn?.('the running agent ended during the hand-over, the rest starts anew', { reason: cause.message });
+        return;
+      } catch {
+        if (clock.monotonicMs() >= endMs) throw cause;
+      }
+      await delay(clock, LOCK_POLL_MS);
+    }
+  }
+
+  #connect(): HandOverLink {
+    const { clock } = this.#deps;
+    const path = join(this.#options.runDir, SOCKET_FILE);
+    const owner = lstatSync(path, { throwIfNoEntry: false })?.uid;
+    const uid = process.getuid?.();
+    if (owner === undefined)
+      throw noSocket(path, 'there is none: it was started without hand-over, or is older than it');
+    if (owner !== uid) throw noSocket(path, `it belongs to user ${owner}`);
+    const socket = this.#reach(path);
+    if (socket.peer.uid === uid) return new HandOverLink(socket, clock);
+    socket[Symbol.dispose]();
+    throw noSocket(path, `user ${socket.peer.uid} listens there`);
+  }
+
+  #reach(path: string): UnixSocket {
+    try {
+      return this.#deps.sys.connectUnix(path, 'seqpacket');
+    } catch (error) {
+      throw noSocket(path, toMeshError(error).message);
+    }
+  }
+}
+
+function noSocket(path: string, why: string): MeshError {
+  return new MeshError('CV-HAND-OVER', `the running agent cannot be asked at ${path}: ${why}`, { path });
+}

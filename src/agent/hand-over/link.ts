@@ -1,0 +1,41 @@
+/** One end of the hand-over socket: whole messages, each wait with a deadline. */
+import type { Clock } from '../../base/clock.ts';
+import { MeshError } from '../../base/errors.ts';
+import type { FdMessage, UnixSocket } from '../../sys/unix-contract.ts';
+import { encode, MAX_PACKET_BYTES, type Reply, type Request } from './protocol.ts';
+
+export class HandOverLink implements Disposable {
+  readonly #socket: UnixSocket;
+  readonly #clock: Clock;
+
+  constructor(socket: UnixSocket, clock: Clock) {
+    this.#socket = socket;
+    this.#clock = clock;
+  }
+
+  get peerPid(): number {
+    return this.#socket.peer.pid;
+  }
+
+  async send(message: Request | Reply, fds: readonly number[] = []): Promise<void> {
+    await this.#socket.send(encode(message), fds);
+  }
+
+  /** The next message, for the caller to dispose; `undefined`: the other end is gone. Rejects with `CV-HAND-OVER` when none comes in time. */
+  async receive(withinMs: number): Promise<FdMessage | undefined> {
+    const abort = new AbortController();
+    using _deadline = this.#clock.after(withinMs, () => {
+      abort.abort(new MeshError('CV-HAND-OVER', `the other agent said nothing for ${withinMs / 1_000} s`));
+    });
+    const message = await this.#socket.receive(MAX_PACKET_BYTES, abort.signal);
+    if (message?.lost !== undefined) {
+      message[Symbol.dispose]();
+      throw new MeshError('CV-HAND-OVER', `a part of a message was lost: ${message.lost}`);
+    }
+    return message;
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket[Symbol.dispose]();
+  }
+}

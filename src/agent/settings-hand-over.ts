@@ -1,0 +1,18 @@
+/** What happens when one agent takes the place of another on a node. */
+import type { SettingsReader } from './settings-reader.ts';
+
+export interface HandOverSettings {
+  /** An agent that serves this node already is asked to hand it over, instead of being an error. */
+  readonly isTakeOver: boolean;
+  /** How long an agent that has handed its node over carries the connections that could not move. */
+  readonly holdMs: number;
+}
+
+const HOLD_MS = 3_600_000;
+
+export function handOverSettings(read: SettingsReader): HandOverSettings {
+  return {
+    isTakeOver: read.bool({ flag: 'take-over', env: 'CULVERT_TAKE_OVER' }, false),
+    holdMs: read.durationMs({ flag: 'hold', env: 'CULVERT_HOLD' }, HOLD_MS),
+  };
+}

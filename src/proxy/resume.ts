@@ -1,0 +1,35 @@
+/** Connections that another process of this node carried until now: judged again, then relayed on. */
+import type net from 'node:net';
+import { toMeshError } from '../base/errors.ts';
+import { adoptTcp, resetSocket } from '../sys/tcp.ts';
+import { SocketStream } from '../tunnel/socket-stream.ts';
+import type { InheritedConnection } from './inheritance.ts';
+import type { PodContext } from './pod-context.ts';
+
+/** Owns the descriptors. Nothing flows before the verdict, which may have changed. Rejects only by a defect. */
+export async function resumeConnection(context: PodContext, { start, sockets }: InheritedConnection): Promise<void> {
+  const { sys, verdicts } = context.deps;
+  const downstream = adoptTcp(sys, sockets.downstream);
+  const upstream = adoptOther(context, sockets.upstream, downstream);
+  context.hold(downstream, start.direction);
+  if (start.direction === 'inbound') {
+    const verdict = await context.judge({ connectionId: start.id, peer: start.src, local: start.dst });
+    if (verdict.kind === 'refuse') {
+      context.refuse({ start, refusal: verdict.refusal, labels: start.labels });
+      resetSocket(downstream);
+      resetSocket(upstream);
+      return;
+    }
+  }
+  const release = start.direction === 'inbound' ? () => verdicts.release(start.id) : undefined;
+  context.open(start, new SocketStream(downstream), release).join(new SocketStream(upstream));
+}
+
+function adoptOther(context: PodContext, fd: number, first: net.Socket): net.Socket {
+  try {
+    return adoptTcp(context.deps.sys, fd);
+  } catch (error) {
+    first.destroy();
+    throw toMeshError(error);
+  }
+}
