@@ -91,7 +91,10 @@ test(
     assert.deepEqual(failures, []);
     assert(handshakes > 20, `only ${handshakes} handshakes`);
     assert.equal(await open.exchange('after'), 'beforebeforeafterafter');
-    assert((await renewals('n2', 'failed')) > 0, 'the outage was not noticed');
+    const metric = await metricsOf(mesh().agent('n2'));
+    const noticed = metric('culvert_certificate_failures_total', { reason: 'CV-CA-UNREACHABLE' });
+    assert(noticed > 0, 'the outage was not counted');
+    assert.equal(metric('culvert_certificate_renewals_total', { result: 'failed' }), noticed);
     const line = await mesh()
       .agent('n2')
       .line(({ message }) => message.startsWith('certificate renewal failed'), 'line of the failed renewal');
