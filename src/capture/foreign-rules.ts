@@ -1,5 +1,5 @@
 /** Redirection that a CNI agent writes: never touched, only looked at, because a pod that goes past us looks like any other. */
-import type { Clock } from '../base/clock.ts';
+import { type Clock, delay } from '../base/clock.ts';
 import { reasonOf } from '../base/reasons.ts';
 import type { Netns } from '../sys/sys.ts';
 import type { Limiter } from './limiter.ts';
@@ -9,6 +9,10 @@ import type { Look, RedirectionCheck } from './redirect-check.ts';
 
 /** How long what was found is believed when a change would not show; each look starts a few processes. */
 const BELIEVED_MS = 60_000;
+/** A look can wait: pods that come by the hundred, or for a moment, are better served without processes beside them. */
+const FIRST_LOOK_MS = 500;
+/** Starting a process holds up the event loop for some ms; between two looks it has time for others. */
+const PAUSE_MS = 50;
 const CODE = 'CV-NOT-REDIRECTED';
 
 export interface ForeignRulesDeps {
@@ -29,6 +33,7 @@ export class ForeignRules implements PodRules {
   /** Fingerprint of the namespace, and the time, of the last look. */
   #looked: { readonly fingerprint: string; readonly untilMs: number } | undefined;
   #isLooking = false;
+  #first: Disposable | undefined;
 
   constructor(deps: ForeignRulesDeps, observer: RulesObserver) {
     this.#deps = deps;
@@ -41,6 +46,24 @@ export class ForeignRules implements PodRules {
 
   /** Returns before the look is over: nobody should wait for what we do not change. */
   async ensure(pod: CapturedPod, netns: Netns): Promise<void> {
+    const { clock } = this.#deps;
+    if (this.#looked !== undefined) this.#look(pod, netns);
+    else this.#first ??= clock.after(FIRST_LOOK_MS, () => this.#look(pod, netns));
+  }
+
+  async withdraw(_pod: CapturedPod, _netns: Netns | undefined, stopProxy: () => Promise<void>): Promise<void> {
+    await stopProxy();
+  }
+
+  forget(): void {
+    this.#first?.[Symbol.dispose]();
+    this.#first = undefined;
+    this.#gaps = [];
+    this.#said = undefined;
+    this.#looked = undefined;
+  }
+
+  #look(pod: CapturedPod, netns: Netns): void {
     const { check, clock, limiter } = this.#deps;
     const fingerprint = check.fingerprint(netns);
     const isKnown = this.#looked?.fingerprint === fingerprint && clock.monotonicMs() < this.#looked.untilMs;
@@ -54,17 +77,8 @@ export class ForeignRules implements PodRules {
       const believedMs = found.isWatched ? Number.POSITIVE_INFINITY : BELIEVED_MS;
       this.#looked = { fingerprint, untilMs: clock.monotonicMs() + believedMs };
       this.#found(pod, found);
+      await delay(clock, PAUSE_MS);
     });
-  }
-
-  async withdraw(_pod: CapturedPod, _netns: Netns | undefined, stopProxy: () => Promise<void>): Promise<void> {
-    await stopProxy();
-  }
-
-  forget(): void {
-    this.#gaps = [];
-    this.#said = undefined;
-    this.#looked = undefined;
   }
 
   #found(pod: CapturedPod, { gaps, unknown }: Look): void {

@@ -36,8 +36,8 @@ export type RulesWriter =
   | { readonly kind: 'agent'; readonly redirection: Redirection; readonly journal?: CaptureJournal }
   | { readonly kind: 'cni'; readonly check: RedirectionCheck };
 
-/** Looks at the redirection of pods at one time, when a CNI agent writes it. */
-const MAX_LOOKS = 2;
+/** Looks at the redirection of pods at one time, when a CNI agent writes it: nothing waits for them. */
+const MAX_LOOKS = 1;
 
 export interface PodManagerDeps {
   readonly sys: Sys;

@@ -34,14 +34,14 @@ export function createRedirectionCheck(sys: Sys): RedirectionCheck {
   };
 }
 
-/** Without counters and elements of sets. */
-const LIST = ['nft', '-s', '-t', 'list', 'ruleset'] as const;
-
 async function look(sys: Sys, netns: Netns): Promise<Look> {
+  const seen = [...(await seenBy(sys, netns, 'inet'))];
+  let families = await familiesOf(sys, netns, seen);
   // One family at a time: nft 1.0.6 leaves out the target of an ip6tables rule when it has listed one of iptables before.
-  const listings = await Promise.all(['inet', 'ip', 'ip6'].map((family) => run(sys, netns, [...LIST, family])));
-  const seen = listings.flatMap(seenByNft);
-  const families = await familiesOf(sys, netns, seen);
+  if (gapsIn(seen, families).length > 0) {
+    seen.push(...(await seenBy(sys, netns, 'ip')), ...(await seenBy(sys, netns, 'ip6')));
+    families = await familiesOf(sys, netns, seen);
+  }
   const gaps = gapsIn(seen, families);
   if (gaps.length === 0) return { gaps: routeGaps(sys, netns, families), isWatched: true };
   const legacy = await legacyTables(sys, netns);
@@ -51,6 +51,11 @@ async function look(sys: Sys, netns: Netns): Promise<Look> {
     gaps: [...gapsIn([...seen, ...all.flat()], families), ...routeGaps(sys, netns, families)],
     isWatched: false,
   };
+}
+
+/** Rules that nftables holds for `family`, without counters and elements of sets. */
+async function seenBy(sys: Sys, netns: Netns, family: 'inet' | 'ip' | 'ip6'): Promise<readonly Redirected[]> {
+  return seenByNft(await run(sys, netns, ['nft', '-s', '-t', 'list', 'ruleset', family]));
 }
 
 /** IPv6 counts when the pod has an address that others can reach. */

@@ -102,6 +102,7 @@ export class ZdsPods implements Disposable {
   /** Before the snapshot is complete, a pod that runs is left to its end; one that does not is given up at once. */
   async del(uid: string): Promise<void> {
     this.#snapshot?.delete(uid);
+    this.#refused.delete(uid);
     if (this.#snapshot !== undefined && this.#pods.get(uid)?.hasFailed !== true) return;
     // Longer only holds up the next request: the pod ends all the same.
     await withDeadline(this.#remove(uid), this.#deps.clock, ANSWER_WITHIN_MS, late).catch(() => {});

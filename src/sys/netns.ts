@@ -24,7 +24,7 @@ export function openNetns(path: string): Netns {
 
 /** Takes a descriptor over, also when it throws `CV-NETNS` because it is something else. */
 export function adoptNetns(fd: number): Netns {
-  return requireNetnsHandle(fd, `/proc/self/fd/${fd}`);
+  return requireNetnsHandle(fd, 'the descriptor received');
 }
 
 function requireNetnsHandle(fd: number, path: string): Netns {

@@ -196,6 +196,25 @@ zdsTest('before the snapshot is complete, a deletion leaves what runs to the rec
   assert.deepEqual(node.proxy.running, ['kept@kept']);
 });
 
+zdsTest('before the snapshot is complete, a deletion gives up what does not run', async (node) => {
+  node.proxy.onStart = () => {
+    throw new Error('taken');
+  };
+  const done = Promise.withResolvers<void>();
+  node.cni.hijackNext(async (socket) => {
+    using _hello = await socket.receive(100);
+    const add = node.add('web');
+    await socket.send(add.data, add.fds);
+    using _nack = await socket.receive(1_024);
+    assert.equal(node.proxy.manager.statuses().length, 1);
+    await socket.send(DEL('web').data);
+    using _ack = await socket.receive(100);
+    assert.deepEqual(node.proxy.manager.statuses(), []);
+    done.resolve();
+  });
+  await done.promise;
+});
+
 zdsTest(
   'a new snapshot: who is missing ends, who is kept goes on, who has a new namespace starts anew',
   async (node) => {
