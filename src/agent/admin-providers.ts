@@ -1,6 +1,7 @@
 /** What the admin port shows, read from the running parts at the moment somebody asks. */
 import { formatHostPort } from '../base/ip.ts';
 import { dumpMesh } from '../model/dump.ts';
+import { MeshIndex } from '../model/mesh-index.ts';
 import { rfc3339 } from '../telemetry/timestamp.ts';
 import type { AdminProviders } from './admin.ts';
 import type { MeshView, PodView, StatusView } from './admin-views.ts';
@@ -33,7 +34,7 @@ async function dump(parts: AgentParts, deps: AgentDeps): Promise<object> {
     ...mesh,
     certificates: parts.certificates.snapshot(),
     config: configSection(parts.config),
-    staticConfig: staticConfig(parts.config.localMesh, mesh),
+    staticConfig: staticConfig(parts.config.localMesh, () => dumpMesh(new MeshIndex(parts.mesh.fileMesh))),
     version: buildInfo(deps.version, parts.config.metadata),
     workloadState: workloadState(podViews(parts), open),
   });
@@ -73,12 +74,9 @@ function listeners({ config }: AgentParts): StatusView['listeners'] {
 }
 
 function meshView({ mesh, authority }: AgentParts): MeshView {
-  const { path, lastLoadedMs, lastError } = mesh.state;
   const { workloads, services, policies } = authority.index;
   return {
-    source: path,
-    ...(lastLoadedMs === undefined ? {} : { lastLoadAt: rfc3339(lastLoadedMs) }),
-    ...(lastError === undefined ? {} : { lastError }),
+    ...mesh.view,
     workloads: workloads.size,
     services: services.size,
     policies: policies.accepted().length,

@@ -17,13 +17,23 @@ export interface PodView {
   readonly notRedirected?: readonly { readonly direction: string; readonly text: string }[];
 }
 
+/** The control plane, as this agent sees it. */
+export interface ControlPlaneView {
+  readonly isConnected: boolean;
+  /** It has told the whole mesh at least once, or it was kept from before. */
+  readonly isComplete: boolean;
+  /** Something it told was refused and has not been told again. */
+  readonly isBehind: boolean;
+}
+
 export interface MeshView {
-  /** Where the mesh state comes from, for example the path of the mesh file. */
+  /** Where the mesh state comes from: control plane, mesh file, or both. */
   readonly source: string;
-  /** RFC 3339. */
+  /** When the mesh file was loaded, RFC 3339. */
   readonly lastLoadAt?: string;
-  /** The newest version was refused for this; the last good one is in force. */
+  /** What is wrong now with the source; the last good state is in force. */
   readonly lastError?: string;
+  readonly controlPlane?: ControlPlaneView;
   readonly workloads: number;
   readonly services: number;
   readonly policies: number;

@@ -2,6 +2,7 @@
 import type { Clock } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import type { Random } from '../base/random.ts';
+import type { ProxySet } from '../capture/capture-contract.ts';
 import { PodManager } from '../capture/pods.ts';
 import { CertificateManager } from '../identity/certificate-manager.ts';
 import type { CertificateProvider } from '../identity/certificate-provider.ts';
@@ -15,13 +16,13 @@ import { ConnectionRecords } from '../telemetry/connection-records.ts';
 import { DnsRecords } from '../telemetry/dns-records.ts';
 import type { RootLogger } from '../telemetry/logger.ts';
 import { AgentMetrics } from '../telemetry/metrics.ts';
-import { MeshFile } from '../xds/mesh-file.ts';
 import { certificateVault, openCertificateSource } from './certificate-source.ts';
 import type { AgentConfig } from './config.ts';
 import { type DataPlane, mainThreadPlane } from './data-plane.ts';
 import { awaitSuccessor } from './hand-over/await-successor.ts';
 import { Estate } from './hand-over/estate.ts';
 import { NodeLease } from './hand-over/lease.ts';
+import { MeshSource } from './mesh-source.ts';
 import { PodProxies } from './pod-proxies.ts';
 import { podSource } from './pod-source.ts';
 import { authoritySettings, proxySettings } from './proxy-settings.ts';
@@ -49,7 +50,7 @@ export interface AgentParts {
   /** Absent without `CRL_PATH`. */
   readonly crlFile: CrlFile | undefined;
   readonly authority: VerdictAuthority;
-  readonly mesh: MeshFile;
+  readonly mesh: MeshSource;
   readonly dataPlane: DataPlane;
   readonly estate: Estate;
   readonly lease: NodeLease;
@@ -61,6 +62,8 @@ export interface AgentParts {
 }
 
 export interface Agent extends AgentParts {
+  /** Settles when pods are served, which a control plane may put off; rejects when they cannot be. */
+  readonly serving: Promise<void>;
   /** Resolves when a successor serves this node: what could not move is left here, for `stop('held')`. */
   readonly handedOver: Promise<void>;
   /**
@@ -83,17 +86,29 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   const parts = { ...(await makeParts(config, deps, lease, undo)), drained: drained.promise };
   const servers = undo.use(new AgentServers(parts, deps));
   await lease.bindServers(() => servers.start());
+  const late = undo.use(new AsyncDisposableStack());
+  let self: ProxySet | undefined;
+  let isStopping = false;
+  const handedOver = Promise.withResolvers<void>();
+  const serve = async (): Promise<void> => {
+    await parts.mesh.told;
+    if (isStopping) return;
+    parts.readiness.complete('state manager');
+    self = await serveSelf(config.self, deps, parts);
+    late.defer(() => self?.stop('graceful'));
+    parts.pods.start();
+    parts.readiness.complete('proxy');
+    parts.readiness.complete('dns proxy');
+    await lease.settle(parts.readiness.whenReady());
+    if (!isStopping) handedOver.resolve(awaitSuccessor({ parts, servers, deps }, late));
+  };
   parts.mesh.start();
-  parts.readiness.complete('state manager');
-  const self = await serveSelf(config.self, deps, parts);
-  if (self !== undefined) undo.defer(() => self.stop('graceful'));
-  parts.pods.start();
-  parts.readiness.complete('proxy');
-  parts.readiness.complete('dns proxy');
-  await lease.settle(parts.readiness.whenReady());
-  const handedOver = awaitSuccessor({ parts, servers, deps }, undo);
+  const serving = serve();
+  // What is here already is waited for: who starts an agent with a file learns at once what is wrong with it.
+  if (config.xds === undefined) await serving;
   const cleanup = undo.move();
   const stop = async (mode: 'graceful' | 'held' = 'graceful'): Promise<void> => {
+    isStopping = true;
     parts.readiness.begin('drain');
     try {
       // Traffic first: its drain must not wait for a slow reader of the admin port, and can be watched there meanwhile.
@@ -103,7 +118,7 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
       await cleanup.disposeAsync();
     }
   };
-  return { ...parts, handedOver, stop };
+  return { ...parts, serving, handedOver: handedOver.promise, stop };
 }
 
 async function makeParts(
@@ -135,18 +150,7 @@ async function makeParts(
   undo.use(certificates.subscribe((identity) => authority.certificateChanged(identity)));
   const crlFile = await watchRevocationLists(config.crlPath, deps, { metrics, certificates, authority });
   if (crlFile !== undefined) undo.use(crlFile);
-  const mesh = undo.use(
-    new MeshFile(config.localMesh, {
-      clock,
-      log: logs.scope('state'),
-      onMesh: (state) => {
-        authority.replace(state);
-        metrics.own.meshFileLoaded('ok');
-        metrics.own.policiesRejected(state.rejectedPolicies.length);
-      },
-      onRefused: () => metrics.own.meshFileLoaded('failed'),
-    }),
-  );
+  const mesh = new MeshSource(config, deps, { authority, metrics }, undo);
   const contexts = new TlsContexts(config.tls);
   const dns = new DnsRecords({ metrics, log: logs.scope('dns'), clock });
   const log = logs.scope('proxy');

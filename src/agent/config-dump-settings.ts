@@ -6,6 +6,7 @@ import type { AgentConfig } from './config.ts';
 import { illegalPorts } from './proxy-settings.ts';
 import type { CertificateSourceSettings } from './settings-identity.ts';
 import { DEFAULT_ROOTS } from './settings-rpc.ts';
+import type { XdsConfig } from './settings-xds.ts';
 
 /** Shapes matter more than values: Kiali and istioctl decode this strictly. `null` is what they expect for "none". */
 export function configSection(settings: AgentConfig): object {
@@ -95,18 +96,24 @@ function sockets({ keepalive, ...settings }: AgentConfig) {
 function controlPlane(settings: AgentConfig) {
   return {
     ...certificateAuthority(settings.certificateSource),
-    xdsAddress: null,
-    xdsRootCert: { File: './var/run/secrets/istio/root-cert.pem' },
-    altXdsHostname: null,
-    xdsHeaders: [],
-    xdsOnDemand: false,
+    ...controlPlaneServer(settings.xds),
     fakeCa: false,
     fakeSelfInbound: false,
     secretTtl: duration(settings.certificateTtlMs),
   };
 }
 
-/** Values of headers may be credentials: their names are enough. */
+function controlPlaneServer(xds: XdsConfig | undefined) {
+  const { address, roots, altHostname, headers } = xds?.server ?? {};
+  return {
+    xdsAddress: address === undefined ? null : formatRpcAddress(address),
+    xdsRootCert: roots === undefined ? { File: DEFAULT_ROOTS } : rootsOf(roots),
+    altXdsHostname: altHostname ?? null,
+    xdsHeaders: headersOf(headers ?? new Map()),
+    xdsOnDemand: xds?.isOnDemand ?? false,
+  };
+}
+
 function certificateAuthority(source: CertificateSourceSettings) {
   if (source.kind !== 'istio') {
     return { caAddress: null, caRootCert: { File: DEFAULT_ROOTS }, altCaHostname: null, caHeaders: [] };
@@ -116,8 +123,13 @@ function certificateAuthority(source: CertificateSourceSettings) {
     caAddress: formatRpcAddress(address),
     caRootCert: rootsOf(roots),
     altCaHostname: altHostname ?? null,
-    caHeaders: [...headers.keys()].map((name) => [name, '<not shown>']),
+    caHeaders: headersOf(headers),
   };
+}
+
+/** Values of headers may be credentials: their names are enough. */
+function headersOf(headers: ReadonlyMap<string, string>): unknown {
+  return [...headers.keys()].map((name) => [name, '<not shown>']);
 }
 
 function rootsOf(roots: TrustRoots): unknown {

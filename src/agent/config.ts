@@ -16,11 +16,13 @@ import { type SourceSettings, sourceSettings } from './settings-sources.ts';
 import { type TlsSettings, tlsSettings } from './settings-tls.ts';
 import { type TunnelSettings, tunnelSettings } from './settings-tunnels.ts';
 import { type UnsupportedSettings, unsupportedSettings } from './settings-unsupported.ts';
+import { type XdsSettings, xdsSettings } from './settings-xds.ts';
 
 /** One area per file; a new one is named here, and read below. */
 export interface AgentConfig
   extends NodeSettings,
     SourceSettings,
+    XdsSettings,
     IdentitySettings,
     ServerSettings,
     SnapshotSettings,
@@ -51,9 +53,12 @@ export function resolveConfig(env: Environment, flags: Environment, start: Start
 
 function readAll(read: SettingsReader): AgentConfig {
   const servers = serverSettings(read);
+  const node = nodeSettings(read);
+  const xds = xdsSettings(read, node);
   return {
-    ...nodeSettings(read),
-    ...sourceSettings(read),
+    ...node,
+    ...xds,
+    ...sourceSettings(read, xds.xds !== undefined),
     ...identitySettings(read),
     ...servers,
     ...snapshotSettings(read, servers.runDir),

@@ -10,12 +10,13 @@ const MAX_REREAD_BYTES = 64 * 1024;
 
 type StaticConfig = Pick<MeshDump, 'workloads' | 'services' | 'policies'>;
 
-/** Empty when the file cannot be read or is refused. What came as text cannot have changed. */
-export function staticConfig(source: LocalMesh, inForce: StaticConfig): Partial<StaticConfig> {
-  if (source.kind === 'inline') return only(inForce);
+/** Empty without a mesh file, and when it cannot be read or is refused. What came as text cannot have changed. */
+export function staticConfig(source: LocalMesh | undefined, inForce: () => StaticConfig): Partial<StaticConfig> {
+  if (source === undefined) return {};
+  if (source.kind === 'inline') return only(inForce());
   const { path } = source;
   try {
-    if (statSync(path).size > MAX_REREAD_BYTES) return only(inForce);
+    if (statSync(path).size > MAX_REREAD_BYTES) return only(inForce());
     const parsed = parseMeshFile(readFileSync(path, 'utf8'));
     return parsed.kind === 'refused' ? {} : only(dumpMesh(new MeshIndex(parsed.state)));
   } catch {

@@ -38,6 +38,7 @@ export function agentCommand(): Command {
     .description('capture the pods of this node and carry their traffic')
     .option('--node <name>', 'Kubernetes node this agent serves (NODE_NAME)')
     .option('--mesh-file <path>', 'workloads, services and policies, YAML or JSON (LOCAL_XDS_PATH)')
+    .option('--xds-address <address>', 'control plane that tells the mesh, https://host:port (XDS_ADDRESS)')
     .option(
       '--pods <path>',
       'file or directory that lists the pods to enrol (CULVERT_PODS); without it a CNI agent does',
@@ -121,7 +122,9 @@ async function serve(config: AgentConfig): Promise<void> {
       version: VERSION,
       requestQuit: () => quit.resolve(),
     });
-    await stopWhenTold(agent, logs, quit.promise);
+    // It serves for as long as nobody stops it, or never, and then it says why.
+    const failed = agent.serving.then(() => new Promise<never>(() => undefined));
+    await Promise.race([stopWhenTold(agent, logs, quit.promise), failed]);
   } catch (error) {
     sink.flushSync();
     explainFailure(error);

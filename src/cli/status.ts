@@ -1,6 +1,8 @@
 /** `culvert status`: one page about one agent. */
 import type { Command } from 'commander';
-import type { PodView, StatusView } from '../agent/admin-views.ts';
+
+import type { ControlPlaneView, PodView, StatusView } from '../agent/admin-views.ts';
+
 import { REASONS } from '../base/reasons.ts';
 import { getJson } from './admin-client.ts';
 import { durationText } from './durations.ts';
@@ -56,7 +58,7 @@ function factsOf(view: StatusView, nowMs: number): readonly (readonly [string, C
     ['Uptime', `${durationText(view.uptimeSeconds * 1_000)} (since ${view.startedAt})`],
     ['Ready', readyCell(view)],
     ['Pods', podsText(view)],
-    ['Mesh source', `${mesh.source}, ${mesh.lastLoadAt === undefined ? 'never loaded' : `loaded ${mesh.lastLoadAt}`}`],
+    ['Mesh source', meshSourceText(view)],
     ...(mesh.lastError === undefined ? [] : [['Mesh error', { text: mesh.lastError, colour: 'red' }] as const]),
     ['Mesh state', `${count(mesh.workloads, 'workload')}, ${count(mesh.services, 'service')}, ${policiesText(view)}`],
     ['Certificates', certificatesCell(view, nowMs)],
@@ -64,6 +66,20 @@ function factsOf(view: StatusView, nowMs: number): readonly (readonly [string, C
     ...(revocation === undefined ? [] : [revocationFact(revocation)]),
     ['Connections', connectionsText(view)],
   ];
+}
+
+function meshSourceText({ mesh: { source, controlPlane, lastLoadAt } }: StatusView): string {
+  const words = [
+    source,
+    controlPlane === undefined ? undefined : controlPlaneText(controlPlane),
+    lastLoadAt === undefined ? undefined : `loaded ${lastLoadAt}`,
+  ];
+  return words.filter((word) => word !== undefined).join(', ');
+}
+
+function controlPlaneText({ isConnected, isComplete, isBehind }: ControlPlaneView): string {
+  const state = isComplete ? (isBehind ? 'last good state, an update was refused' : 'complete') : 'not told yet';
+  return `${isConnected ? 'connected' : 'not connected'}, ${state}`;
 }
 
 function readyCell({ isReady, pending }: StatusView): Cell {

@@ -21,12 +21,26 @@ export class AdsNames {
     return this.#versions.size;
   }
 
+  has(name: string): boolean {
+    return this.#versions.has(name);
+  }
+
+  /** What `name` stands for, if it is held with exactly this version. */
+  keyAt(name: string, version: string): string | undefined {
+    return this.#versions.get(name) === version ? (this.#keyOfCopy.get(name) ?? name) : undefined;
+  }
+
   names(): IterableIterator<string> {
     return this.#versions.keys();
   }
 
   versions(): ReadonlyMap<string, string> {
     return this.#versions;
+  }
+
+  /** Names of the copies of what is named `name`. */
+  copiesOf(name: string): Iterable<string> {
+    return this.#copiesOf.get(name) ?? [];
   }
 
   /** Key of what nobody refers to any more because `name` now means something else. */
@@ -45,7 +59,7 @@ export class AdsNames {
   drop(name: string): string | undefined {
     this.#versions.delete(name);
     if (this.#keyOfCopy.has(name)) return this.#forgetCopy(name);
-    for (const copy of this.#copiesOf.get(name) ?? []) {
+    for (const copy of this.copiesOf(name)) {
       this.#versions.delete(copy);
       this.#keyOfCopy.delete(copy);
     }

@@ -37,6 +37,8 @@ export interface AdsAcceptance {
   readonly request: AdsRequest;
   /** Keys of resources that are gone; wins over a resource of the same response. */
   readonly removedKeys: ReadonlySet<string>;
+  /** Names that are gone although the response does not name them: copies, and what a whole answer does not have. */
+  readonly forgotten: readonly string[];
   /** Demanded keys that have been answered. */
   readonly released: readonly string[];
   /** The type is behind, and something changed at the server: a new stream may bring it up to date. */
@@ -62,18 +64,17 @@ interface TypeState {
   isSynced: boolean;
 }
 
-/**
- * Largest echo of names and versions, bytes: istiod receives at most 4 MiB (facts/control.md §1.1). With more, everything is
- * told again instead.
- */
-const MAX_ECHO_BYTES = 3 * 1024 * 1024;
+/** Largest echo of names and versions, bytes; with more, everything is told again instead. */
+const MAX_ECHO_BYTES = 32 * 1024 * 1024;
+/** What fits where 4 MiB are received at most, as by istiod (facts/control.md §1.1). */
+const SMALL_ECHO_BYTES = 3 * 1024 * 1024;
 /** What protobuf adds to an entry. */
 const ENTRY_BYTES = 12;
 const NO_VERSIONS: ReadonlyMap<string, string> = new Map();
 
 export class AdsState {
   readonly #types: ReadonlyMap<string, TypeState>;
-  readonly #maxEchoBytes: number;
+  #maxEchoBytes: number;
   readonly #pending = new Set<string>();
   #isOpen = false;
 
@@ -103,6 +104,25 @@ export class AdsState {
   /** Resources held of a type. */
   held(typeUrl: string): number {
     return this.#types.get(typeUrl)?.names.size ?? 0;
+  }
+
+  holds(typeUrl: string, name: string): boolean {
+    return this.#types.get(typeUrl)?.names.has(name) ?? false;
+  }
+
+  /**
+   * Key of a resource that is told again only because nothing was echoed: with an echo the server itself would have left
+   * out this name with this version.
+   */
+  unchangedKey(typeUrl: string, name: string, version: string): string | undefined {
+    const state = this.#types.get(typeUrl);
+    if (state === undefined || version === '' || !state.isFirstDue || !state.isUnechoed) return undefined;
+    return state.names.keyAt(name, version);
+  }
+
+  /** The server did not take a request because of its size. */
+  shrinkEcho(): void {
+    this.#maxEchoBytes = Math.min(this.#maxEchoBytes, SMALL_ECHO_BYTES);
   }
 
   /** A stream is open: the requests to send before anything else. */
@@ -140,8 +160,9 @@ export class AdsState {
       state.rejected.delete(resource.name);
     }
     for (const { key } of resources) removedKeys.delete(key);
-    const gone = [...removed, ...untold(state, resources)];
-    for (const name of gone) {
+    const forgotten = [...untold(state, resources)];
+    for (const name of [...removed, ...forgotten]) {
+      forgotten.push(...state.names.copiesOf(name));
       remove(state.names.drop(name));
       remove(state.rejected.get(name));
       state.rejected.delete(name);
@@ -154,6 +175,7 @@ export class AdsState {
     return {
       request: requestOf(state, { nonce }),
       removedKeys,
+      forgotten,
       released: this.#release(resources, removed),
       isResyncDue: state.isBehind,
     };

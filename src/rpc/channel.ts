@@ -149,10 +149,10 @@ export class RpcChannel implements Disposable {
     const grpcCall = channel.createCall(path, NO_DEADLINE, null, null, null);
     const call = new ClientCall(grpcCall, metadata, (rpcStatus, text) => this.#failure(rpcStatus, text));
     const late = this.#deps.clock.after(connectTimeoutMs, () => {
-      if (channel.getConnectivityState(false) === connectivityState.READY) return;
       call.cancel('UNAVAILABLE', `no connection within ${connectTimeoutMs} ms`);
       this.#giveUp(channel);
     });
+    onConnected(channel, () => late[Symbol.dispose]());
     const abort = (): void => call.cancel('CANCELLED', messageOf(signal.reason));
     signal.addEventListener('abort', abort, { once: true });
     void call.ended.then(() => {
@@ -236,7 +236,20 @@ export class RpcChannel implements Disposable {
   }
 
   #failure(rpcStatus: RpcStatus, text: string): MeshError {
-    return callFailure(this.#options.failureCode, this.peer, { rpcStatus, text: connectText(text) });
+    const isConnected = rpcStatus !== 'FAILED_PRECONDITION' && !NO_CONNECTION.test(text);
+    return callFailure(this.#options.failureCode, this.peer, { rpcStatus, text: connectText(text), isConnected });
+  }
+}
+
+/** grpc-js tells a connection that never was from one that broke by these words only; the last are ours. */
+const NO_CONNECTION = /^(No connection established|Name resolution failed|no connection within)/;
+
+/** Once, when `channel` is connected for the first time; later it may look idle while its streams go on. */
+function onConnected(channel: Channel, done: () => void): void {
+  const state = channel.getConnectivityState(false);
+  if (state === connectivityState.READY) done();
+  else if (state !== connectivityState.SHUTDOWN) {
+    channel.watchConnectivityState(state, NO_DEADLINE, () => onConnected(channel, done));
   }
 }
 

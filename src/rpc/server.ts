@@ -26,8 +26,8 @@ export interface RpcServerOptions {
   readonly maxConnections: number;
   readonly maxStreamsPerConnection: number;
   readonly maxReceiveBytes: number;
-  /** A connection is closed gracefully at this age, so that clients spread over replicas; absent = never. */
-  readonly maxConnectionAgeMs?: number;
+  /** A connection is closed at this age, so that clients spread over replicas; its calls may go on for `graceMs`. */
+  readonly maxConnectionAge?: { readonly ageMs: number; readonly graceMs: number };
 }
 
 export interface RpcServerDeps {
@@ -38,7 +38,6 @@ export interface RpcServerDeps {
 /** istiod's values (facts/control.md §1.1). */
 const KEEPALIVE_INTERVAL_MS = 30_000;
 const KEEPALIVE_TIMEOUT_MS = 10_000;
-const AGE_GRACE_MS = 10_000;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 
 export class RpcServer implements AsyncDisposable {
@@ -160,9 +159,9 @@ function serverOptions(options: RpcServerOptions): ServerOptions {
     'grpc.max_concurrent_streams': options.maxStreamsPerConnection,
     'grpc.max_receive_message_length': options.maxReceiveBytes,
     'grpc.enable_channelz': 0,
-    ...(options.maxConnectionAgeMs !== undefined && {
-      'grpc.max_connection_age_ms': options.maxConnectionAgeMs,
-      'grpc.max_connection_age_grace_ms': AGE_GRACE_MS,
+    ...(options.maxConnectionAge && {
+      'grpc.max_connection_age_ms': options.maxConnectionAge.ageMs,
+      'grpc.max_connection_age_grace_ms': options.maxConnectionAge.graceMs,
     }),
   };
 }

@@ -19,14 +19,22 @@ export function rpcStatusOf(error: unknown): RpcStatus | undefined {
   return typeof name === 'string' && isRpcStatus(name) ? name : undefined;
 }
 
-/** A call that ended with `rpcStatus`. `text` may come from the peer: it is cut and made printable. */
-export function callFailure(
-  code: ReasonCode,
-  peer: string,
-  failure: { rpcStatus: RpcStatus; text: string },
-): MeshError {
-  const { rpcStatus, text } = failure;
-  return new MeshError(code, `${peer}: ${printable(text) || 'no reason given'} (${rpcStatus})`, { rpcStatus });
+/** False for a call that never reached a server. */
+export function wasConnected(error: unknown): boolean {
+  return error instanceof MeshError && error.fields['isConnected'] !== false;
+}
+
+export interface CallFailure {
+  readonly rpcStatus: RpcStatus;
+  /** May come from the peer: it is cut and made printable. */
+  readonly text: string;
+  readonly isConnected: boolean;
+}
+
+/** A call that ended with another status than OK. */
+export function callFailure(code: ReasonCode, peer: string, { rpcStatus, text, isConnected }: CallFailure): MeshError {
+  const words = printable(text) || 'no reason given';
+  return new MeshError(code, `${peer}: ${words} (${rpcStatus})`, { rpcStatus, isConnected });
 }
 
 export function statusName(code: number): RpcStatus {

@@ -6,7 +6,10 @@ import { DnsSeriesTable } from './dns-series.ts';
 import { HostLookupTable } from './host-lookup-series.ts';
 import { type OwnMetrics, ownMetrics } from './metrics-own.ts';
 import { type RevocationMetrics, revocationMetrics } from './metrics-revocation.ts';
+
+import { type XdsMetrics, xdsMetrics } from './metrics-xds.ts';
 import { type ZdsMetrics, zdsMetrics } from './metrics-zds.ts';
+
 import { type Family, renderOpenMetrics, type Sample } from './openmetrics.ts';
 import type { ConnectionStart } from './traffic.ts';
 import { type TrafficSeries, TrafficSeriesTable } from './traffic-series.ts';
@@ -70,6 +73,11 @@ export class AgentMetrics implements ConnectionCounts {
     this.revocation = revocationMetrics(registers);
     this.zds = zdsMetrics(registers);
     if (options.hasProcessMetrics) addProcessMetrics(this.#registry);
+  }
+
+  /** Once, for an agent with a control plane: others do not show its series. */
+  forXds(): XdsMetrics {
+    return xdsMetrics([this.#registry]);
   }
 
   opened(start: ConnectionStart): TrafficSeries {

@@ -47,19 +47,19 @@ export class ResponseLog implements AsyncDisposable {
   }
 
   /**
-   * What the file has, as few responses per type: all resources alive at its end. Empty when there is no file, or none that
+   * What the file has, as few encoded responses per type: all resources alive at its end. Empty when there is no file, or none that
    * can be used; the log says why. To be called before `append`.
    */
-  async restore(): Promise<readonly DeltaDiscoveryResponse[]> {
-    let restored: readonly DeltaDiscoveryResponse[] = [];
+  async restore(): Promise<readonly Uint8Array[]> {
+    let restored: readonly Uint8Array[] = [];
     await this.#enqueue(async () => {
       restored = await this.#rewrite();
     });
     return restored;
   }
 
-  /** Queues the response. A failure to write is logged once and ends the log: the file is removed, nothing else is affected. */
-  append(response: DeltaDiscoveryResponse): void {
+  /** Queues an encoded response. A failure to write is logged once and ends the log: the file is removed, nothing else is affected. */
+  append(response: Uint8Array): void {
     if (this.#isGivenUp) return;
     const record = recordOf(response);
     this.#waitingBytes += record.length;
@@ -111,7 +111,7 @@ export class ResponseLog implements AsyncDisposable {
   }
 
   /** Reads the file, forgets what is dead in it, and puts the rest in its place. */
-  async #rewrite(): Promise<readonly DeltaDiscoveryResponse[]> {
+  async #rewrite(): Promise<readonly Uint8Array[]> {
     const { path } = this.#options;
     const alive = await this.#load();
     await this.#file?.close();
@@ -136,7 +136,7 @@ export class ResponseLog implements AsyncDisposable {
     return `${JSON.stringify({ format: FORMAT, scope: this.#options.scope })}\n`;
   }
 
-  async #load(): Promise<readonly DeltaDiscoveryResponse[]> {
+  async #load(): Promise<readonly Uint8Array[]> {
     const content = await this.#content();
     if (content === undefined) return [];
     const firstLine = Buffer.from(this.#firstLine());
@@ -169,8 +169,7 @@ export class ResponseLog implements AsyncDisposable {
   }
 }
 
-function recordOf(response: DeltaDiscoveryResponse): Buffer {
-  const body = toBinary(DeltaDiscoveryResponseSchema, response);
+function recordOf(body: Uint8Array): Buffer {
   const record = Buffer.allocUnsafe(HEADER_BYTES + body.length);
   record.writeUInt32BE(body.length, 0);
   record.writeUInt32BE(crc32(body), 4);
@@ -204,9 +203,11 @@ class Alive {
     for (const name of removedResources) byName.delete(name);
   }
 
-  responses(): DeltaDiscoveryResponse[] {
+  responses(): Uint8Array[] {
     return [...this.#types].flatMap(([typeUrl, byName]) =>
-      chunks([...byName.values()]).map((resources) => create(DeltaDiscoveryResponseSchema, { typeUrl, resources })),
+      chunks([...byName.values()]).map((resources) =>
+        toBinary(DeltaDiscoveryResponseSchema, create(DeltaDiscoveryResponseSchema, { typeUrl, resources })),
+      ),
     );
   }
 }

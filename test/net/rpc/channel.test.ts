@@ -252,7 +252,7 @@ test('a new server certificate is shown to the next connection', async () => {
 
 test('a taken port is an error that names it', async () => {
   await using server = await serve(echo);
-  const listen = { ...loopback(), port: server.port };
+  const listen = loopback(certificate, server.port);
   await assert.rejects(serve(echo, { listen }), { code: 'CV-BIND', message: /EADDRINUSE/ });
 });
 

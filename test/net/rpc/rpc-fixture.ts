@@ -29,8 +29,8 @@ export function certificateService(
   });
 }
 
-export function loopback(files: ServerCertificateFiles = certificate): RpcListen {
-  return { kind: 'tls', host: '127.0.0.1', port: 0, certificate: files };
+export function loopback(files: ServerCertificateFiles = certificate, port = 0): RpcListen & { readonly kind: 'tls' } {
+  return { kind: 'tls', host: '127.0.0.1', port, certificate: files };
 }
 
 export function serve(service: RpcService, options: Partial<RpcServerOptions> = {}): Promise<RpcServer> {

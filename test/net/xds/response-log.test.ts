@@ -12,7 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { create } from '@bufbuild/protobuf';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import type { Logger } from '../../../src/base/log.ts';
 import { type DeltaDiscoveryResponse, DeltaDiscoveryResponseSchema } from '../../../src/wire/pb/discovery_pb.ts';
@@ -38,7 +38,7 @@ function place() {
 }
 
 function response(resources: Readonly<Record<string, string>>, removed: readonly string[] = [], typeUrl = TYPE) {
-  return create(DeltaDiscoveryResponseSchema, {
+  const message = create(DeltaDiscoveryResponseSchema, {
     typeUrl,
     resources: Object.entries(resources).map(([name, version]) => ({
       name,
@@ -47,12 +47,17 @@ function response(resources: Readonly<Record<string, string>>, removed: readonly
     })),
     removedResources: [...removed],
   });
+  return toBinary(DeltaDiscoveryResponseSchema, message);
+}
+
+function decoded(responses: readonly Uint8Array[]): readonly DeltaDiscoveryResponse[] {
+  return responses.map((bytes) => fromBinary(DeltaDiscoveryResponseSchema, bytes));
 }
 
 /** Name → version of what was restored. */
-function held(responses: readonly DeltaDiscoveryResponse[]): Readonly<Record<string, string>> {
+function held(responses: readonly Uint8Array[]): Readonly<Record<string, string>> {
   return Object.fromEntries(
-    responses.flatMap(({ resources }) => resources.map(({ name, version }) => [name, version])),
+    decoded(responses).flatMap(({ resources }) => resources.map(({ name, version }) => [name, version])),
   );
 }
 
@@ -69,7 +74,7 @@ test('what was accepted is there after a restart, what was removed is not', asyn
   const restored = await again.restore();
   assert.deepEqual(held(restored), { a: '2' });
   assert.deepEqual(
-    new Set(restored.map(({ typeUrl }) => typeUrl)),
+    new Set(decoded(restored).map(({ typeUrl }) => typeUrl)),
     new Set([TYPE, 'other']),
     'told to be empty is told',
   );

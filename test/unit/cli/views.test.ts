@@ -66,6 +66,19 @@ WORKER   STATE     CONNECTIONS
 main     running   1
 `;
 
+for (const [controlPlane, text] of [
+  [{ isConnected: true, isComplete: true, isBehind: false }, 'connected, complete'],
+  [{ isConnected: false, isComplete: false, isBehind: false }, 'not connected, not told yet'],
+  [{ isConnected: false, isComplete: true, isBehind: true }, 'not connected, last good state, an update was refused'],
+] as const) {
+  test(`status says of a control plane: ${text}`, async () => {
+    const mesh = { source: 'control plane https://istiod:15012', controlPlane, workloads: 0, services: 0, policies: 0 };
+    await using agent = await fakeAgent({ '/status': { ...STATUS, mesh } });
+    const { out } = await agent.ask(['status']);
+    assert.match(out, new RegExp(`^Mesh source {4}control plane https://istiod:15012, ${text}$`, 'm'));
+  });
+}
+
 test('status is one page: facts, pods, listeners, refusals, workers', async () => {
   await using agent = await fakeAgent({ '/status': STATUS });
   assert.deepEqual(await agent.ask(['status']), { code: 0, out: STATUS_TEXT, err: '' });

@@ -59,9 +59,9 @@ function load(file: string) {
   return { documents, manifests, only, metadata, daemonSet: spec, pod: spec.template.spec, agent };
 }
 
-/** What the kubelet fills in is known only on a node. */
+/** What the kubelet fills in is known only on a node; an address could stand for any of it. */
 function environment({ env }: Container): Record<string, string> {
-  return Object.fromEntries(env.map(({ name, value }) => [name, value ?? 'from-the-kubelet']));
+  return Object.fromEntries(env.map(({ name, value }) => [name, value ?? '10.0.0.9']));
 }
 
 const standalone = load('daemonset/culvert.yaml');

@@ -1,0 +1,150 @@
+/** Where the mesh state comes from: a mesh file, a control plane, or both into one index (facts/operations.md §6.2, §6.5). */
+import { join } from 'node:path';
+import { EMPTY_MESH, MeshIndex, type MeshState } from '../model/mesh-index.ts';
+import type { MeshUpdate } from '../model/mesh-update.ts';
+import { formatRpcAddress } from '../rpc/address.ts';
+import { RpcChannel } from '../rpc/channel.ts';
+import { readBounded } from '../sys/files.ts';
+import type { AgentMetrics } from '../telemetry/metrics.ts';
+import { rfc3339 } from '../telemetry/timestamp.ts';
+import { XdsClient } from '../xds/client.ts';
+import { type LocalMesh, MeshFile } from '../xds/mesh-file.ts';
+import { nodeOf } from '../xds/node.ts';
+import { ResponseLog } from '../xds/response-log.ts';
+import type { MeshView } from './admin-views.ts';
+import type { AgentDeps } from './agent.ts';
+import type { AgentConfig } from './config.ts';
+import type { XdsConfig } from './settings-xds.ts';
+import type { VerdictAuthority } from './verdict-authority.ts';
+
+export interface MeshSourceParts {
+  readonly authority: VerdictAuthority;
+  readonly metrics: AgentMetrics;
+}
+
+/** Largest kept state that is read at a start, bytes: a mesh of a million workloads. */
+const MAX_KEPT_BYTES = 512 * 1024 * 1024;
+
+type SourceView = Pick<MeshView, 'source' | 'lastLoadAt' | 'lastError' | 'controlPlane'>;
+
+export class MeshSource {
+  /** Resolves when the whole mesh has been told once, by all sources. */
+  readonly told: Promise<void>;
+  readonly #file: MeshFile | undefined;
+  readonly #client: XdsClient | undefined;
+
+  /** `undo` closes what it opens. Nothing is read or dialled before `start`. */
+  constructor(config: AgentConfig, deps: AgentDeps, parts: MeshSourceParts, undo: AsyncDisposableStack) {
+    const { xds, localMesh } = config;
+    const told = Promise.withResolvers<void>();
+    this.told = told.promise;
+    if (xds === undefined) told.resolve();
+    else this.#client = undo.use(xdsClient(xds, config, deps, { ...parts, undo, onReady: told.resolve }));
+    if (this.#client !== undefined && xds?.isOnDemand === true) parts.authority.askFor(this.#client);
+    if (localMesh !== undefined) this.#file = undo.use(meshFile(localMesh, config, deps, parts));
+  }
+
+  /** Throws `CV-MESH-FILE` when there is a mesh file and no good version to start with. A control plane is waited for by `told`. */
+  start(): void {
+    this.#file?.start();
+    this.#client?.start();
+  }
+
+  /** What the mesh file says, as it is in force. */
+  get fileMesh(): MeshState {
+    return this.#file?.mesh ?? EMPTY_MESH;
+  }
+
+  get view(): SourceView {
+    const status = this.#client?.status;
+    const file = this.#file?.state;
+    const lastLoadedMs = file?.lastLoadedMs;
+    const lastError = status?.lastError ?? file?.lastError;
+    return {
+      source: [status?.peer, file?.path].filter((name) => name !== undefined).join(' and '),
+      ...(lastLoadedMs !== undefined && { lastLoadAt: rfc3339(lastLoadedMs) }),
+      ...(lastError !== undefined && { lastError }),
+      ...(status !== undefined && {
+        controlPlane: { isConnected: status.isConnected, isComplete: status.isReady, isBehind: status.isBehind },
+      }),
+    };
+  }
+}
+
+interface ClientParts extends MeshSourceParts {
+  readonly undo: AsyncDisposableStack;
+  readonly onReady: () => void;
+}
+
+function xdsClient(xds: XdsConfig, config: AgentConfig, deps: AgentDeps, parts: ClientParts): XdsClient {
+  const { clock, random, logs } = deps;
+  const { undo, authority, metrics, onReady } = parts;
+  const log = logs.scope('xds');
+  const archive = keptState(xds, config, deps);
+  if (archive !== undefined) undo.use(archive);
+  return new XdsClient(
+    { node: nodeOf(xds.node), isOnDemand: xds.isOnDemand },
+    {
+      clock,
+      random,
+      log,
+      channel: undo.use(controlPlaneChannel(xds, config, deps)),
+      metrics: metrics.forXds(),
+      onUpdate: (update) => applied(update, authority, metrics),
+      onReady,
+      ...(archive !== undefined && { archive }),
+    },
+  );
+}
+
+function controlPlaneChannel({ server }: XdsConfig, config: AgentConfig, { clock }: AgentDeps): RpcChannel {
+  const { address, roots, altHostname, token, headers } = server;
+  const options = {
+    address,
+    name: 'control plane',
+    failureCode: 'CV-XDS',
+    tls: { roots, isTls12Enabled: config.tls.isTls12Allowed, ...(altHostname !== undefined && { altHostname }) },
+    credentials: { token, clusterId: config.clusterId, headers },
+  } as const;
+  return new RpcChannel(options, { clock, files: { read: readBounded } });
+}
+
+function keptState(
+  xds: XdsConfig,
+  { snapshotDir, nodeName }: AgentConfig,
+  { logs }: AgentDeps,
+): ResponseLog | undefined {
+  if (snapshotDir === undefined) return undefined;
+  const scope = JSON.stringify([formatRpcAddress(xds.server.address), nodeName, xds.isOnDemand]);
+  const path = join(snapshotDir, 'mesh.xds');
+  return new ResponseLog({ path, scope, maxBytes: MAX_KEPT_BYTES, log: logs.scope('xds') });
+}
+
+function meshFile(
+  source: LocalMesh,
+  { xds }: AgentConfig,
+  { clock, logs }: AgentDeps,
+  { authority, metrics }: MeshSourceParts,
+): MeshFile {
+  let before = EMPTY_MESH;
+  return new MeshFile(source, {
+    clock,
+    log: logs.scope('state'),
+    onMesh: (state) => {
+      // Beside a control plane the file is not the whole mesh: only what it took back itself may go.
+      if (xds === undefined) authority.replace(state);
+      else authority.apply(new MeshIndex(before).updateTo(state));
+      before = state;
+      metrics.own.meshFileLoaded('ok');
+      metrics.own.policiesRejected(authority.index.policies.rejected().length);
+    },
+    onRefused: () => metrics.own.meshFileLoaded('failed'),
+  });
+}
+
+function applied(update: MeshUpdate, authority: VerdictAuthority, metrics: AgentMetrics): void {
+  authority.apply(update);
+  const { policies, rejectedPolicies, removedPolicies } = update;
+  if (policies.length + rejectedPolicies.length + removedPolicies.length === 0) return;
+  metrics.own.policiesRejected(authority.index.policies.rejected().length);
+}

@@ -1,0 +1,206 @@
+/** From responses to mesh updates: decodes, lets `AdsState` judge, changes the mesh, releases who waits, and answers. */
+import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { type AdsAcceptance, type AdsRequest, AdsState } from '../model/ads-state.ts';
+import type { MeshUpdate } from '../model/mesh-update.ts';
+import { policyKey } from '../model/policy.ts';
+import type { XdsMetrics } from '../telemetry/metrics-xds.ts';
+import type { Node } from '../wire/pb/core_pb.ts';
+import {
+  type DeltaDiscoveryRequest,
+  DeltaDiscoveryRequestSchema,
+  DeltaDiscoveryResponseSchema,
+  ResourceSchema,
+} from '../wire/pb/discovery_pb.ts';
+import { ChangeLog } from './change-log.ts';
+import { decodeResponse, type Rejection, type ResponseDecoding, refusingUpdate, updateOf } from './decode-response.ts';
+import { type DeltaResponse, readDeltaResponse } from './delta-response.ts';
+import { Demands } from './demands.ts';
+import { TYPE_URL } from './type-url.ts';
+
+export interface MeshFeedOptions {
+  readonly node: Node;
+  /** Addresses are told only when they are asked for. */
+  readonly isOnDemand: boolean;
+}
+
+export interface MeshFeedDeps {
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly metrics: XdsMetrics;
+  /** Takes effect before it returns. */
+  readonly onUpdate: (update: MeshUpdate) => void;
+  /** Once, when the whole mesh has been told. */
+  readonly onReady: () => void;
+  /** Keeps every change in encoded responses; what `restore` is given after a restart. */
+  readonly archive?: { append(response: Uint8Array): void };
+}
+
+export interface FeedStatus {
+  readonly isReady: boolean;
+  /** A response was refused and what it held has not been told again. */
+  readonly isBehind: boolean;
+  readonly addresses: number;
+  readonly policies: number;
+  readonly waiting: number;
+}
+
+/** What to do about a response. */
+export interface Answer {
+  /** Nothing to say to a response nobody asked for. */
+  readonly request?: DeltaDiscoveryRequest;
+  readonly isResyncDue: boolean;
+}
+
+/** Resources held at a time; an update that would bring more is refused. */
+const MAX_HELD = 2_000_000;
+/** Lines about refused responses: one in so many milliseconds at most. */
+const LOG_PERIOD_MS = 10_000;
+const NACK_CODE = 3;
+
+export class MeshFeed {
+  readonly #node: Node;
+  readonly #deps: MeshFeedDeps;
+  readonly #state: AdsState;
+  readonly #demands = new Demands();
+  readonly #refusals: ChangeLog;
+  #isReady = false;
+
+  constructor({ node, isOnDemand }: MeshFeedOptions, deps: MeshFeedDeps) {
+    this.#node = node;
+    this.#deps = deps;
+    this.#refusals = new ChangeLog(deps.clock, LOG_PERIOD_MS);
+    this.#state = new AdsState([
+      { url: TYPE_URL.address, isOnDemand },
+      { url: TYPE_URL.authorization, isOnDemand: false },
+    ]);
+  }
+
+  get status(): FeedStatus {
+    return {
+      isReady: this.#state.isReady,
+      isBehind: this.#state.isBehind,
+      addresses: this.#state.held(TYPE_URL.address),
+      policies: this.#state.held(TYPE_URL.authorization),
+      waiting: this.#demands.size,
+    };
+  }
+
+  /** A stream opened: what to send first. */
+  opened(): readonly DeltaDiscoveryRequest[] {
+    return this.#state.opened().map((request) => this.#message(request));
+  }
+
+  closed(): void {
+    this.#state.closed();
+  }
+
+  /** The server could not take a request of that size. */
+  shrinkRequests(): void {
+    this.#state.shrinkEcho();
+  }
+
+  /** Waits until `key` has been answered (true) or `signal` aborts (false). `send`: the question, if it is to go out now. */
+  async demand(key: string, signal: AbortSignal, send: (request: DeltaDiscoveryRequest) => void): Promise<boolean> {
+    const answered = this.#demands.wait(key, signal, () => this.#state.abandon(key));
+    const request = signal.aborted ? undefined : this.#state.demand(key);
+    if (request !== undefined) send(this.#message(request));
+    return await answered;
+  }
+
+  /** Begins with what was kept, before the first stream. A policy that could not be read then fails closed again. */
+  async restore(responses: readonly Uint8Array[]): Promise<void> {
+    for (const message of responses) {
+      const response = readDeltaResponse(message);
+      if (!this.#state.isSubscribed(response.typeUrl)) continue;
+      const decoding = await decodeResponse(response, () => undefined, this.#deps.clock);
+      this.#use(response, decoding);
+      if (decoding.rejection !== undefined) this.#failClosed(response, decoding.rejection);
+    }
+    this.#checkReady();
+  }
+
+  /** Throws `CV-WIRE-MALFORMED` for what is no response at all. Takes several turns of the event loop; one call at a time. */
+  async take(message: Uint8Array): Promise<Answer> {
+    const response = readDeltaResponse(message);
+    const { typeUrl } = response;
+    if (!this.#state.isSubscribed(typeUrl)) {
+      this.#refusals.note(typeUrl, () => this.#deps.log.warn?.('response of a type nobody asked for', { typeUrl }));
+      return { isResyncDue: false };
+    }
+    this.#deps.metrics.messageReceived(typeUrl, message.length);
+    const knownKey = (name: string, version: string) => this.#state.unchangedKey(typeUrl, name, version);
+    const decoding = await decodeResponse(response, knownKey, this.#deps.clock);
+    const rejection = decoding.rejection ?? this.#excess(typeUrl, decoding);
+    if (rejection !== undefined) return this.#refuse(response, rejection);
+    this.#deps.archive?.append(message);
+    const { request, released, forgotten, isResyncDue } = this.#use(response, decoding);
+    if (forgotten.length > 0) this.#deps.archive?.append(encoded({ typeUrl, removedResources: [...forgotten] }));
+    this.#demands.release(released);
+    this.#refusals.reset();
+    this.#deps.log.debug?.('response applied', { typeUrl, resources: decoding.resources.length });
+    this.#checkReady();
+    return { request: this.#message(request), isResyncDue };
+  }
+
+  #use({ typeUrl, nonce, removed }: DeltaResponse, { resources, records }: ResponseDecoding): AdsAcceptance {
+    const acceptance = this.#state.accept({ typeUrl, nonce, resources, removed });
+    this.#deps.onUpdate(updateOf(records, acceptance.removedKeys, typeUrl === TYPE_URL.authorization));
+    return acceptance;
+  }
+
+  #excess(typeUrl: string, { resources }: ResponseDecoding): Rejection | undefined {
+    if (this.#state.held(typeUrl) + resources.length <= MAX_HELD) return undefined;
+    return { reason: `more than ${MAX_HELD} resources in all`, badCount: 1, policies: [] };
+  }
+
+  #checkReady(): void {
+    if (this.#isReady || !this.#state.isReady) return;
+    this.#isReady = true;
+    this.#deps.onReady();
+  }
+
+  #refuse(response: DeltaResponse, rejection: Rejection): Answer {
+    const { typeUrl } = response;
+    const { reason, badCount } = rejection;
+    const { request, unheard } = this.#failClosed(response, rejection);
+    for (const { bytes } of unheard) this.#deps.archive?.append(withResource(typeUrl, bytes));
+    this.#deps.metrics.messageRejected(typeUrl);
+    this.#refusals.note(reason, (leftOut) => {
+      const fields = { reason: 'CV-XDS', typeUrl, resources: badCount, error: reason, leftOut };
+      this.#deps.log.error?.('response refused, the last good state stays', fields);
+    });
+    return { request: this.#message(request), isResyncDue: false };
+  }
+
+  /** Whoever a policy selects that is new and cannot be read is refused until a good version comes; an old one stays in force. */
+  #failClosed({ typeUrl, nonce }: DeltaResponse, { reason, policies }: Rejection) {
+    const unheard = policies.filter(({ name }) => !this.#state.holds(typeUrl, name));
+    const rejected = unheard.map(({ name, policy }) => ({ name, key: policyKey(policy) }));
+    const request = this.#state.reject({ typeUrl, nonce }, reason, rejected);
+    if (unheard.length > 0) this.#deps.onUpdate(refusingUpdate(unheard));
+    return { request, unheard };
+  }
+
+  #message({ isFirst, error, ...request }: AdsRequest): DeltaDiscoveryRequest {
+    return create(DeltaDiscoveryRequestSchema, {
+      ...(isFirst && { node: this.#node }),
+      typeUrl: request.typeUrl,
+      resourceNamesSubscribe: [...request.subscribe],
+      resourceNamesUnsubscribe: [...request.unsubscribe],
+      initialResourceVersions: Object.fromEntries(request.initialVersions),
+      responseNonce: request.nonce,
+      ...(error !== undefined && { errorDetail: { code: NACK_CODE, message: error } }),
+    });
+  }
+}
+
+function encoded(fields: MessageInitShape<typeof DeltaDiscoveryResponseSchema>): Uint8Array {
+  return toBinary(DeltaDiscoveryResponseSchema, create(DeltaDiscoveryResponseSchema, fields));
+}
+
+/** A response with one resource, that is encoded already. */
+function withResource(typeUrl: string, resource: Uint8Array): Uint8Array {
+  return encoded({ typeUrl, resources: [fromBinary(ResourceSchema, resource)] });
+}
