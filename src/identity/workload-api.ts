@@ -83,12 +83,13 @@ export class WorkloadApi implements CertificateProvider, Disposable {
     const { channel } = this.#deps;
     const method = SpiffeWorkloadAPI.method.fetchX509SVID;
     let reached = attempt;
+    let isHeard = false;
     try {
       for await (const response of channel.serverStream(method, create(X509SVIDRequestSchema), signal)) {
-        this.#take(response);
-        reached = 0;
+        isHeard = true;
+        if (this.#take(response)) reached = 0;
       }
-      if (reached > 0) throw new MeshError('CV-WORKLOAD-API', `${this.title}: the server ended the stream at once`);
+      if (!isHeard) throw new MeshError('CV-WORKLOAD-API', `${this.title}: the server ended the stream at once`);
     } catch (error) {
       if (signal.aborted) return 0;
       const failure = toMeshError(error, 'CV-WORKLOAD-API');
@@ -98,16 +99,24 @@ export class WorkloadApi implements CertificateProvider, Disposable {
     return reached;
   }
 
-  #take(response: X509SVIDResponse): void {
+  /** False when the response cannot be used. */
+  #take(response: X509SVIDResponse): boolean {
     this.#deniedSinceMs = undefined;
+    if (response.crl.length > 0) this.#warnOfCrls();
     try {
       this.#replace(readSvidResponse(response));
       this.#problem = undefined;
+      return true;
     } catch (error) {
       this.#report(toMeshError(error, 'CV-WORKLOAD-API'));
+      return false;
+    } finally {
+      this.#answerWaiting();
     }
-    this.#answerWaiting();
-    if (response.crl.length === 0 || this.#isCrlSaid) return;
+  }
+
+  #warnOfCrls(): void {
+    if (this.#isCrlSaid) return;
     this.#isCrlSaid = true;
     this.#deps.log.warn?.('revocation lists of the Workload API are not used; put them into the file at CRL_PATH');
   }
@@ -116,16 +125,12 @@ export class WorkloadApi implements CertificateProvider, Disposable {
   #replace(svids: ReadonlyMap<string, IssuedCertificate>): void {
     const former = this.#svids;
     this.#svids = svids;
-    const renewed = [...svids].filter(([identity, issued]) => !isSame(issued, former.get(identity)));
+    const renewed = [...svids.keys()].filter((identity) => !isSame(svids.get(identity), former.get(identity)));
     const withdrawn = [...former.keys()].filter((identity) => !svids.has(identity));
     const { log } = this.#deps;
     log.info?.('SVIDs received', { svids: svids.size, renewed: renewed.length, withdrawn: withdrawn.length });
     // Before the first answer everybody who asked still waits, and gets it without being told.
-    if (this.#isFirstOver)
-      this.#tell(
-        renewed.map(([identity]) => identity),
-        'renewed',
-      );
+    if (this.#isFirstOver) this.#tell(renewed, 'renewed');
     this.#tell(withdrawn, 'withdrawn');
   }
 
@@ -170,6 +175,6 @@ export class WorkloadApi implements CertificateProvider, Disposable {
   }
 }
 
-function isSame(a: IssuedCertificate, b: IssuedCertificate | undefined): boolean {
+function isSame(a: IssuedCertificate | undefined, b: IssuedCertificate | undefined): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }
