@@ -6,15 +6,17 @@ import { type WorkloadProfile, WorkloadRecord } from './workload-record.ts';
 
 type Ports = ReadonlyMap<number, number>;
 
-/** Distinct texts and parts in use at a time, per kind; with more than this some exist twice. */
-const MAX_SHARED = 65_536;
+/** Distinct texts in use at a time, to twice that; with more some exist twice. About 100 bytes each. */
+const MAX_TEXTS = 32_768;
 /** Parts under one key: bounds the search where the key tells little apart. */
 const MAX_PER_KEY = 8;
+/** Keys before the first look for parts that nobody has any more. */
+const FIRST_SWEEP = 1_024;
 
 const NO_LIST: readonly never[] = [];
 
 export class RecordStore {
-  readonly #texts = new RecentMap<string>(MAX_SHARED);
+  readonly #texts = new RecentMap<string>(MAX_TEXTS);
   readonly #profiles = new SharedParts(sameProfile);
   readonly #localities = new SharedParts(sameLocality);
   readonly #ports = new SharedParts(samePorts);
@@ -86,10 +88,14 @@ export class RecordStore {
   }
 }
 
-/** Parts by a key that nearly tells them apart, and `isSame` for the rest. */
-class SharedParts<T> {
-  readonly #byKey = new RecentMap<T[]>(MAX_SHARED);
+/**
+ * Parts by a key that nearly tells them apart, and `isSame` for the rest. Holds none of them back: a part that no record has
+ * any more is collected, and its key with the next sweep, so never more than twice the keys in use are kept.
+ */
+class SharedParts<T extends object> {
+  readonly #byKey = new Map<string, readonly WeakRef<T>[]>();
   readonly #isSame: (a: T, b: T) => boolean;
+  #sweepAt = FIRST_SWEEP;
 
   constructor(isSame: (a: T, b: T) => boolean) {
     this.#isSame = isSame;
@@ -98,14 +104,25 @@ class SharedParts<T> {
   /** The part equal to `wanted` that was made before, or what `make` gives. */
   get(key: string, wanted: T, make: () => T): T {
     const parts = this.#byKey.get(key) ?? [];
-    const known = parts.find((part) => this.#isSame(part, wanted));
-    if (known !== undefined) return known;
+    for (const part of parts) {
+      const known = part.deref();
+      if (known !== undefined && this.#isSame(known, wanted)) return known;
+    }
     const made = make();
-    if (parts.length === 0) this.#byKey.set(key, parts);
-    if (parts.length >= MAX_PER_KEY) parts.shift();
-    parts.push(made);
+    const others = parts.filter(isAlive).slice(1 - MAX_PER_KEY);
+    this.#byKey.set(key, [...others, new WeakRef(made)]);
+    if (this.#byKey.size >= this.#sweepAt) this.#sweep();
     return made;
   }
+
+  #sweep(): void {
+    for (const [key, parts] of this.#byKey) if (!parts.some(isAlive)) this.#byKey.delete(key);
+    this.#sweepAt = Math.max(FIRST_SWEEP, 2 * this.#byKey.size);
+  }
+}
+
+function isAlive(part: WeakRef<object>): boolean {
+  return part.deref() !== undefined;
 }
 
 function orEmpty<T>(list: readonly T[]): readonly T[] {

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import type { Service, Workload } from '../../../src/model/workload.ts';
+import { heapAfterCollection } from '../../support/heap.ts';
 import { memberOf, mesh, NOTHING, policy, range, STANDARD, service, vip, workload } from './sample-mesh.ts';
 
 function ranked(name: string, fields: Partial<Workload>): Workload {
@@ -210,11 +209,4 @@ function replica(i: number): Workload {
     canonicalName: deployment,
     services: memberOf({ web: { 80: 8_080 } }),
   });
-}
-
-function heapAfterCollection(): number {
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as () => void;
-  collect();
-  return process.memoryUsage().heapUsed;
 }

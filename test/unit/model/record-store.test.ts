@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { RecordStore } from '../../../src/model/record-store.ts';
 import type { GatewayAddress, Workload } from '../../../src/model/workload.ts';
+import { heapAfterCollection } from '../../support/heap.ts';
 import { atAddress, atHostname, memberOf, STANDARD, service, workload } from './sample-mesh.ts';
 
 /** Every field of a workload, the optional ones too: a new one does not compile until it is listed. */
@@ -156,4 +158,18 @@ test('a kept service equals the one that was told, with its balancer and ports s
   assert.deepEqual(first, told);
   assert.equal(first.ports, second.ports);
   assert.equal(first.loadBalancer, second.loadBalancer);
+});
+
+test('what comes and goes is let go, however many different records there were', async () => {
+  const store = new RecordStore();
+  const before = heapAfterCollection();
+  for (let n = 0; n < 100_000; n++) {
+    store.workload(workload(`pod-${n}`));
+    // What a turn has looked at is held until it ends.
+    if (n % 1_000 === 0) await nextTurn();
+  }
+  await nextTurn();
+  const mib = (heapAfterCollection() - before) / 2 ** 20;
+  assert.equal(store.workload(workload('pod-0')).name, 'pod-0');
+  assert(mib < 16, `${Math.round(mib)} MiB for nothing`);
 });
