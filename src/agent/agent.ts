@@ -10,6 +10,7 @@ import type { CrlFile } from '../identity/crl-file.ts';
 import { TlsContexts } from '../identity/tls-context.ts';
 import { requireTlsPolicy } from '../identity/tls-policy.ts';
 import { hostLookup } from '../sys/host-lookup.ts';
+import { takeGroup } from '../sys/process-group.ts';
 import { selfCheck } from '../sys/self-check.ts';
 import type { Sys } from '../sys/sys.ts';
 import { ConnectionRecords } from '../telemetry/connection-records.ts';
@@ -24,9 +25,9 @@ import { Estate } from './hand-over/estate.ts';
 import { NodeLease } from './hand-over/lease.ts';
 import { MeshSource } from './mesh-source.ts';
 import { PodProxies } from './pod-proxies.ts';
-import { podSource } from './pod-source.ts';
+import { OWN_GID, podSource } from './pod-source.ts';
 import { authoritySettings, proxySettings } from './proxy-settings.ts';
-import { Readiness } from './readiness.ts';
+import { Readiness, type ReadinessTask } from './readiness.ts';
 import { watchRevocationLists } from './revocation-lists.ts';
 import { servePod, serveSelf } from './serve-pod.ts';
 import { AgentServers } from './servers.ts';
@@ -76,7 +77,9 @@ export interface Agent extends AgentParts {
 /** Rejects with a `MeshError` that names what is wrong; nothing is left running then. */
 export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<Agent> {
   await using undo = new AsyncDisposableStack();
+  const isDedicated = config.podSource.kind === 'own';
   await requireAbilities(config, deps.sys);
+  if (isRedirectingItself(config)) takeGroup(OWN_GID);
   requireTlsPolicy(config.tls);
   const { runDir, isTakeOver } = config;
   const lease = undo.use(
@@ -94,10 +97,10 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
     await parts.mesh.told;
     if (isStopping) return;
     parts.readiness.complete('state manager');
-    self = await serveSelf(config.self, deps, parts);
+    self = isDedicated ? undefined : await serveSelf(config.self, deps, parts);
     late.defer(() => self?.stop('graceful'));
     parts.pods.start();
-    parts.readiness.complete('proxy');
+    if (!isDedicated) parts.readiness.complete('proxy');
     parts.readiness.complete('dns proxy');
     await lease.settle(parts.readiness.whenReady());
     if (!isStopping) handedOver.resolve(awaitSuccessor({ parts, servers, deps }, late));
@@ -129,7 +132,7 @@ async function makeParts(
 ): Promise<Omit<AgentParts, 'drained'>> {
   const { clock, random, logs, sys } = deps;
   const readiness = new Readiness({ clock, log: logs.scope('readiness') });
-  for (const task of ['state manager', 'proxy', 'workload proxy manager'] as const) readiness.begin(task);
+  for (const task of ['state manager', 'proxy', podsTask(config)] as const) readiness.begin(task);
   if (config.dnsProxy !== undefined) readiness.begin('dns proxy');
   const metrics = new AgentMetrics({
     buildTag: config.metadata['ISTIO_VERSION'] ?? deps.version,
@@ -205,16 +208,19 @@ function makePods(
 ): PodManager {
   const { sys, clock } = deps;
   const { proxies, own, zds } = parts.metrics;
+  const { exempt, ...from } = podSource(config, deps, zds);
+  const task = podsTask(config);
   const log = deps.logs.scope('capture');
   const pods: PodManager = new PodManager({
     sys,
     clock,
     log,
-    ...podSource(config, deps, zds),
+    ...from,
     settings: {
       ipv6: config.isIpv6Enabled,
       dnsCapture: config.dnsProxy !== undefined,
       verifyMs: config.verifyPeriodMs,
+      ...(exempt === undefined ? {} : { exempt }),
     },
     startProxy: (pod, netns) => servePod(pod, netns, parts),
     onEvent: (event) => {
@@ -227,17 +233,29 @@ function makePods(
       proxies.active.set(up);
       proxies.pending.set(pending);
       zds.notRedirected(notRedirected);
-      if (pods.readiness().isReady) parts.readiness.complete('workload proxy manager');
-      else parts.readiness.begin('workload proxy manager');
+      if (pods.readiness().isReady) parts.readiness.complete(task);
+      else parts.readiness.begin(task);
     },
   });
   return pods;
 }
 
+/** What readiness waits for until the pods are served (facts/operations.md §5.7). */
+function podsTask({ podSource }: AgentConfig): ReadinessTask {
+  return podSource.kind === 'own' ? 'proxy' : 'workload proxy manager';
+}
+
+/** In the namespace of the pod it serves: its own connections must not be sent to itself. */
+function isRedirectingItself({ podSource }: AgentConfig): boolean {
+  return podSource.kind === 'own' && podSource.redirection === 'own';
+}
+
 /** Every missing ability at once: one restart should be enough to fix them. */
-async function requireAbilities({ podSource: { kind } }: AgentConfig, sys: Sys): Promise<void> {
+async function requireAbilities({ podSource }: AgentConfig, sys: Sys): Promise<void> {
+  // Listening and dialling in the own namespace is everybody's right.
+  if (podSource.kind === 'own' && podSource.redirection === 'none') return;
   // What a CNI agent writes, on whatever kernel with whatever tool, is its affair.
-  const findings = (await selfCheck(sys)).filter(({ isForRules }) => kind === 'file' || isForRules !== true);
+  const findings = (await selfCheck(sys)).filter(({ isForRules }) => podSource.kind !== 'zds' || isForRules !== true);
   const missing = findings.filter(({ ok }) => !ok);
   if (missing.length === 0) return;
   const lines = missing.map(({ name, purpose, cure }) => `${name} is missing (needed for: ${purpose}): ${cure}`);

@@ -35,7 +35,7 @@ export async function openCertificateSource(
       return undo.use(new CertificateFiles(source.dir, { clock, log, onProblem }));
     case 'istio': {
       const channel = undo.use(istioChannel(source.server, config, deps));
-      return new IstioCa({ channel, isShared: true });
+      return new IstioCa({ channel, isShared: config.podSource.kind !== 'own' });
     }
     case 'workload-api': {
       const channel = undo.use(socketChannel(source.address, deps));

@@ -21,8 +21,7 @@ export function configSection(settings: AgentConfig): object {
     clusterDomain: settings.clusterDomain,
     proxy: true,
     ...dns(settings),
-    proxyMode: 'Shared',
-    proxyWorkloadInformation: null,
+    ...mode(settings),
     proxyMetadata: settings.metadata,
     proxyArgs: settings.proxyArgs,
     numWorkerThreads: 1,
@@ -33,6 +32,12 @@ export function configSection(settings: AgentConfig): object {
     ztunnelWorkload: null,
     crlPath: settings.crlPath ?? null,
   };
+}
+
+function mode({ podSource }: AgentConfig) {
+  if (podSource.kind !== 'own') return { proxyMode: 'Shared', proxyWorkloadInformation: null };
+  const { name, namespace, serviceAccount } = podSource;
+  return { proxyMode: 'Dedicated', proxyWorkloadInformation: { name, namespace, serviceAccount } };
 }
 
 function addresses(settings: AgentConfig) {
@@ -80,7 +85,7 @@ function tunnels(settings: AgentConfig) {
 
 function sockets({ keepalive, ...settings }: AgentConfig) {
   return {
-    packetMark: settings.packetMark,
+    packetMark: settings.packetMark ?? null,
     inpodPortReuse: settings.isReusePort,
     requireOriginalSource: settings.isOrigSrcEnabled ?? null,
     socketConfig: {

@@ -52,17 +52,18 @@ export function resolveConfig(env: Environment, flags: Environment, start: Start
 }
 
 function readAll(read: SettingsReader): AgentConfig {
-  const servers = serverSettings(read);
   const node = nodeSettings(read);
   const xds = xdsSettings(read, node);
+  const sources = sourceSettings(read, xds.xds !== undefined);
+  const servers = serverSettings(read, sources);
   return {
     ...node,
     ...xds,
-    ...sourceSettings(read, xds.xds !== undefined),
+    ...sources,
     ...identitySettings(read),
     ...servers,
     ...snapshotSettings(read, servers.runDir),
-    ...socketSettings(read),
+    ...socketSettings(read, sources),
     ...tunnelSettings(read),
     ...tlsSettings(read),
     ...dnsSettings(read),

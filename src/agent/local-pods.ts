@@ -7,6 +7,7 @@ import { unknownWorkload } from '../model/outbound-verdict.ts';
 import { workloadIdentity } from '../model/spiffe.ts';
 import type { Refusal } from '../model/verdict.ts';
 import type { Workload } from '../model/workload.ts';
+import { isOn } from '../model/workload-index.ts';
 import type { IdentityUses } from './identity-uses.ts';
 
 /** A pod may connect before its record arrives (datapath facts §0, "Wait for local workload"). */
@@ -29,7 +30,7 @@ export interface Touched {
 }
 
 export interface LocalPodsDeps {
-  /** Name of this node. */
+  /** Name of this node; empty where it does not matter. */
   readonly node: string;
   readonly index: MeshIndex;
   readonly clock: Clock;
@@ -109,7 +110,7 @@ export class LocalPods {
 
   /** Absent when the record is that of no captured pod. */
   #capturedName(record: Workload | undefined): string | undefined {
-    if (record === undefined || record.node !== this.#deps.node) return undefined;
+    if (record === undefined || !isOn(record, this.#deps.node)) return undefined;
     const name = nameOf(record);
     return this.#byName.has(name) ? name : undefined;
   }

@@ -38,7 +38,7 @@ export function proxySettings(config: AgentConfig): ProxySettings {
   return {
     ports: portsOf(config),
     isIpv6Enabled: config.isIpv6Enabled,
-    mark: config.packetMark,
+    ...(config.packetMark === undefined ? {} : { mark: config.packetMark }),
     isReusePort: config.isReusePort,
     ...(keepalive === undefined ? {} : { keepalive: keepaliveOptions(keepalive, config.isUserTimeoutEnabled) }),
     connectTimeoutMs: CONNECT_TIMEOUT_MS,
@@ -64,7 +64,7 @@ export function authoritySettings(config: AgentConfig): AuthoritySettings {
     network: config.network,
     illegalPorts: new Set(illegalPorts(config)),
     isResponseBaggageEnabled: config.isResponseBaggageEnabled,
-    isOrigSrcEnabled: config.isOrigSrcEnabled ?? true,
+    isOrigSrcEnabled: config.isOrigSrcEnabled ?? hasReturnPath(config),
     isLocalhostAppTunnelEnabled: config.isLocalhostAppTunnelEnabled,
     isPolicyLogAtInfo: config.isPolicyLogAtInfo,
     dns: {
@@ -73,6 +73,11 @@ export function authoritySettings(config: AgentConfig): AuthoritySettings {
       isIpv6Enabled: config.isIpv6Enabled,
     },
   };
+}
+
+/** Replies to a borrowed address find us by rules and routes, which where we do not redirect nobody promised to make. */
+function hasReturnPath({ podSource }: AgentConfig): boolean {
+  return podSource.kind !== 'own' || podSource.redirection === 'own';
 }
 
 type Keepalive = NonNullable<AgentConfig['keepalive']>;

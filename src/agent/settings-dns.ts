@@ -2,6 +2,7 @@
 import { messageOf } from '../base/errors.ts';
 import { type HostPort, parseHostPort } from '../base/ip.ts';
 import { nameserversOf, parseResolvConf, type ResolvConf } from './resolv-conf.ts';
+import { isDedicated } from './settings-dedicated.ts';
 import type { SettingsReader, Source } from './settings-reader.ts';
 
 export interface DnsSettings {
@@ -38,12 +39,13 @@ export function dnsSettings(read: SettingsReader): DnsSettings {
 }
 
 /**
- * Off by default with a pods file: nothing says then that the nameservers of the agent are those of the pods, as it is in a
+ * Off by default with a pods file and in a pod of our own: nothing says then that the nameservers of the agent are those of the pods, as it is in a
  * cluster, and names that resolve today must not stop doing so. Anything but `true` disables, as in the reference.
  */
 function isEnabled(read: SettingsReader): boolean {
+  const isByHand = read.start.defaults === 'culvert' && isDedicated(read);
   const hasPodsFile = read.isSet({ flag: 'pods', env: 'CULVERT_PODS' });
-  return read.text(CAPTURE, String(!hasPodsFile)).toLowerCase() === 'true';
+  return read.text(CAPTURE, String(!hasPodsFile && !isByHand)).toLowerCase() === 'true';
 }
 
 function dnsProxy(read: SettingsReader): DnsProxyConfig {

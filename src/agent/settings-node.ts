@@ -1,8 +1,9 @@
 /** Which node, cluster and mesh this agent serves, and which pod it is itself. */
-import type { SettingsReader } from './settings-reader.ts';
+import { isDedicated } from './settings-dedicated.ts';
+import type { SettingsReader, Source } from './settings-reader.ts';
 
 export interface NodeSettings {
-  /** Kubernetes node this agent serves: workloads with this `node` are local. */
+  /** Kubernetes node this agent serves: workloads with this `node` are local. Empty, in dedicated mode only: all are. */
   readonly nodeName: string;
   readonly network: string;
   readonly clusterId: string;
@@ -20,12 +21,13 @@ export interface NodeSettings {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
+const NODE: Source = { flag: 'node', env: 'NODE_NAME' };
+
 export function nodeSettings(read: SettingsReader): NodeSettings {
   return {
-    nodeName: read.required(
-      { flag: 'node', env: 'NODE_NAME' },
-      'the name of this Kubernetes node, in a pod from fieldRef spec.nodeName',
-    ),
+    nodeName: isDedicated(read)
+      ? read.text(NODE, '')
+      : read.required(NODE, 'the name of this Kubernetes node, in a pod from fieldRef spec.nodeName'),
     network: read.text({ flag: 'network', env: 'NETWORK' }, ''),
     clusterId: read.text({ flag: 'cluster', meta: 'CLUSTER_ID', env: 'CLUSTER_ID' }, 'Kubernetes'),
     clusterDomain: read.text({ env: 'CLUSTER_DOMAIN' }, 'cluster.local'),

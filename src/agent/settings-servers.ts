@@ -1,11 +1,12 @@
 /** The ports of the agent in its own network namespace, and where it keeps its lock and state. */
 import type { SettingsReader } from './settings-reader.ts';
+import type { SourceSettings } from './settings-sources.ts';
 
 export interface ServerSettings {
   readonly adminPort: number;
   readonly statsPort: number;
   readonly readinessPort: number;
-  /** Lock and state of this agent; one per node. */
+  /** Lock and state of this agent; one per node, or per pod in dedicated mode. */
   readonly runDir: string;
 }
 
@@ -14,11 +15,17 @@ const PORT = { min: 1, max: 65_535 } as const;
 /** The pod of ztunnel has a read-only root, and during an update two of them run on a node: only /tmp is its own. */
 const RUN_DIR = { culvert: '/var/run/culvert', ztunnel: '/tmp/culvert' } as const;
 
-export function serverSettings(read: SettingsReader): ServerSettings {
+export function serverSettings(read: SettingsReader, sources: SourceSettings): ServerSettings {
   return {
     adminPort: read.integer({ flag: 'admin-port', config: 'proxyAdminPort' }, { fallback: 15_000, ...PORT }),
     statsPort: read.integer({ flag: 'stats-port', config: 'statsPort' }, { fallback: 15_020, ...PORT }),
     readinessPort: read.integer({ flag: 'readiness-port' }, { fallback: 15_021, ...PORT }),
-    runDir: read.text({ flag: 'run-dir', env: 'CULVERT_RUN_DIR' }, RUN_DIR[read.start.defaults]),
+    runDir: read.text({ flag: 'run-dir', env: 'CULVERT_RUN_DIR' }, defaultRunDir(read, sources)),
   };
+}
+
+/** Namespaces on one machine may share its file system, and each has an agent of its own. */
+function defaultRunDir({ start }: SettingsReader, { podSource }: SourceSettings): string {
+  const suffix = podSource.kind === 'own' ? `-${podSource.namespace}-${podSource.name}` : '';
+  return `${RUN_DIR[start.defaults]}${suffix}`;
 }

@@ -6,14 +6,23 @@ import type { CapturedPod } from './pod-source.ts';
 /** `/proc/1` is the node only where the agent may see it. */
 const NODE_PATHS = ['/proc/self/ns/net', '/proc/1/ns/net'] as const;
 
+/**
+ * What may be captured. `pods`: neither the namespace of the agent nor that of the node. `own`: that of the agent too, unless
+ * it is the machine's. `any`: nothing is redirected, so nobody can be cut off.
+ */
+export type NetnsScope = 'pods' | 'own' | 'any';
+
 /** Namespaces of the agent and of the node: to capture one of these would cut them off. */
 export class NodeNetns {
   readonly #sys: Sys;
+  readonly #scope: NetnsScope;
   readonly #known: readonly Netns['id'][];
 
-  constructor(sys: Sys) {
+  constructor(sys: Sys, scope: NetnsScope = 'pods') {
     this.#sys = sys;
-    this.#known = NODE_PATHS.flatMap((path) => {
+    this.#scope = scope;
+    const paths = scope === 'pods' ? NODE_PATHS : [];
+    this.#known = paths.flatMap((path) => {
       try {
         using netns = sys.openNetns(path);
         return [netns.id];
@@ -24,7 +33,8 @@ export class NodeNetns {
   }
 
   has(netns: Netns): boolean {
-    return this.#known.some((id) => isSameNetns(id, netns.id)) || this.#sys.isMachineNetns(netns);
+    if (this.#known.some((id) => isSameNetns(id, netns.id))) return true;
+    return this.#scope !== 'any' && this.#sys.isMachineNetns(netns);
   }
 
   /** Throws `CV-NETNS`. */
@@ -41,9 +51,9 @@ export class NetnsClaims {
   /** Pods that are wanted now, also those not started yet. */
   readonly #wanted: () => Iterable<CapturedPod>;
 
-  constructor(sys: Sys, wanted: () => Iterable<CapturedPod>) {
+  constructor(node: NodeNetns, wanted: () => Iterable<CapturedPod>) {
     this.#wanted = wanted;
-    this.#node = new NodeNetns(sys);
+    this.#node = node;
   }
 
   /** Throws `CV-NETNS` when the namespace is another pod's, the agent's or the node's. */

@@ -6,7 +6,7 @@ import type { NetnsClaims } from './netns-claims.ts';
 import { namesOf, type PodRules, type RulesObserver, type RulesView } from './pod-rules.ts';
 import type { CapturedPod } from './pod-source.ts';
 import type { Redirection } from './redirect.ts';
-import type { RedirectOptions } from './redirect-rules.ts';
+import type { Exemption, RedirectOptions } from './redirect-rules.ts';
 
 const NO_DNS_PROXY =
   'DNS of the pod is not captured: this agent has no DNS proxy (ISTIO_META_DNS_CAPTURE=true makes one)';
@@ -16,6 +16,8 @@ export interface OwnRulesSettings {
   readonly ipv6: boolean;
   /** A DNS proxy listens in every pod, and DNS is sent to it unless the pod says otherwise. */
   readonly dnsCapture: boolean;
+  /** Where the agent lives in the pod: what of its own traffic stays as it is. */
+  readonly exempt?: Exemption;
 }
 
 export interface OwnRulesDeps {
@@ -107,8 +109,9 @@ export class OwnRules implements PodRules {
   }
 
   #wanted({ options }: CapturedPod): RedirectOptions {
-    const { ipv4, ipv6, dnsCapture } = this.#deps.settings;
-    return { ipv4, ipv6, ...options, dnsCapture: dnsCapture && options.dnsCapture !== false };
+    const { ipv4, ipv6, dnsCapture, exempt } = this.#deps.settings;
+    const wanted = { ipv4, ipv6, ...options, dnsCapture: dnsCapture && options.dnsCapture !== false };
+    return exempt === undefined ? wanted : { ...wanted, exempt };
   }
 
   /** Rules of an earlier agent may be in a pod that this one never got to work. */

@@ -7,7 +7,8 @@ import type { CaptureEvent, CaptureSettings, PodStatus, StartProxy, StopMode } f
 import type { CaptureJournal } from './capture-journal.ts';
 import { ForeignRules } from './foreign-rules.ts';
 import { Limiter } from './limiter.ts';
-import { NetnsClaims } from './netns-claims.ts';
+import { NetnsClaims, type NetnsScope, NodeNetns } from './netns-claims.ts';
+import { NoRules } from './own-pod.ts';
 import { OwnRules, type OwnRulesSettings } from './own-rules.ts';
 import { PodCapture } from './pod-capture.ts';
 import type { Gap, PodRules, RulesObserver } from './pod-rules.ts';
@@ -31,10 +32,11 @@ export const POD_MANAGER_DEFAULTS: PodManagerSettings = {
   maxConcurrent: 8,
 };
 
-/** Who writes the redirection of pods. `journal`: without it, pods that left while no agent ran keep their rules. */
+/** Who writes the redirection of pods. `none`: we do not know, and look for none. `journal`: without it, pods that left while no agent ran keep their rules. */
 export type RulesWriter =
   | { readonly kind: 'agent'; readonly redirection: Redirection; readonly journal?: CaptureJournal }
-  | { readonly kind: 'cni'; readonly check: RedirectionCheck };
+  | { readonly kind: 'cni'; readonly check: RedirectionCheck }
+  | { readonly kind: 'none' };
 
 /** Looks at the redirection of pods at one time, when a CNI agent writes it: nothing waits for them. */
 const MAX_LOOKS = 1;
@@ -44,6 +46,8 @@ export interface PodManagerDeps {
   readonly source: PodSource;
   readonly startProxy: StartProxy;
   readonly rules: RulesWriter;
+  /** Default: pods only. */
+  readonly scope?: NetnsScope;
   readonly clock: Clock;
   readonly log: Logger;
   readonly settings?: Partial<PodManagerSettings>;
@@ -84,7 +88,9 @@ export class PodManager {
     this.#deps = deps;
     this.#settings = { ...POD_MANAGER_DEFAULTS, ...deps.settings };
     this.#limiter = new Limiter(this.#settings.maxConcurrent);
-    this.#claims = new NetnsClaims(deps.sys, () => this.#wantedCaptures().map(({ described }) => described));
+    this.#claims = new NetnsClaims(new NodeNetns(deps.sys, deps.scope), () =>
+      this.#wantedCaptures().map(({ described }) => described),
+    );
   }
 
   start(): void {
@@ -170,6 +176,8 @@ export class PodManager {
         return new OwnRules({ ...rules, sys, settings: this.#settings, claims: this.#claims }, observer);
       case 'cni':
         return new ForeignRules({ check: rules.check, clock, limiter: this.#looks }, observer);
+      case 'none':
+        return new NoRules(observer);
     }
   }
 

@@ -12,6 +12,15 @@ export interface RedirectOptions {
   /** Interfaces of guests behind the pod; TCP that enters there is treated as outbound. From an annotation: hostile. */
   readonly rerouteInterfaces: readonly string[];
   readonly dnsCapture: boolean;
+  /** What is the agent's own, where it lives in the namespace of the pod. The mark is on what it carries, and on nothing else. */
+  readonly exempt?: Exemption;
+}
+
+export interface Exemption {
+  /** What processes of this group send is let pass. */
+  readonly gid: number;
+  /** What is sent to these ports is not for the application. */
+  readonly ports: readonly number[];
 }
 
 export const TABLES = ['istio-ambient-nat', 'istio-ambient-mangle', 'istio-ambient-raw'] as const;
@@ -90,6 +99,7 @@ function natPrerouting(options: RedirectOptions, families: readonly Family[]): s
   if (options.isIngressMode) return rerouted;
   return [
     ...rerouted,
+    ...(options.exempt?.ports ?? []).map((port) => `tcp dport ${port} counter accept`),
     ...families.map((f) => `meta l4proto tcp ${f.keyword} saddr ${f.probe} counter accept`),
     ...families.map(
       (f) =>
@@ -106,6 +116,7 @@ function natOutput(options: RedirectOptions, families: readonly Family[]): strin
     ),
   ];
   return [
+    ...(options.exempt === undefined ? [] : [`meta skgid ${options.exempt.gid} counter accept`]),
     ...families.map((f) => `meta l4proto tcp ${f.keyword} daddr ${f.probe} counter accept`),
     ...(options.dnsCapture ? dns : []),
     `meta l4proto tcp meta mark and ${MARK_MASK} == ${RETURN_MARK} counter accept`,

@@ -39,7 +39,10 @@ export function createRedirection(sys: Sys): Redirection {
       return [...ruleDifferences(wanted, live), ...missingRoutes(sys, netns, options.ipv6)];
     },
     closeStale(netns, options) {
-      const stale = staleConnections(sys.tcpSockets(netns), options);
+      // Nothing of our own is captured where we live, so nothing of it is stale.
+      const own = options.exempt === undefined ? undefined : sys.ownSocketInodes();
+      const others = sys.tcpSockets(netns).filter(({ inode }) => own?.has(inode) !== true);
+      const stale = staleConnections(others, options);
       return stale.filter((socket) => sys.closeTcp(netns, socket)).length;
     },
     release: (netns) => load(sys, netns, releaseScript()),

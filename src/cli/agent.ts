@@ -34,19 +34,31 @@ The mesh file is ztunnel's local configuration (workloads, services, policies); 
 Both are watched. A bad version is refused whole and the last good one stays. Every flag has a variable; see README.md.`;
 
 export function agentCommand(): Command {
-  return new Command('agent')
+  const command = new Command('agent')
     .description('capture the pods of this node and carry their traffic')
-    .option('--node <name>', 'Kubernetes node this agent serves (NODE_NAME)')
-    .option('--mesh-file <path>', 'workloads, services and policies, YAML or JSON (LOCAL_XDS_PATH)')
-    .option('--xds-address <address>', 'control plane that tells the mesh, https://host:port (XDS_ADDRESS)')
     .option(
       '--pods <path>',
       'file or directory that lists the pods to enrol (CULVERT_PODS); without it a CNI agent does',
     )
     .option('--zds <path>', 'socket of the CNI agent (INPOD_UDS; default /var/run/ztunnel/ztunnel.sock)')
+    .option('--check', 'say what this machine lacks, and exit')
+    .addHelpText('after', EXAMPLES)
+    .action(async (options: Options) => {
+      if (options['check'] === true) await check();
+      else await runAgent(flagsOf(options), { defaults: 'culvert', args: ['agent'] });
+    });
+  return withAgentOptions(command);
+}
+
+/** What every agent can be told, whomever it serves. */
+export function withAgentOptions(command: Command): Command {
+  return command
+    .option('--node <name>', 'Kubernetes node this agent serves (NODE_NAME)')
+    .option('--mesh-file <path>', 'workloads, services and policies, YAML or JSON (LOCAL_XDS_PATH)')
+    .option('--xds-address <address>', 'control plane that tells the mesh, https://host:port (XDS_ADDRESS)')
     .option('--ca-dir <path>', 'directory of the embedded CA (CULVERT_CA_DIR; default /var/lib/culvert/ca)')
     .option('--cert-dir <path>', 'certificates that something else keeps there, instead of a CA (CULVERT_CERT_DIR)')
-    .option('--run-dir <path>', 'lock of this agent, one per node (CULVERT_RUN_DIR; default /var/run/culvert)')
+    .option('--run-dir <path>', 'lock of this agent, one per node or pod (CULVERT_RUN_DIR; default /var/run/culvert…)')
     .option('--network <id>', 'network of this node (NETWORK)')
     .option('--cluster <id>', 'cluster of this node (CLUSTER_ID; default Kubernetes)')
     .option('--admin-port <port>', 'admin, loopback only (default 15000)')
@@ -66,16 +78,10 @@ export function agentCommand(): Command {
     )
     .option('--verify-period <duration>', 'how often rules in pods are compared (CULVERT_VERIFY_PERIOD; default 1s)')
     .option('--log-level <filter>', 'for example info or access=debug,info (RUST_LOG)')
-    .option('--log-format <format>', 'text or json (LOG_FORMAT)')
-    .option('--check', 'say what this machine lacks, and exit')
-    .addHelpText('after', EXAMPLES)
-    .action(async (options: Options) => {
-      if (options['check'] === true) await check();
-      else await runAgent(flagsOf(options), { defaults: 'culvert', args: ['agent'] });
-    });
+    .option('--log-format <format>', 'text or json (LOG_FORMAT)');
 }
 
-type Options = Readonly<Record<string, string | boolean | undefined>>;
+export type Options = Readonly<Record<string, string | boolean | undefined>>;
 
 /**
  * Node counts read buffers apart from its heap and marks the whole heap for every 64 MiB of them: two thirds of the
@@ -91,7 +97,8 @@ export async function runAgent(flags: Environment, start: Omit<Start, 'readText'
     return;
   }
   for (const { setting, problem } of result.issues) process.stderr.write(`culvert agent: ${setting} ${problem}\n`);
-  process.stderr.write('culvert agent: see culvert agent --help, and the tables of settings in README.md\n');
+  const command = start.args[0] ?? 'agent';
+  process.stderr.write(`culvert agent: see culvert ${command} --help, and the tables of settings in README.md\n`);
   process.exitCode = EXIT_CONFIG;
 }
 
@@ -204,7 +211,7 @@ async function check(): Promise<void> {
 }
 
 /** Commander gives camel case; settings know flags as they are typed. */
-function flagsOf(options: Options): Record<string, string> {
+export function flagsOf(options: Options): Record<string, string> {
   const entries = Object.entries(options).flatMap(([name, value]) =>
     typeof value === 'string' ? [[name.replace(/[A-Z]/g, (upper) => `-${upper.toLowerCase()}`), value] as const] : [],
   );

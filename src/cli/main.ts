@@ -11,7 +11,8 @@ const exitCode = await run(process.argv.slice(2), {
     const { agentCommand } = await import('./agent.ts');
     const { demoCommand } = await import('./demo.ts');
     const { proxyCommand } = await import('./proxy.ts');
-    return [agentCommand(), proxyCommand(), demoCommand()];
+    const { sidecarCommand } = await import('./sidecar.ts');
+    return [agentCommand(), sidecarCommand(), proxyCommand(), demoCommand()];
   },
 });
 // A command may have set its own.

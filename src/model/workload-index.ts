@@ -4,6 +4,7 @@ import type { Workload } from './workload.ts';
 
 /** What identifies a captured pod on this node; no part of it comes from the network. */
 export interface LocalPod {
+  /** Empty: whichever, because the agent serves one pod and does not know its node. */
   readonly node: string;
   readonly name: string;
   readonly namespace: string;
@@ -55,7 +56,8 @@ export class WorkloadIndex {
   add(workload: Workload): void {
     this.#byUid.set(workload.uid, workload);
     if (workload.hostname !== '') append(this.#byHostname, workload.hostname, workload);
-    if (workload.node === this.#local?.node) append(this.#local.byName, workload.name, workload);
+    const local = this.#local;
+    if (local !== undefined && isOn(workload, local.node)) append(local.byName, workload.name, workload);
     if (workload.networkMode === 'HostNetwork') return;
     for (const ip of workload.ips) this.#claim(ip, workload);
   }
@@ -64,7 +66,8 @@ export class WorkloadIndex {
   delete(workload: Workload): void {
     this.#byUid.delete(workload.uid);
     if (workload.hostname !== '') detach(this.#byHostname, workload.hostname, workload);
-    if (workload.node === this.#local?.node) detach(this.#local.byName, workload.name, workload);
+    const local = this.#local;
+    if (local !== undefined && isOn(workload, local.node)) detach(local.byName, workload.name, workload);
     if (workload.networkMode === 'HostNetwork') return;
     for (const ip of workload.ips) this.#disclaim(ip, workload);
   }
@@ -89,10 +92,15 @@ export class WorkloadIndex {
   #localByName(node: string): Map<string, Workload[]> {
     const byName = new Map<string, Workload[]>();
     for (const workload of this.#byUid.values()) {
-      if (workload.node === node) append(byName, workload.name, workload);
+      if (isOn(workload, node)) append(byName, workload.name, workload);
     }
     return byName;
   }
+}
+
+/** Whether `workload` may be a pod of an agent on `node`; empty: of one that does not know its node. */
+export function isOn(workload: Workload, node: string): boolean {
+  return node === '' || workload.node === node;
 }
 
 function isList(claim: Workload | readonly Workload[] | undefined): claim is readonly Workload[] {

@@ -5,7 +5,7 @@ import { netnsFingerprint } from './fingerprint.ts';
 import { libc } from './libc.ts';
 import { adoptNetns, inNetns, openNetns, scratchNetns } from './netns.ts';
 import { addPolicyRoute, policyRouteState, removePolicyRoute } from './policy-routes.ts';
-import { closeTcp, tcpSockets } from './sock-diag.ts';
+import { closeTcp, ownSocketInodes, tcpSockets } from './sock-diag.ts';
 import { listenTcp, originalDestination, peerAddress, socketTcp, socketUdp } from './sockets.ts';
 import type { Netns, Sys } from './sys.ts';
 import { runTool } from './tool.ts';
@@ -32,6 +32,7 @@ export const linuxSys: Sys = {
   addPolicyRoute,
   removePolicyRoute,
   tcpSockets,
+  ownSocketInodes,
   closeTcp,
   fingerprint: netnsFingerprint,
   hasIpv6,

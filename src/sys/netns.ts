@@ -14,6 +14,7 @@ const STDERR = 2;
 
 /** Namespace of the thread this module was loaded in; each worker thread has its own copy. */
 let ownFd: number | undefined;
+let ownId: Netns['id'] | undefined;
 
 /** Throws `CV-NETNS` when `path` cannot be opened or is something else than a network namespace. */
 export function openNetns(path: string): Netns {
@@ -30,8 +31,7 @@ export function adoptNetns(fd: number): Netns {
 function requireNetnsHandle(fd: number, path: string): Netns {
   try {
     requireNetns(fd, path);
-    const { dev, ino } = fstatSync(fd, { bigint: true });
-    return netnsHandle(fd, path, { device: dev, inode: ino });
+    return netnsHandle(fd, path, idOf(fd));
   } catch (error) {
     libc.close(fd);
     throw error;
@@ -65,7 +65,7 @@ function netnsHandle(fd: number, path: string, id: Netns['id']): Netns {
  * `inside` must be synchronous and start no thread: a thread started there would stay in the pod for ever.
  */
 export function inNetns<T>(netns: Netns | undefined, inside: () => T): T {
-  if (netns === undefined) return inside();
+  if (netns === undefined || isOwn(netns)) return inside();
   const own = ownNetnsFd();
   if (libc.setns(netns.fd, CLONE_NEWNET) !== 0) throw callError('CV-NETNS', 'setns', { path: netns.path });
   try {
@@ -93,6 +93,17 @@ function ownNetnsFd(): number {
   if (fd < 0) throw callError('CV-NETNS', 'open of the own network namespace');
   ownFd = fd;
   return fd;
+}
+
+/** An agent that serves the pod it runs in needs no right to enter others. */
+function isOwn({ id, fd }: Netns): boolean {
+  ownId ??= idOf(ownNetnsFd());
+  return fd >= 0 && ownId.inode === id.inode && ownId.device === id.device;
+}
+
+function idOf(fd: number): Netns['id'] {
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return { device: dev, inode: ino };
 }
 
 /** A thread left in a pod would serve the node's ports and dial upstreams from inside that pod: no way to go on. */

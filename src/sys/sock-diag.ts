@@ -1,4 +1,5 @@
 /** TCP sockets of a namespace, listed and closed through the kernel (sock_diag(7), linux/inet_diag.h). */
+import { readdirSync, readlinkSync } from 'node:fs';
 import { MeshError } from '../base/errors.ts';
 import { formatIp, type HostPort } from '../base/ip.ts';
 import { decodeAttributes, encodeMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, netlinkRequest } from './netlink.ts';
@@ -18,11 +19,13 @@ const REQUEST_ID_AT = 8;
 /** struct inet_diag_msg: family, state, timer, retransmits, then the id and 20 bytes of counters. */
 const MESSAGE_BYTES = 72;
 const MESSAGE_ID_AT = 4;
+const INODE_AT = 68;
 /** struct inet_diag_sockid: ports, addresses of 16 bytes each, interface, cookie. */
 const ID_BYTES = 48;
 const LOCAL_IP_AT = 4;
 const PEER_IP_AT = 20;
 
+const OWN_DESCRIPTORS = '/proc/self/fd';
 const TCP_LISTEN = 10;
 /** ESTABLISHED, SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING: there is a peer, and someone here cares. */
 const STATES = [1, 3, 4, 5, 8, 9, 11, TCP_LISTEN].reduce((mask, state) => mask | (1 << state), 0);
@@ -47,6 +50,20 @@ export function closeTcp(netns: Netns | undefined, { family, id }: TcpSocket): b
   }
 }
 
+export function ownSocketInodes(): ReadonlySet<number> {
+  const inodes = readdirSync(OWN_DESCRIPTORS).map((fd) => /^socket:\[(\d+)\]$/.exec(targetOf(fd))?.[1]);
+  return new Set(inodes.filter((inode) => inode !== undefined).map(Number));
+}
+
+/** Empty for a descriptor that is closed meanwhile, the one of the listing itself among them. */
+function targetOf(fd: string): string {
+  try {
+    return readlinkSync(`${OWN_DESCRIPTORS}/${fd}`);
+  } catch {
+    return '';
+  }
+}
+
 function dumpFamily(family: number): TcpSocket[] {
   const answer = netlinkRequest(
     NETLINK_SOCK_DIAG,
@@ -64,6 +81,7 @@ function decodeSocket(message: Uint8Array): TcpSocket {
     local: endpoint(id, family, 0, LOCAL_IP_AT),
     peer: endpoint(id, family, 2, PEER_IP_AT),
     isListener: message[1] === TCP_LISTEN,
+    inode: new DataView(message.buffer, message.byteOffset).getUint32(INODE_AT, true),
     mark: decodeAttributes(message.subarray(MESSAGE_BYTES)).get(INET_DIAG_MARK) ?? 0,
   };
 }

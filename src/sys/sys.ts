@@ -69,6 +69,7 @@ export interface TcpSocket {
   readonly peer: HostPort;
   readonly isListener: boolean;
   readonly mark: number;
+  readonly inode: number;
   /** Address family and identity for `closeTcp`, as the kernel wants them back. */
   readonly family: number;
   readonly id: Uint8Array;
@@ -109,6 +110,8 @@ export interface Sys {
   /** Idempotent. */
   removePolicyRoute(netns: Netns | undefined, route: PolicyRoute): void;
   tcpSockets(netns: Netns | undefined): TcpSocket[];
+  /** Inodes of the sockets that this process holds. Looks at every descriptor. */
+  ownSocketInodes(): ReadonlySet<number>;
   /** Ends someone else's connection; false when it is gone already, or the kernel cannot. */
   closeTcp(netns: Netns | undefined, socket: TcpSocket): boolean;
   /** Equal texts: no nft transaction, and no change of policy rules or of routes in `table`, lies between. Some 0.1 ms. */

@@ -1,4 +1,4 @@
-/** One `culvert agent` process of a test mesh: what it said, how it ended, and its HTTP servers. */
+/** One `culvert agent` or `culvert sidecar` process of a test mesh: what it said, how it ended, and its HTTP servers. */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
@@ -16,7 +16,8 @@ export type LogLine = Readonly<Record<string, unknown>> & { readonly message: st
 export type LineTest = (line: LogLine) => boolean;
 
 export class AgentProcess implements AsyncDisposable {
-  readonly node: LabNode;
+  /** Where it runs. */
+  readonly node: Pick<LabNode, 'name' | 'inside'>;
   readonly lines: LogLine[] = [];
   readonly stderr: string[] = [];
   /** Exit code; 128 when a signal ended it. */
@@ -24,9 +25,15 @@ export class AgentProcess implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #waiters = new Set<() => void>();
 
-  constructor(node: LabNode, argv: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  /** `argv`: from the command on. `prefix`: what to start it by. */
+  constructor(
+    node: Pick<LabNode, 'name' | 'inside'>,
+    argv: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+    prefix: readonly string[] = [],
+  ) {
     this.node = node;
-    this.#child = node.inside.spawn([process.execPath, MAIN, 'agent', ...argv], {
+    this.#child = node.inside.spawn([...prefix, process.execPath, MAIN, ...argv], {
       stdio: ['ignore', 'pipe', 'pipe'],
       // The nameservers of the machine are no part of a test.
       env: { ...process.env, NODE_OPTIONS: '', ISTIO_META_DNS_CAPTURE: 'false', ...env },

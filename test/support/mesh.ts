@@ -52,6 +52,7 @@ const DEFAULT_NODES = { n1: ['client', 'near'], n2: ['server', 'server2'], n3: [
 
 export class TestMesh implements AsyncDisposable {
   readonly lab: Lab;
+  /** By node; sidecars by pod. */
   readonly #agents = new Map<string, AgentProcess>();
   readonly #options: MeshOptions;
   readonly #dialled = new Set<net.Socket>();
@@ -118,7 +119,29 @@ export class TestMesh implements AsyncDisposable {
     const { flags = [], nodeFlags = {}, env: common = {} } = this.#options;
     const argv = [...this.agentFlags(node), ...flags, ...(nodeFlags[node] ?? []), ...extra];
     const certificates = this.#options.certificateEnv?.(this, node) ?? {};
-    return this.#undo.use(new AgentProcess(this.lab.node(node), argv, { ...common, ...certificates, ...env }));
+    return this.#undo.use(
+      new AgentProcess(this.lab.node(node), ['agent', ...argv], { ...common, ...certificates, ...env }),
+    );
+  }
+
+  /** A sidecar in the namespace of `pod`, which no agent may have enrolled; known as the agent of `pod` from then on. */
+  spawnSidecar(
+    pod: string,
+    extra: readonly string[] = [],
+    { env = {}, prefix = [] }: { env?: Readonly<Record<string, string>>; prefix?: readonly string[] } = {},
+  ): AgentProcess {
+    const flags = {
+      workload: `${NAMESPACE}/${pod}/${pod}`,
+      'mesh-file': this.meshFile,
+      'ca-dir': this.caFolder,
+      'run-dir': this.runFolder(pod),
+      'log-format': 'json',
+      drain: '2s',
+    };
+    const argv = ['sidecar', ...Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]), ...extra];
+    const sidecar = this.#undo.use(new AgentProcess(this.pod(pod), argv, env, prefix));
+    this.#agents.set(pod, sidecar);
+    return sidecar;
   }
 
   agentFlags(node: string): readonly string[] {

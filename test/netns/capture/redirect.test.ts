@@ -85,6 +85,7 @@ test('rules for other options are found to differ', privileged, async () => {
     { ...wanted, isIngressMode: true },
     { ...wanted, rerouteInterfaces: ['tap0'] },
     { ...wanted, dnsCapture: true },
+    { ...wanted, exempt: { gid: 1337, ports: [15_020, 15_021] } },
     { ...wanted, ipv6: false },
   ]) {
     assert.notDeepEqual(await redirection.verify(pod.handle, other), []);

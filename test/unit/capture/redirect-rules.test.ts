@@ -20,6 +20,14 @@ add table inet istio-ambient-raw
 delete table inet istio-ambient-raw
 `;
 
+function chain(script: string, name: string): string[] {
+  const [, lines = ''] = new RegExp(`chain ${name} \\{\n([^}]*)\\}`).exec(script) ?? [];
+  return lines
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
+}
+
 const MANGLE = `table inet istio-ambient-mangle {
 	chain istio-prerouting {
 		meta mark and 0xfff == 0x539 counter ct mark set ct mark and 0xfffff000 or 0x111
@@ -162,4 +170,19 @@ test('our tables are picked out of a listing, others are not, and order does not
   assert.equal(ourTables(`${other}${mangle}${other}${nat}`), nat + mangle);
   assert.equal(ourTables(other), '');
   assert.equal(ourTables('table inet istio-ambient-nat-old {\n}\n'), '');
+});
+
+test('what is the agent’s own in the pod is let pass before anything is redirected, in both directions', () => {
+  const exempt = { gid: 1337, ports: [15_020, 15_021] };
+  const script = redirectScript({ ...dual, dnsCapture: true, exempt });
+  const without = redirectScript({ ...dual, dnsCapture: true });
+  assert.deepEqual(chain(script, 'istio-output'), [
+    'meta skgid 1337 counter accept',
+    ...chain(without, 'istio-output'),
+  ]);
+  assert.deepEqual(chain(script, 'istio-prerouting'), [
+    'tcp dport 15020 counter accept',
+    'tcp dport 15021 counter accept',
+    ...chain(without, 'istio-prerouting'),
+  ]);
 });

@@ -10,7 +10,7 @@ const AGENT = 0x539;
 function socket(local: string, peer: string, mark = 0): TcpSocket {
   const [from, to] = [parseHostPort(local), parseHostPort(peer)];
   assert(from !== undefined && to !== undefined);
-  return { local: from, peer: to, isListener: false, mark, family: 2, id: new Uint8Array(48) };
+  return { local: from, peer: to, isListener: false, mark, inode: 0, family: 2, id: new Uint8Array(48) };
 }
 
 function listener(local: string): TcpSocket {

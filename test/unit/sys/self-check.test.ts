@@ -41,7 +41,7 @@ test('a refused kernel call is a finding with what the kernel said, not an excep
   const refuse = (): never => {
     throw new MeshError('CV-NETNS', 'setns failed with EPERM');
   };
-  const findings = await selfCheck(broken({ openNetns: refuse }));
+  const findings = await selfCheck(broken({ scratchNetns: refuse }));
 
   const setns = findings.find(({ name }) => name === 'setns');
   assert.deepEqual([setns?.ok, setns?.detail], [false, 'setns failed with EPERM']);
