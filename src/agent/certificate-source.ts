@@ -5,6 +5,7 @@ import type { CertificateProvider } from '../identity/certificate-provider.ts';
 import { CertificateVault, type CertificateVaultDeps } from '../identity/certificate-vault.ts';
 import { EmbeddedCa } from '../identity/embedded-ca.ts';
 import { IstioCa } from '../identity/istio-ca.ts';
+import { tlsOptions } from '../identity/tls-policy.ts';
 import { WORKLOAD_HEADERS, WorkloadApi } from '../identity/workload-api.ts';
 import type { RpcAddress } from '../rpc/address.ts';
 import { RpcChannel, type RpcChannelOptions } from '../rpc/channel.ts';
@@ -60,7 +61,7 @@ function istioChannel(server: RpcServerSettings, config: AgentConfig, { clock }:
     failureCode: 'CV-CA',
     tls: {
       roots: server.roots,
-      isTls12Enabled: config.tls.isTls12Allowed,
+      context: tlsOptions(config.tls),
       ...(server.altHostname === undefined ? {} : { altHostname: server.altHostname }),
     },
     credentials: { token: server.token, clusterId: config.clusterId, headers: server.headers },
@@ -73,7 +74,7 @@ function socketChannel(address: RpcAddress, { clock }: AgentDeps): RpcChannel {
     address,
     name: 'Workload API',
     failureCode: 'CV-WORKLOAD-API',
-    tls: { roots: { kind: 'system' }, isTls12Enabled: false },
+    tls: { roots: { kind: 'system' } },
     credentials: { token: { kind: 'none' }, headers: WORKLOAD_HEADERS },
     keepalive: SOCKET_KEEPALIVE,
   };

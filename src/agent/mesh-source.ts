@@ -1,5 +1,6 @@
 /** Where the mesh state comes from: a mesh file, a control plane, or both into one index (facts/operations.md §6.2, §6.5). */
 import { join } from 'node:path';
+import { tlsOptions } from '../identity/tls-policy.ts';
 import { EMPTY_MESH, MeshIndex, type MeshState } from '../model/mesh-index.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
 import { formatRpcAddress } from '../rpc/address.ts';
@@ -103,7 +104,7 @@ function controlPlaneChannel({ server }: XdsConfig, config: AgentConfig, { clock
     address,
     name: 'control plane',
     failureCode: 'CV-XDS',
-    tls: { roots, isTls12Enabled: config.tls.isTls12Allowed, ...(altHostname !== undefined && { altHostname }) },
+    tls: { roots, context: tlsOptions(config.tls), ...(altHostname !== undefined && { altHostname }) },
     credentials: { token, clusterId: config.clusterId, headers },
   } as const;
   return new RpcChannel(options, { clock, files: { read: readBounded } });

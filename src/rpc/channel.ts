@@ -1,4 +1,5 @@
 /** A gRPC channel to one server: trust roots and token are read anew for each call, errors name the server and the cause. */
+import type { SecureContextOptions } from 'node:tls';
 import type {
   DescMessage,
   DescMethodBiDiStreaming,
@@ -30,7 +31,8 @@ export interface RpcChannelOptions {
     readonly roots: TrustRoots;
     /** A name the server may prove instead of the host of the address. */
     readonly altHostname?: string;
-    readonly isTls12Enabled: boolean;
+    /** Versions, suites and groups; default: TLS 1.3 as node:tls has it. */
+    readonly context?: SecureContextOptions;
   };
   readonly credentials: RpcCredentials;
   /** Default 5 s for TCP, and as much for TLS (facts/operations.md §6.4). */
@@ -179,9 +181,9 @@ export class RpcChannel implements Disposable {
   #channelCredentials(rootsPem: readonly string[]): ChannelCredentials {
     const { address, tls, connectTimeoutMs: timeoutMs = CONNECT_TIMEOUT_MS } = this.#options;
     if (address.kind === 'unix') return ChannelCredentials.createInsecure();
-    const { altHostname, isTls12Enabled } = tls;
+    const { altHostname, context } = tls;
     const { host } = address;
-    const options = { host, rootsPem, isTls12Enabled, timeoutMs, ...(altHostname !== undefined && { altHostname }) };
+    const options = { host, rootsPem, context, timeoutMs, ...(altHostname !== undefined && { altHostname }) };
     return new TlsChannelCredentials(options, this.#deps.clock);
   }
 

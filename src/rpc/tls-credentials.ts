@@ -14,7 +14,8 @@ export interface TlsClientOptions {
   readonly host: string;
   readonly altHostname?: string;
   readonly rootsPem: readonly string[];
-  readonly isTls12Enabled: boolean;
+  /** Versions, suites and groups; default: TLS 1.3 as node:tls has it. */
+  readonly context?: tls.SecureContextOptions | undefined;
   readonly timeoutMs: number;
 }
 
@@ -30,8 +31,8 @@ export class TlsChannelCredentials extends ChannelCredentials {
     super();
     this.#options = options;
     this.#clock = clock;
-    const minVersion = options.isTls12Enabled ? 'TLSv1.2' : 'TLSv1.3';
-    this.#context = tls.createSecureContext({ ca: [...options.rootsPem], minVersion });
+    const { context, rootsPem } = options;
+    this.#context = tls.createSecureContext({ minVersion: 'TLSv1.3', ...context, ca: [...rootsPem] });
   }
 
   override _isSecure(): boolean {

@@ -36,7 +36,7 @@ async function serve(options: Partial<CaServerOptions> = {}) {
         address: { kind: 'unix', path },
         name: 'CA',
         failureCode: 'CV-CA',
-        tls: { roots: { kind: 'system' }, isTls12Enabled: false },
+        tls: { roots: { kind: 'system' } },
         credentials: { token: token === '' ? { kind: 'none' } : { kind: 'literal', token }, headers: new Map() },
       },
       { clock: systemClock, files: { read: () => Buffer.of() } },

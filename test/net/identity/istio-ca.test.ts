@@ -52,7 +52,7 @@ function client({ port, isShared = true, channel: changes = {}, clock }: ClientO
         address: { kind: 'tls', host: 'localhost', port },
         name: 'Istio CA',
         failureCode: 'CV-CA',
-        tls: { roots: { kind: 'inline', pem: certificate.rootPem }, isTls12Enabled: false },
+        tls: { roots: { kind: 'inline', pem: certificate.rootPem } },
         credentials: {
           token: { kind: 'literal', token: AGENT_TOKEN },
           clusterId: 'Kubernetes',
@@ -227,7 +227,7 @@ test('roots that change on disk are used for the very next request', bounded, as
   using files = directory();
   const path = files.write('root-cert.pem', serverCertificate('DNS:localhost').rootPem);
   const clock = new FakeClock();
-  const tls = { roots: { kind: 'file', path }, isTls12Enabled: false } as const;
+  const tls = { roots: { kind: 'file', path } } as const;
   using agent = client({ port: ca.port, channel: { tls }, clock });
   const refused = await failure(agent.manager.get(CART));
   assert.equal(refused.code, 'CV-CA-UNREACHABLE');

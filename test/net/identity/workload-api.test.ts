@@ -43,7 +43,7 @@ class World implements AsyncDisposable {
           address: { kind: 'unix', path: server.path },
           name: 'Workload API',
           failureCode: 'CV-WORKLOAD-API',
-          tls: { roots: { kind: 'system' }, isTls12Enabled: false },
+          tls: { roots: { kind: 'system' } },
           credentials: { token: { kind: 'none' }, headers },
         },
         { clock: systemClock, files: { read: () => Buffer.of() } },

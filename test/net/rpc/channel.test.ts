@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import tls from 'node:tls';
 import { create } from '@bufbuild/protobuf';
 import { MeshError } from '../../../src/base/errors.ts';
+import { tlsOptions } from '../../../src/identity/tls-policy.ts';
 import type { RpcChannel } from '../../../src/rpc/channel.ts';
 import { rpcRefusal, rpcStatusOf } from '../../../src/rpc/status.ts';
 import { IstioCertificateRequestSchema, IstioCertificateService } from '../../../src/wire/pb/citadel_pb.ts';
@@ -107,8 +108,8 @@ test('a server that proves another name is refused, unless that name is the alte
   const other = serverCertificate('DNS:istiod.other');
   await using server = await serve(echo, { listen: loopback(other) });
   const roots = { kind: 'inline', pem: other.rootPem } as const;
-  using strict = channelTo(localhost(server), { tls: { roots, isTls12Enabled: false } });
-  using lenient = channelTo(localhost(server), { tls: { roots, altHostname: 'istiod.other', isTls12Enabled: false } });
+  using strict = channelTo(localhost(server), { tls: { roots } });
+  using lenient = channelTo(localhost(server), { tls: { roots, altHostname: 'istiod.other' } });
   await fails(ask(strict), /certificate is for DNS:istiod.other, not for localhost/);
   assert.equal(await ask(lenient), 'signed csr');
 });
@@ -117,7 +118,7 @@ test('roots are read from disk again: the next call trusts the new root only, an
   using files = directory();
   const path = files.write('roots.pem', certificate.rootPem);
   await using server = await serve(echo);
-  using channel = channelTo(localhost(server), { tls: { roots: { kind: 'file', path }, isTls12Enabled: false } });
+  using channel = channelTo(localhost(server), { tls: { roots: { kind: 'file', path } } });
   assert.equal(await ask(channel), 'signed csr');
   files.write('roots.pem', serverCertificate('DNS:localhost').rootPem);
   await fails(ask(channel), /not signed by a trusted root/);
@@ -138,11 +139,28 @@ test('TLS 1.2 is spoken only when it is allowed', async () => {
   await using _close = { [Symbol.asyncDispose]: async () => void (await new Promise((done) => old.close(done))) };
   const address = { kind: 'tls', host: 'localhost', port: (old.address() as net.AddressInfo).port } as const;
   const roots = { kind: 'inline', pem: certificate.rootPem } as const;
-  using strict = channelTo(address, { tls: { roots, isTls12Enabled: false } });
-  using lenient = channelTo(address, { tls: { roots, isTls12Enabled: true } });
+  using strict = channelTo(address, { tls: { roots } });
+  using lenient = channelTo(address, { tls: { roots, context: { minVersion: 'TLSv1.2' } } });
   await fails(ask(strict), /cannot connect: TLS handshake: /);
   const [error] = await Promise.all([fails(ask(lenient), /./), once(old, 'secureConnection')]);
   assert.doesNotMatch(error.message, /TLS handshake: /);
+});
+
+test('the post-quantum policy holds for the control plane too', async () => {
+  const { chainPem: cert, keyPem: key } = certificate;
+  const classical = tls.createServer({ cert, key, ecdhCurve: 'X25519', ALPNProtocols: ['h2'] });
+  classical.on('tlsClientError', () => undefined);
+  classical.listen(0, '127.0.0.1');
+  await once(classical, 'listening');
+  await using _close = { [Symbol.asyncDispose]: async () => void (await new Promise((done) => classical.close(done))) };
+  const roots = { kind: 'inline', pem: certificate.rootPem } as const;
+  const context = tlsOptions({ isTls12Allowed: true, isPostQuantumOnly: true });
+  const address = { kind: 'tls', host: 'localhost', port: (classical.address() as net.AddressInfo).port } as const;
+  using refused = channelTo(address, { tls: { roots, context } });
+  await fails(ask(refused), /cannot connect: TLS handshake: /);
+  await using server = await serve(echo);
+  using served = channelTo(localhost(server), { tls: { roots, context } });
+  assert.equal(await ask(served), 'signed csr');
 });
 
 test('our server speaks nothing below TLS 1.3', async () => {
@@ -244,7 +262,7 @@ test('a new server certificate is shown to the next connection', async () => {
   server.setCertificate(next);
   using old = channelTo(localhost(server));
   using current = channelTo(localhost(server), {
-    tls: { roots: { kind: 'inline', pem: next.rootPem }, isTls12Enabled: false },
+    tls: { roots: { kind: 'inline', pem: next.rootPem } },
   });
   await fails(ask(old), /not signed by a trusted root/);
   assert.equal(await ask(current), 'signed csr');

@@ -46,7 +46,7 @@ export function channelTo(address: RpcAddress, options: Partial<RpcChannelOption
       address,
       name: 'server',
       failureCode: 'CV-XDS',
-      tls: { roots: { kind: 'inline', pem: certificate.rootPem }, isTls12Enabled: false },
+      tls: { roots: { kind: 'inline', pem: certificate.rootPem } },
       credentials: { token: { kind: 'none' }, headers: new Map() },
       ...options,
     },

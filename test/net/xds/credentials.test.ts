@@ -69,7 +69,7 @@ test('rotated roots are used with the next stream, without a restart', async () 
     await forever(talk);
   });
   const first = await serve(script);
-  const tls = { roots: { kind: 'file', path }, isTls12Enabled: false } as const;
+  const tls = { roots: { kind: 'file', path } } as const;
   await using agent = subject(localhost(first), { channel: { tls } });
   await agent.until(() => agent.isReady, 'readiness');
   const { port } = first;
