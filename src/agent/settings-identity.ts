@@ -2,6 +2,7 @@
 import { parseRpcAddress, type RpcAddress } from '../rpc/address.ts';
 import type { SettingsReader, Source } from './settings-reader.ts';
 import { defaultControlPlane, type RpcServerSettings, rpcServerSettings } from './settings-rpc.ts';
+import { XDS_ADDRESS } from './settings-xds.ts';
 
 export interface IdentitySettings {
   readonly certificateSource: CertificateSourceSettings;
@@ -53,13 +54,18 @@ function kindOf(read: SettingsReader): Kind {
     read.refuse(second[1], `names a second source of certificates (${names}); unset all but one`);
   }
   if (first !== undefined) return first[0];
-  if (read.start.defaults !== 'ztunnel') return 'embedded';
+  if (defaultCa(read) === undefined) return 'embedded';
   if (!read.isSet(CA_ADDRESS)) return 'istio';
   read.refuse(
     CA_ADDRESS,
     'is empty and nothing else names a source of certificates; set CULVERT_CA_DIR, or unset it for istiod',
   );
   return 'embedded';
+}
+
+/** Who configures the agent signs for it too: nobody else would be trusted by its peers. ztunnel looks for istiod alone. */
+function defaultCa(read: SettingsReader): string | undefined {
+  return read.start.defaults === 'ztunnel' ? defaultControlPlane(read) : read.optional(XDS_ADDRESS);
 }
 
 function sourceOf(kind: Kind, read: SettingsReader): CertificateSourceSettings {
@@ -76,7 +82,7 @@ function sourceOf(kind: Kind, read: SettingsReader): CertificateSourceSettings {
 }
 
 function istioCa(read: SettingsReader): RpcServerSettings {
-  return rpcServerSettings(read, read.optional(CA_ADDRESS) ?? defaultControlPlane(read), {
+  return rpcServerSettings(read, read.optional(CA_ADDRESS) ?? defaultCa(read) ?? '', {
     address: CA_ADDRESS,
     roots: { env: 'CA_ROOT_CA' },
     altHostname: { env: 'ALT_CA_HOSTNAME' },

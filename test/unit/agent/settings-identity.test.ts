@@ -65,6 +65,13 @@ test('started as ztunnel, the CA is at istiod, in Kubernetes and outside', () =>
   assert.equal(outside.altHostname, undefined);
 });
 
+test('an agent that a control plane configures takes its certificates from there, unless another source is named', () => {
+  const env = { XDS_ADDRESS: 'https://control.test:15012' };
+  assert.deepEqual(istio({ env }).address, { kind: 'tls', host: 'control.test', port: 15_012 });
+  const { settings, issues } = read({ env, flags: { 'ca-dir': '/ca' } });
+  assert.deepEqual([settings.certificateSource, issues], [{ kind: 'embedded', dir: '/ca' }, []]);
+});
+
 test('everything about the CA can be said', () => {
   const server = istio({
     env: {
@@ -131,6 +138,11 @@ const mistakes: readonly (readonly [claim: string, given: Case, problems: readon
   ],
   ['a Workload API over TLS', { env: { SPIFFE_ENDPOINT_SOCKET: 'https://a:1' } }, [/must be a unix socket/]],
   ['a CA in clear', { env: { CA_ADDRESS: 'http://ca:1' } }, [/^CA_ADDRESS cannot be used: .*in clear/]],
+  [
+    'no CA at all, with a control plane',
+    { env: { XDS_ADDRESS: 'control.test:15012', CA_ADDRESS: '' } },
+    [/^CA_ADDRESS is empty and nothing else/],
+  ],
   [
     'no CA at all, as ztunnel',
     { defaults: 'ztunnel', env: { CA_ADDRESS: '' } },
