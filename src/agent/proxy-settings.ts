@@ -61,6 +61,7 @@ export function proxySettings(config: AgentConfig): ProxySettings {
 export function authoritySettings(config: AgentConfig): AuthoritySettings {
   return {
     nodeName: config.nodeName,
+    isDedicated: config.podSource.kind === 'own',
     network: config.network,
     illegalPorts: new Set(illegalPorts(config)),
     isResponseBaggageEnabled: config.isResponseBaggageEnabled,

@@ -39,6 +39,8 @@ import { PolicyLog } from './policy-log.ts';
 
 export interface AuthoritySettings extends DataPathSettings {
   readonly nodeName: string;
+  /** One pod is served: certificates of the others on its node are none of its business. Default: false. */
+  readonly isDedicated?: boolean;
   /** `AUTHZ_POLICY_INFO_LOGGING`: decisions of policies at info instead of debug. */
   readonly isPolicyLogAtInfo: boolean;
   readonly dns: DnsSettings;
@@ -63,7 +65,8 @@ export class VerdictAuthority implements VerdictPort {
   readonly #deps: AuthorityDeps;
   readonly #index = new MeshIndex();
   readonly #pods: LocalPods;
-  readonly #nodeWorkloads: NodeWorkloads;
+  /** Absent in dedicated mode. */
+  readonly #nodeWorkloads: NodeWorkloads | undefined;
   readonly #live: LiveConnections;
   readonly #outbound: OutboundDecider;
   readonly #listeners = new Set<(push: VerdictPush) => void>();
@@ -77,7 +80,7 @@ export class VerdictAuthority implements VerdictPort {
     const index = this.#index;
     this.#policyLog = new PolicyLog({ log, isAtInfo: settings.isPolicyLogAtInfo });
     const uses = new IdentityUses(certificates);
-    this.#nodeWorkloads = new NodeWorkloads(settings.nodeName, uses);
+    this.#nodeWorkloads = settings.isDedicated === true ? undefined : new NodeWorkloads(settings.nodeName, uses);
     this.#pods = new LocalPods({ node: settings.nodeName, index, clock, uses });
     const revoke = (connectionIds: readonly string[], refusal: Refusal): void =>
       this.#push({ kind: 'revoke', connectionIds, refusal });
@@ -104,7 +107,7 @@ export class VerdictAuthority implements VerdictPort {
   apply(update: MeshUpdate): void {
     const touched = this.#pods.touchedBy(update);
     this.#index.apply(update);
-    this.#nodeWorkloads.apply(update);
+    this.#nodeWorkloads?.apply(update);
     this.#pods.refresh(touched.names);
     const hasPolicies = update.policies.length + update.rejectedPolicies.length + update.removedPolicies.length > 0;
     if (hasPolicies || touched.isPolicyChange) this.#live.rejudge();

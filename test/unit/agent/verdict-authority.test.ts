@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { type Certificates, VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
+import { type AuthoritySettings, type Certificates, VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import type { InboundQuestion, VerdictPush } from '../../../src/model/verdict.ts';
@@ -17,7 +17,7 @@ const closed: MeshState = { ...open, policies: [policy('nobody', { rules: [] })]
 
 const DENY_ALL = policy('nobody', { action: 'Deny', rules: [[]] });
 
-function world() {
+function world(settings: Partial<AuthoritySettings> = {}) {
   const clock = new FakeClock();
   const asked: string[] = [];
   const certificates: Certificates = {
@@ -26,7 +26,7 @@ function world() {
     forget: (identity) => asked.push(`-${identity}`),
   };
   const authority = new VerdictAuthority(
-    { ...SETTINGS, nodeName: 'node-1', isPolicyLogAtInfo: false, dns: DNS_SETTINGS },
+    { ...SETTINGS, nodeName: 'node-1', isPolicyLogAtInfo: false, dns: DNS_SETTINGS, ...settings },
     { clock, random: systemRandom, certificates, lookupHost: noHosts, log: silentLogger },
   );
   const pushes: VerdictPush[] = [];
@@ -155,6 +155,13 @@ test('the certificate of a workload of this node that speaks HBONE is fetched be
   assert.deepEqual(asked.slice(2), [`-${identity('native')}`]);
   authority.replace(EMPTY_MESH);
   assert.deepEqual(asked.slice(3), [`-${identity('hbone')}`]);
+});
+
+test('dedicated to one pod, the agent fetches the certificate of that pod alone', () => {
+  const { authority, asked } = world({ isDedicated: true });
+  authority.replace({ ...open, workloads: [...open.workloads, workload('neighbour', { ips: ['10.0.0.3'] })] });
+  authority.addPod(pod);
+  assert.deepEqual(asked, ['+spiffe://cluster.local/ns/default/sa/server']);
 });
 
 test('a captured pod keeps its certificate when its record leaves, and a record when its pod leaves', () => {
