@@ -20,6 +20,8 @@ export interface CaServerOptions {
   readonly accounts?: ReadonlySet<string>;
   readonly isImpersonationOff?: boolean;
   readonly clock?: Clock;
+  /** Served on the same port, as istiod does. */
+  readonly services?: readonly RpcService[];
 }
 
 export class CaServer implements AsyncDisposable {
@@ -66,9 +68,9 @@ export class CaServer implements AsyncDisposable {
   /** Back at the same place. */
   async resume(): Promise<void> {
     const limits = { maxConnections: 100, maxStreamsPerConnection: 100, maxReceiveBytes: 1024 * 1024 };
-    const { listen } = this.#options;
+    const { listen, services = [] } = this.#options;
     const again = listen.kind === 'tls' ? { ...listen, port: this.#port } : listen;
-    const options = { listen: again, services: [this.#service], ...limits };
+    const options = { listen: again, services: [this.#service, ...services], ...limits };
     this.#server = await RpcServer.listen(options, { clock: systemClock, log: {} });
     this.#port = this.#server.port;
   }

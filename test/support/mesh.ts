@@ -44,6 +44,8 @@ export interface MeshOptions {
   readonly mesh?: (mesh: TestMesh) => MeshDocument;
   /** Flags by which the agent of a node learns of its pods; default: the list of pods in a file. */
   readonly podFlags?: (mesh: TestMesh, node: string) => readonly string[];
+  /** Starts agents as the image of ztunnel is started: `proxy ztunnel`, no flags, these variables alone. */
+  readonly ztunnelEnv?: (mesh: TestMesh, node: string) => Readonly<Record<string, string>>;
   /** Runs when the pods are there and no agent is. */
   readonly beforeAgents?: (mesh: TestMesh, enrolled: readonly string[]) => Promise<void>;
 }
@@ -116,7 +118,11 @@ export class TestMesh implements AsyncDisposable {
     extra: readonly string[] = [],
     env: Readonly<Record<string, string>> = {},
   ): AgentProcess {
-    const { flags = [], nodeFlags = {}, env: common = {} } = this.#options;
+    const { flags = [], nodeFlags = {}, env: common = {}, ztunnelEnv } = this.#options;
+    if (ztunnelEnv !== undefined) {
+      const variables = { ...ztunnelEnv(this, node), ...env };
+      return this.#undo.use(new AgentProcess(this.lab.node(node), ['proxy', 'ztunnel', ...extra], variables));
+    }
     const argv = [...this.agentFlags(node), ...flags, ...(nodeFlags[node] ?? []), ...extra];
     const certificates = this.#options.certificateEnv?.(this, node) ?? {};
     return this.#undo.use(

@@ -1,0 +1,225 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { AgentProcess } from '../../support/agent-process.ts';
+import { AGENT_TOKEN } from '../../support/ca-server.ts';
+import { CniAgent } from '../../support/cni-agent.ts';
+import { Istiod } from '../../support/istiod.ts';
+import { identityOf, meshForFile, NAMESPACE, uidOf } from '../../support/mesh.ts';
+import { ask, type Client, dial, doubling } from '../../support/mesh-traffic.ts';
+import { metricsOf } from '../../support/metric-text.ts';
+import { skipWithoutRoot } from '../../support/netns.ts';
+import { serverCertificate } from '../../support/server-certs.ts';
+
+const privileged = { skip: skipWithoutRoot, timeout: 180_000 };
+const CONNECTIONS = 200;
+const PODS = ['client', 'server'];
+const HOST = 'istiod.istio-system.svc';
+const folder = mkdtempSync(join(tmpdir(), 'culvert-istio-'));
+const certificate = serverCertificate(`DNS:${HOST}`);
+const istiod = await Istiod.start(certificate);
+const cnis: CniAgent[] = [];
+after(async () => {
+  await istiod[Symbol.asyncDispose]();
+  for (const cni of cnis) cni[Symbol.dispose]();
+  rmSync(folder, { recursive: true });
+});
+
+/** The environment that ztunnel's chart gives its DaemonSet (control facts §2.3), with this machine's addresses. */
+const mesh = meshForFile({
+  nodes: { n1: ['client'], n2: ['server'], n3: ['outside-istiod'] },
+  ztunnelEnv: (made, node) => ({
+    XDS_ADDRESS: `https://${made.pod('outside-istiod').ip}:15012`,
+    CA_ADDRESS: `https://${made.pod('outside-istiod').ip}:15012`,
+    ALT_XDS_HOSTNAME: HOST,
+    ALT_CA_HOSTNAME: HOST,
+    XDS_ROOT_CA: join(folder, 'root-cert.pem'),
+    CA_ROOT_CA: join(folder, 'root-cert.pem'),
+    AUTH_TOKEN: join(folder, 'istio-token'),
+    INPOD_UDS: join(made.lab.folder, `zds-${node}.sock`),
+    CULVERT_RUN_DIR: made.runFolder(node),
+    INPOD_ENABLED: 'true',
+    ISTIO_META_CLUSTER_ID: 'Kubernetes',
+    TERMINATION_GRACE_PERIOD_SECONDS: '3',
+    POD_NAME: `ztunnel-${node}`,
+    POD_NAMESPACE: 'istio-system',
+    SERVICE_ACCOUNT: 'ztunnel',
+    NODE_NAME: node,
+    INSTANCE_IP: '10.0.0.1',
+    LOG_FORMAT: 'json',
+    RUST_LOG: 'info',
+    RUST_BACKTRACE: '1',
+    ISTIO_META_DNS_CAPTURE: 'false',
+  }),
+  async beforeAgents(made, enrolled) {
+    writeFileSync(join(folder, 'root-cert.pem'), certificate.rootPem);
+    writeFileSync(join(folder, 'istio-token'), AGENT_TOKEN);
+    made.serve('outside-istiod', 15_012, istiod.forward(net.connect));
+    istiod.tellPods(made, [...PODS, 'outside-istiod']);
+    for (const node of ['n1', 'n2']) cnis.push(new CniAgent(join(made.lab.folder, `zds-${node}.sock`)));
+    for (const name of enrolled) {
+      const { node, inside } = made.pod(name);
+      const pod = { uid: uidOf(name), name, namespace: NAMESPACE, serviceAccount: name, netnsPath: inside.path };
+      await cnis[node === 'n1' ? 0 : 1]?.prepare(pod);
+    }
+  },
+});
+
+const to = () => ({ ip: mesh().pod('server').ip, port: 8080 });
+const n2 = (): AgentProcess => mesh().agent('n2');
+
+/** Connections that ask and check the answer until told to stop. */
+class Steady {
+  readonly #clients: readonly Client[];
+  readonly #loops: Promise<void>;
+  readonly failures: string[] = [];
+  #rounds = 0;
+  #isOver = false;
+
+  constructor(clients: readonly Client[]) {
+    this.#clients = clients;
+    this.#loops = Promise.all(clients.map((client, i) => this.#run(client, i))).then(() => undefined);
+  }
+
+  static async open(): Promise<Steady> {
+    const clients: Client[] = [];
+    for (let i = 0; i < CONNECTIONS; i += 20) {
+      clients.push(...(await Promise.all(Array.from({ length: 20 }, () => dial(mesh(), 'client', to())))));
+    }
+    return new Steady(clients);
+  }
+
+  /** Resolves when every connection has asked and been answered twice more: whatever happened before is behind it. */
+  async settled(): Promise<void> {
+    const goal = this.#rounds + 2 * CONNECTIONS;
+    while (this.#rounds < goal && this.failures.length === 0) await sleep(20);
+    assert.deepEqual(this.failures, []);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isOver = true;
+    await this.#loops;
+    for (const client of this.#clients) client[Symbol.dispose]();
+  }
+
+  async #run(client: Client, number: number): Promise<void> {
+    let expected = 0;
+    try {
+      for (let round = 0; !this.#isOver; round += 1) {
+        const text = `${number}.${round};`;
+        const all = await client.exchange(text);
+        assert.equal(all.slice(expected), text + text);
+        expected = all.length;
+        this.#rounds += 1;
+        await sleep(50);
+      }
+    } catch (error) {
+      this.failures.push(`connection ${number}: ${String(error)}`);
+    }
+  }
+}
+
+/** Resolves when `is` holds, looked at now and again; the time-out of the test ends it. */
+async function until(is: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await is())) await sleep(50);
+}
+
+function descriptors(agent: AgentProcess): number {
+  return readdirSync(`/proc/${agent.pid}/fd`).length;
+}
+
+test(
+  'started as ztunnel is, with the environment of its chart, agents are ready and pods talk',
+  privileged,
+  async () => {
+    using _app = mesh().serve('server', 8080, doubling);
+    await mesh().ready('n1');
+    await mesh().ready('n2');
+    assert.equal(await ask(mesh(), 'client', to(), 'hello'), 'hellohello');
+    const line = await n2().access('inbound', { 'dst.hbone_addr': `${to().ip}:8080` });
+    assert.equal(line['src.identity'], identityOf('client'));
+  },
+);
+
+test(
+  'no connection of two hundred fails, whatever happens to control plane, CA and CNI agents',
+  privileged,
+  async () => {
+    using _app = mesh().serve('server', 8080, doubling);
+    await ask(mesh(), 'client', to(), 'warm');
+    const before = { n1: descriptors(mesh().agent('n1')), n2: descriptors(n2()) };
+    {
+      await using traffic = await Steady.open();
+      await traffic.settled();
+
+      await istiod.ca.suspend();
+      await until(() => istiod.ads.counts.streams === 0);
+      await traffic.settled();
+      assert.equal(await ask(mesh(), 'client', to(), 'new'), 'newnew', 'a new connection without a control plane');
+      await istiod.ca.resume();
+      await until(() => istiod.ads.counts.streams === 2);
+      await traffic.settled();
+
+      istiod.tellRubbish('Kubernetes//Pod/demo/rubbish');
+      await until(() => istiod.ads.counts.nacks >= 2);
+      await traffic.settled();
+      istiod.forget('Kubernetes//Pod/demo/rubbish');
+
+      istiod.tellPolicy('only-client', [identityOf('client').slice('spiffe://'.length)]);
+      await until(async () => (await n2().get('/config_dump')).body.includes('only-client'));
+      await traffic.settled();
+      istiod.forgetPolicy('only-client');
+
+      for (const cni of cnis) {
+        const count = cni.connectionCount;
+        cni.stop();
+        cni.start();
+        await cni.synced(count);
+      }
+      await traffic.settled();
+    }
+    await until(() => descriptors(mesh().agent('n1')) <= before.n1 + 5 && descriptors(n2()) <= before.n2 + 5);
+    await until(async () => {
+      const metric = await metricsOf(n2());
+      const opened = metric('istio_tcp_connections_opened_total', { reporter: 'destination' });
+      return (
+        opened > CONNECTIONS && opened === metric('istio_tcp_connections_closed_total', { reporter: 'destination' })
+      );
+    });
+  },
+);
+
+test(
+  'an agent killed while control plane and CA are away serves again at once with what it had',
+  privileged,
+  async () => {
+    using _app = mesh().serve('server', 8080, doubling);
+    await istiod.ca.suspend();
+    n2().kill('SIGKILL');
+    await n2().exited;
+    await mesh().startAgent('n2');
+    await mesh().ready('n2');
+    assert.equal(await ask(mesh(), 'client', to(), 'again'), 'againagain');
+    await istiod.ca.resume();
+    await until(() => istiod.ads.counts.streams === 2);
+  },
+);
+
+test(
+  'a policy of the control plane refuses whom it does not name, and lets in again when it goes',
+  privileged,
+  async () => {
+    using _app = mesh().serve('server', 8080, doubling);
+    istiod.tellPolicy('nobody', ['cluster.local/ns/demo/sa/nobody']);
+    await until(async () => (await n2().get('/config_dump')).body.includes('"nobody"'));
+    await assert.rejects(ask(mesh(), 'client', to(), 'hello'));
+    await n2().line((line) => line['reason'] === 'CV-POLICY-NOT-ALLOWED', 'line that the policy refused it');
+    istiod.forgetPolicy('nobody');
+    await until(async () => !(await n2().get('/config_dump')).body.includes('"nobody"'));
+    assert.equal(await ask(mesh(), 'client', to(), 'hello'), 'hellohello');
+  },
+);
