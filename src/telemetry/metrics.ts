@@ -39,6 +39,8 @@ const LEFT_OUT = [
   'nodejs_active_resources',
   'nodejs_active_resources_total',
 ];
+/** Metrics of ztunnel that declare a unit; prom-client knows none. */
+const UNITS: ReadonlyMap<string, string> = new Map([['istio_xds_message_bytes_total', 'bytes']]);
 /** How often the event-loop delay is sampled, ms; each sample wakes the thread. */
 const LOOP_PRECISION_MS = 50;
 
@@ -117,7 +119,9 @@ export class AgentMetrics implements ConnectionCounts {
     const metrics = await this.#registry.getMetricsAsJSON();
     return metrics.map(({ name, help, type, values }) => {
       // The published type of prom-client knows only `gauge` here; the runtime value is the text of the exposition.
-      return { name, help, type: String(type) as Family['type'], samples: values as readonly Sample[] };
+      const unit = UNITS.get(name);
+      const family = { name, help, type: String(type) as Family['type'], samples: values as readonly Sample[] };
+      return unit === undefined ? family : { ...family, unit };
     });
   }
 }

@@ -55,6 +55,10 @@ async function page(): Promise<string> {
     question,
     outcome: { kind: 'forwarded', isNegative: true, answers: 0, durationMs: 30 },
   });
+  const xds = metrics.forXds();
+  xds.messageReceived('type.googleapis.com/istio.workload.Address', 1_500);
+  for (const reason of ['ConnectionError', 'Error', 'Reconnect', 'Complete'] as const) xds.streamEnded(reason);
+  metrics.hostLookups.count(shop, 'smtp.example.com');
   metrics.proxies.active.set(2);
   metrics.own.watchCertificates(() => [{ identity: 'spiffe://td/ns/a/sa/b', notAfterMs: 1_000_500 }]);
   return await metrics.render();
@@ -78,6 +82,10 @@ const TRAFFIC_LABELS =
   'connection_security_policy source_region source_zone destination_region destination_zone';
 const DNS_LABELS = 'request_query_type request_protocol source_canonical_service source_canonical_revision';
 
+const HOST_LOOKUP_LABELS =
+  'source_workload source_canonical_service source_canonical_revision source_workload_namespace source_principal source_app ' +
+  'source_version source_cluster hostname';
+
 /** facts/operations.md §2.2, §2.4: sample name, type, labels. */
 const expected: readonly (readonly [name: string, type: string, labels: string])[] = [
   ['istio_tcp_connections_opened_total', 'counter', TRAFFIC_LABELS],
@@ -93,6 +101,10 @@ const expected: readonly (readonly [name: string, type: string, labels: string])
   ['istio_dns_upstream_request_duration_seconds_bucket', 'histogram', `le ${DNS_LABELS}`],
   ['istio_dns_upstream_request_duration_seconds_count', 'histogram', DNS_LABELS],
   ['istio_dns_upstream_request_duration_seconds_sum', 'histogram', DNS_LABELS],
+  ['istio_xds_connection_terminations_total', 'counter', 'reason'],
+  ['istio_xds_message_total', 'counter', 'url'],
+  ['istio_xds_message_bytes_total', 'counter', 'url'],
+  ['istio_on_demand_dns_total', 'counter', HOST_LOOKUP_LABELS],
   ['istio_build', 'gauge', 'component tag'],
   ['workload_manager_active_proxy_count', 'gauge', ''],
   ['workload_manager_pending_proxy_count', 'gauge', ''],
@@ -119,6 +131,13 @@ test('a name that a peer chose is one label value, whatever it holds', { skip },
   assert.equal(samples.filter(({ name }) => name === 'istio_build').length, 1);
 });
 
+test('streams to the control plane end for the reasons that ztunnel names, and bytes are bytes', { skip }, () => {
+  const ends = samples.filter(({ name }) => name === 'istio_xds_connection_terminations_total');
+  const reasons = ends.map(({ labels }) => labels['reason']);
+  assert.deepEqual(reasons, ['ConnectionError', 'Error', 'Reconnect', 'Complete']);
+  assert.equal(families.find(({ name }) => name === 'istio_xds_message_bytes')?.unit, 'bytes');
+});
+
 test('buckets of DNS durations are those of ztunnel, in seconds', { skip }, () => {
   const family = families.find(({ name }) => name === 'istio_dns_upstream_request_duration_seconds');
   assert.equal(family?.unit, 'seconds');
@@ -139,6 +158,9 @@ const panels: Readonly<Record<string, string>> = {
     'sum by (pod) (rate(istio_tcp_sent_bytes_total{pod=~"ztunnel-.*"}[$__rate_interval])) + ' +
     'sum by (pod) (rate(istio_tcp_received_bytes_total{pod=~"ztunnel-.*"}[$__rate_interval]))',
   'DNS Request': 'sum by (pod) (rate(istio_dns_requests_total{pod=~"ztunnel-.*"}[$__rate_interval]))',
+  'XDS Connections':
+    'sum by (pod) (rate(istio_xds_connection_terminations_total{pod=~"ztunnel-.*"}[$__rate_interval]))',
+  'XDS Pushes': 'sum by (url) (irate(istio_xds_message_total{pod=~"ztunnel-.*"}[$__rate_interval]))',
   'Workload Manager':
     'sum by (pod) (workload_manager_active_proxy_count{pod=~"ztunnel-.*"}) + ' +
     'sum by (pod) (workload_manager_pending_proxy_count{pod=~"ztunnel-.*"})',
