@@ -69,7 +69,7 @@ function readAll(read: SettingsReader): AgentConfig {
     ...dnsSettings(read),
     ...socksSettings(read),
     ...lifetimeSettings(read),
-    ...handOverSettings(read),
+    ...handOverSettings(read, sources),
     ...logSettings(read),
     ...unsupportedSettings(read),
     proxyArgs: read.start.args.join(' '),

@@ -1,5 +1,6 @@
 /** What happens when one agent takes the place of another on a node. */
 import type { SettingsReader } from './settings-reader.ts';
+import type { SourceSettings } from './settings-sources.ts';
 
 export interface HandOverSettings {
   /** An agent that serves this node already is asked to hand it over, instead of being an error. */
@@ -10,9 +11,11 @@ export interface HandOverSettings {
 
 const HOLD_MS = 3_600_000;
 
-export function handOverSettings(read: SettingsReader): HandOverSettings {
+/** As ztunnel's, an update starts the next agent beside the one that serves. */
+export function handOverSettings(read: SettingsReader, { podSource }: SourceSettings): HandOverSettings {
+  const isUpdated = read.start.defaults === 'ztunnel' && podSource.kind === 'zds';
   return {
-    isTakeOver: read.bool({ flag: 'take-over', env: 'CULVERT_TAKE_OVER' }, false),
+    isTakeOver: read.bool({ flag: 'take-over', env: 'CULVERT_TAKE_OVER' }, isUpdated),
     holdMs: read.durationMs({ flag: 'hold', env: 'CULVERT_HOLD' }, HOLD_MS),
   };
 }

@@ -1,4 +1,5 @@
 /** The ports of the agent in its own network namespace, and where it keeps its lock and state. */
+import { dirname, join } from 'node:path';
 import type { SettingsReader } from './settings-reader.ts';
 import type { SourceSettings } from './settings-sources.ts';
 
@@ -12,9 +13,6 @@ export interface ServerSettings {
 
 const PORT = { min: 1, max: 65_535 } as const;
 
-/** The pod of ztunnel has a read-only root, and during an update two of them run on a node: only /tmp is its own. */
-const RUN_DIR = { culvert: '/var/run/culvert', ztunnel: '/tmp/culvert' } as const;
-
 export function serverSettings(read: SettingsReader, sources: SourceSettings): ServerSettings {
   return {
     adminPort: read.integer({ flag: 'admin-port', config: 'proxyAdminPort' }, { fallback: 15_000, ...PORT }),
@@ -24,8 +22,14 @@ export function serverSettings(read: SettingsReader, sources: SourceSettings): S
   };
 }
 
-/** Namespaces on one machine may share its file system, and each has an agent of its own. */
+/**
+ * As ztunnel's the agent runs in a pod with a read-only root. Beside the socket of the CNI agent is a folder of the node: what
+ * is kept there outlives the pod, and a successor finds the agent it takes over from. Namespaces on one machine may
+ * share its file system, and each has a dedicated agent of its own.
+ */
 function defaultRunDir({ start }: SettingsReader, { podSource }: SourceSettings): string {
+  const isZtunnel = start.defaults === 'ztunnel';
+  if (isZtunnel && podSource.kind === 'zds') return join(dirname(podSource.socket), 'culvert');
   const suffix = podSource.kind === 'own' ? `-${podSource.namespace}-${podSource.name}` : '';
-  return `${RUN_DIR[start.defaults]}${suffix}`;
+  return `${isZtunnel ? '/tmp' : '/var/run'}/culvert${suffix}`;
 }

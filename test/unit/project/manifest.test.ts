@@ -200,3 +200,33 @@ test('ztunnel.yaml: the environment and the mounts are those that the chart of z
     { name: 'tmp', emptyDir: {} },
   ]);
 });
+
+test('ztunnel.yaml: started as the chart starts it, the agent accepts all of it and talks to istiod and istio-cni', () => {
+  const readText = (path: string) => (path === '/etc/resolv.conf' ? 'nameserver 10.96.0.10\n' : undefined);
+  const env = { ...environment(dropIn.agent), INSTANCE_IP: '10.244.1.5', ZTUNNEL_CPU_LIMIT: '8' };
+  const result = resolveConfig(
+    { ...env, KUBERNETES_SERVICE_HOST: '10.96.0.1' },
+    {},
+    {
+      defaults: 'ztunnel',
+      args: dropIn.agent.args,
+      readText,
+    },
+  );
+  assert(result.ok, JSON.stringify(result));
+  const { config } = result;
+  const istiod = { kind: 'tls', host: 'istiod.istio-system.svc', port: 15_012 };
+  assert.deepEqual(config.xds?.server.address, istiod);
+  assert(config.certificateSource.kind === 'istio');
+  assert.deepEqual(config.certificateSource.server.address, istiod);
+  assert.deepEqual(config.certificateSource.server.roots, {
+    kind: 'file',
+    path: './var/run/secrets/istio/root-cert.pem',
+  });
+  assert.deepEqual(config.podSource, { kind: 'zds', socket: '/var/run/ztunnel/ztunnel.sock' });
+  assert.deepEqual(config.dnsProxy?.nameservers, [{ ip: '10.96.0.10', port: 53 }]);
+  assert.equal(config.drainGraceMs, 25_000);
+  assert.equal(config.clusterId, 'Kubernetes');
+  assert.deepEqual(config.ignored, ['INPOD_ENABLED', 'RUST_BACKTRACE']);
+  assertWritable([config.runDir, config.snapshotDir ?? config.runDir], dropIn.agent);
+});
