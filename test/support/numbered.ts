@@ -4,7 +4,7 @@ import type net from 'node:net';
 /** Large enough that records cross reads and writes at odd places. */
 const RECORD_BYTES = 332;
 /** Records on their way at once. */
-const WINDOW = 16;
+const WINDOW = 4;
 
 /** Sends every byte back. */
 export function echo(socket: net.Socket): void {
@@ -17,6 +17,7 @@ export function echo(socket: net.Socket): void {
 
 export class NumberedStream {
   readonly #socket: net.Socket;
+  readonly #intervalMs: number;
   readonly #done = Promise.withResolvers<void>();
   #sent = 0;
   #received = 0;
@@ -26,8 +27,10 @@ export class NumberedStream {
   #pauseMs = 0;
   #failure: string | undefined;
 
-  constructor(socket: net.Socket) {
+  /** `intervalMs`: from an answer to what is sent next. */
+  constructor(socket: net.Socket, intervalMs: number) {
     this.#socket = socket;
+    this.#intervalMs = intervalMs;
     socket.on('data', (chunk: Buffer) => this.#take(chunk));
     socket.on('error', (error) => this.#fail(error.message));
     socket.on('end', () => {
@@ -65,6 +68,11 @@ export class NumberedStream {
     await this.#done.promise;
   }
 
+  abort(): void {
+    this.#isStopping = true;
+    this.#socket.destroy();
+  }
+
   #fill(): void {
     while (!this.#isStopping && this.#sent < this.#received + WINDOW) {
       const record = Buffer.alloc(RECORD_BYTES, this.#sent & 0xff);
@@ -84,7 +92,7 @@ export class NumberedStream {
       this.#check(this.#rest.subarray(at, at + RECORD_BYTES));
     this.#rest = this.#rest.subarray(at);
     // A pause of its own between records: many streams on two cores must leave room for the agents.
-    setTimeout(() => this.#fill(), 20);
+    setTimeout(() => this.#fill(), this.#intervalMs);
   }
 
   #check(record: Buffer): void {

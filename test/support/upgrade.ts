@@ -1,0 +1,142 @@
+/** Live upgrades under load: streams of numbered records and new connections all the while, agents replaced node by node. */
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { AgentProcess } from './agent-process.ts';
+import { TestMesh } from './mesh.ts';
+import { ask, doubling } from './mesh-traffic.ts';
+import { echo, NumberedStream } from './numbered.ts';
+
+const NODES = { n1: ['client'], n2: ['server'], n3: ['outside'] };
+const STREAM_PORT = 8080;
+const ASK_PORT = 8081;
+/** Who dials whom: HBONE both ends ours, plaintext into the mesh, out of it. */
+const WAYS = [
+  ['client', 'server'],
+  ['outside', 'server'],
+  ['client', 'outside'],
+] as const;
+
+export interface UpgradeOptions {
+  readonly streams: number;
+  /** Times that the agents of both nodes are replaced, one after the other. */
+  readonly rounds: number;
+  readonly newPerSecond: number;
+  /** From the answer to a record to the next one. */
+  readonly intervalMs: number;
+}
+
+export interface UpgradeReport {
+  readonly streams: number;
+  readonly upgrades: number;
+  readonly records: number;
+  /** What became of streams that did not get all of their records back, each once and in order. */
+  readonly failures: readonly string[];
+  readonly newConnections: number;
+  readonly failedNew: readonly string[];
+  /** Longest silence of each stream in each upgrade, less its own interval, sorted. */
+  readonly pausesMs: readonly number[];
+  readonly moved: number;
+  /** Connections with more or fewer than one line, or one with an error. */
+  readonly badLines: number;
+  /** Exit codes of the agents that were replaced, once their last connection had ended. */
+  readonly exits: readonly number[];
+}
+
+export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeReport> {
+  await using mesh = await TestMesh.start({ nodes: NODES, flags: ['--hold', '10m'] });
+  for (const name of ['server', 'outside']) mesh.serve(name, STREAM_PORT, echo);
+  mesh.serve('server', ASK_PORT, doubling);
+  const streams = await openStreams(mesh, options);
+  const calls = new NewConnections(mesh, options.newPerSecond);
+  const pausesMs: number[] = [];
+  const agents: AgentProcess[] = [...mesh.agents];
+  const replaced: AgentProcess[] = [];
+  let moved = 0;
+  for (let round = 0; round < options.rounds; round++) {
+    for (const node of ['n2', 'n1']) {
+      for (const stream of streams) stream.takePauseMs();
+      replaced.push(mesh.agent(node));
+      const next = mesh.spawnAgent(node, ['--take-over', 'true']);
+      agents.push(next);
+      moved += Number((await takenBy(next))['moved']);
+      pausesMs.push(...streams.map((stream) => Math.max(0, stream.takePauseMs() - options.intervalMs)));
+    }
+  }
+  await calls.stop();
+  await Promise.all(streams.map((stream) => stream.stop()));
+  const exits = await Promise.all(replaced.map(({ exited }) => exited));
+  return {
+    streams: streams.length,
+    upgrades: replaced.length,
+    records: streams.reduce((sum, { records }) => sum + records, 0),
+    failures: streams.flatMap(({ failure }) => failure ?? []),
+    newConnections: calls.made,
+    failedNew: calls.failed,
+    pausesMs: pausesMs.toSorted((a, b) => a - b),
+    moved,
+    badLines: badLines(agents),
+    exits,
+  };
+}
+
+async function takenBy(agent: AgentProcess): Promise<Readonly<Record<string, unknown>>> {
+  return await agent.line(({ message }) => message === 'took the node over', 'line that it took the node over');
+}
+
+async function openStreams(mesh: TestMesh, { streams, intervalMs }: UpgradeOptions): Promise<NumberedStream[]> {
+  const opened: NumberedStream[] = [];
+  for (let at = 0; at < streams; at += WAYS.length) {
+    const batch = WAYS.slice(0, streams - at).map(async ([from, to]) => {
+      const socket = await mesh.dial(from, { ip: mesh.pod(to).ip, port: STREAM_PORT });
+      return new NumberedStream(socket, intervalMs);
+    });
+    opened.push(...(await Promise.all(batch)));
+  }
+  return opened;
+}
+
+/** Short connections at a steady rate, from inside the mesh and from outside in turn. */
+class NewConnections {
+  made = 0;
+  readonly failed: string[] = [];
+  readonly #mesh: TestMesh;
+  readonly #running: Promise<void>;
+  readonly #open = new Set<Promise<void>>();
+  #isOver = false;
+
+  constructor(mesh: TestMesh, perSecond: number) {
+    this.#mesh = mesh;
+    this.#running = this.#run(1_000 / perSecond);
+  }
+
+  async stop(): Promise<void> {
+    this.#isOver = true;
+    await this.#running;
+    await Promise.all(this.#open);
+  }
+
+  async #run(intervalMs: number): Promise<void> {
+    const startMs = performance.now();
+    while (!this.#isOver) {
+      const call = this.#call(this.made % 2 === 0 ? 'client' : 'outside').finally(() => this.#open.delete(call));
+      this.#open.add(call);
+      this.made += 1;
+      await sleep(Math.max(0, startMs + this.made * intervalMs - performance.now()));
+    }
+  }
+
+  async #call(from: string): Promise<void> {
+    try {
+      const to = { ip: this.#mesh.pod('server').ip, port: ASK_PORT };
+      assert.equal(await ask(this.#mesh, from, to, 'new'), 'newnew');
+    } catch (error) {
+      this.failed.push(error instanceof Error ? `${from}: ${error.message}` : String(error));
+    }
+  }
+}
+
+function badLines(agents: readonly AgentProcess[]): number {
+  const lines = agents.flatMap((agent) => agent.lines).filter(({ message }) => message === 'connection complete');
+  const ids = new Set(lines.map((line) => line['connection']));
+  return lines.length - ids.size + lines.filter((line) => line['error'] !== undefined).length;
+}
