@@ -11,6 +11,7 @@ import { policiesCommand } from './policies.ts';
 import { servicesCommand } from './services.ts';
 import { statusCommand } from './status.ts';
 import type { Terminal } from './terminal.ts';
+import { upgradeCommand } from './upgrade.ts';
 import { workloadsCommand } from './workloads.ts';
 
 export interface ProgramOptions {
@@ -57,6 +58,7 @@ async function programOf({ version, terminal, roles }: ProgramOptions, name: str
     allCommand(terminal),
     explainCommand(terminal),
     logCommand(terminal),
+    upgradeCommand(terminal),
     // `ztunnel version` is what people know.
     new Command('version').description('print the version').action(() => terminal.out(`${version}\n`)),
   ];

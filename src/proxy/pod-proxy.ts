@@ -125,9 +125,9 @@ export class PodProxy {
     });
     this.#dns?.stopListening();
     if (!settings.isReusePort) this.#dns?.close(new MeshError('CV-DRAIN', 'another process answers'));
-    const moved = await connections.moveAll(deps.clock, MOVE_LIMITS);
     this.#hbone.goaway();
     this.#pool.releaseIdle();
+    const moved = await connections.moveAll(deps.clock, MOVE_LIMITS);
     return { listeners, connections: moved };
   }
 

@@ -22,10 +22,12 @@ function claims(report: UpgradeReport): readonly (readonly [claim: string, holds
 
 const report = await liveUpgrades(OPTIONS);
 const found = claims(report);
-for (const [claim, holds, detail] of found) process.stdout.write(`${holds ? 'ok    ' : 'FAILED'}  ${claim} (${detail})\n`);
-const { pausesMs, failures, failedNew } = report;
+for (const [claim, holds, detail] of found)
+  process.stdout.write(`${holds ? 'ok    ' : 'FAILED'}  ${claim} (${detail})\n`);
+const { pausesMs, handOversMs, failures, failedNew } = report;
 process.stdout.write(
   `pause of a connection: p50 ${quantile(pausesMs, 0.5)}, p99 ${quantile(pausesMs, 0.99)}, max ${quantile(pausesMs, 1)}\n`,
 );
+process.stdout.write(`of it without an owner, per upgrade: ${handOversMs.map((ms) => `${ms} ms`).join(', ')}\n`);
 for (const line of [...failures, ...failedNew].slice(0, 20)) process.stdout.write(`  ${line}\n`);
 process.exitCode = found.every(([, holds]) => holds) ? 0 : 1;

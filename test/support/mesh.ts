@@ -267,8 +267,8 @@ export class TestMesh implements AsyncDisposable {
   }
 
   /** A TCP connection from inside a pod, paused, half-open capable; gone with the mesh at the latest. */
-  async dial(podName: string, to: HostPort): Promise<net.Socket> {
-    const socket = await this.pod(podName).inside.dial(to);
+  async dial(podName: string, to: HostPort, timeoutMs?: number): Promise<net.Socket> {
+    const socket = await this.pod(podName).inside.dial(to, timeoutMs);
     this.#dialled.add(socket);
     return socket.once('close', () => this.#dialled.delete(socket));
   }

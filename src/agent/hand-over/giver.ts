@@ -119,14 +119,15 @@ export class Giver implements Disposable {
   }
 
   async #offer(key: string, link: HandOverLink): Promise<void> {
-    const { estate, liveCount } = this.#deps;
+    const { estate, liveCount, clock } = this.#deps;
+    const sinceMs = clock.wallMs();
     const pod = estate.get(key);
     const { listeners, connections } = pod === undefined ? { listeners: [], connections: [] } : await pod.offer();
     for (const { port, fd } of listeners) await link.send({ type: 'listener', port }, [fd]);
     for (const { start, sockets } of connections) {
       await link.send({ type: 'connection', start }, [sockets.downstream, sockets.upstream]);
     }
-    const counts = { listeners: listeners.length, connections: connections.length, held: liveCount() };
+    const counts = { listeners: listeners.length, connections: connections.length, held: liveCount(), sinceMs };
     await link.send({ type: 'offered', ...counts });
   }
 

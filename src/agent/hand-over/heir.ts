@@ -1,4 +1,5 @@
 /** An agent that starts on a node where another one serves: takes pod after pod from it, then the node (`README.md`). */
+import type { Clock } from '../../base/clock.ts';
 import { MeshError } from '../../base/errors.ts';
 import {
   descriptorsOf,
@@ -18,18 +19,21 @@ export interface Received {
 
 export class Heir implements Disposable {
   readonly #link: HandOverLink;
+  readonly #clock: Clock;
   /** Requests go out one after the other. */
   #last: Promise<unknown> = Promise.resolve();
   #moved = 0;
   #held = 0;
+  #longestPauseMs = 0;
 
-  private constructor(link: HandOverLink) {
+  private constructor(link: HandOverLink, clock: Clock) {
     this.#link = link;
+    this.#clock = clock;
   }
 
   /** Owns `link`. Rejects with `CV-HAND-OVER` when the other end will not, or is no agent. */
-  static async greet(link: HandOverLink, build: string): Promise<Heir> {
-    const heir = new Heir(link);
+  static async greet(link: HandOverLink, clock: Clock, build: string): Promise<Heir> {
+    const heir = new Heir(link, clock);
     try {
       await heir.#ask({ type: 'hello', ...VERSIONS, build }, 'welcome');
       return heir;
@@ -39,9 +43,9 @@ export class Heir implements Disposable {
     }
   }
 
-  /** Connections that are ours now, and those that could not move. */
-  get counts(): { readonly moved: number; readonly held: number } {
-    return { moved: this.#moved, held: this.#held };
+  /** Connections that are ours now, those that could not move, and how long a pod was without an owner at most. */
+  get counts(): { readonly moved: number; readonly held: number; readonly longestPauseMs: number } {
+    return { moved: this.#moved, held: this.#held, longestPauseMs: Math.ceil(this.#longestPauseMs) };
   }
 
   async yieldServers(): Promise<void> {
@@ -71,6 +75,7 @@ export class Heir implements Disposable {
   async #take(pod: string): Promise<Inheritance> {
     const listeners: InheritedListener[] = [];
     const connections: InheritedConnection[] = [];
+    let sinceMs = 0;
     try {
       await this.#link.send({ type: 'take', pod });
       for (;;) {
@@ -82,12 +87,14 @@ export class Heir implements Disposable {
         } else if (reply.type === 'offered') {
           if (reply.listeners !== listeners.length || reply.connections !== connections.length) throw outOfTurn(reply);
           this.#held = reply.held;
+          sinceMs = reply.sinceMs;
           break;
         } else throw outOfTurn(reply);
       }
       // Nothing may flow before the other agent has let go of its copies: two owners would tear the bytes apart.
       await this.#ask({ type: 'accept', pod }, 'given');
       this.#moved += connections.length;
+      this.#longestPauseMs = Math.max(this.#longestPauseMs, this.#clock.wallMs() - sinceMs);
       return { listeners, connections };
     } catch (error) {
       for (const fd of descriptorsOf({ listeners, connections })) closeFd(fd);

@@ -51,7 +51,7 @@ export class NodeLease implements Disposable {
     } catch (error) {
       const isTaken = toMeshError(error).code === 'CV-AGENT-RUNNING';
       if (!isTaken || !options.isTakeOver) throw error;
-      lease.#heir = await Heir.greet(lease.#connect(), options.build);
+      lease.#heir = await Heir.greet(lease.#connect(), deps.clock, options.build);
       deps.log.info?.('taking the node over from the running agent');
     }
     return lease;

@@ -36,8 +36,14 @@ export type Reply =
   | { readonly type: 'listener'; readonly port: number }
   /** With descriptors of its downstream and its upstream socket. */
   | { readonly type: 'connection'; readonly start: ConnectionStart }
-  /** Ends an offer: how many of each were sent, and how many connections cannot move. */
-  | { readonly type: 'offered'; readonly listeners: number; readonly connections: number; readonly held: number }
+  /** Ends an offer: how many of each were sent, how many connections cannot move, and since when (wall time) nobody accepts. */
+  | {
+      readonly type: 'offered';
+      readonly listeners: number;
+      readonly connections: number;
+      readonly held: number;
+      readonly sinceMs: number;
+    }
   | { readonly type: 'given' }
   /** With the descriptor of the run lock. */
   | { readonly type: 'left'; readonly held: number };

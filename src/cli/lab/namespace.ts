@@ -44,8 +44,8 @@ export class LabNetns implements Disposable {
   }
 
   /** A TCP connection from inside; the caller owns the socket. */
-  dial(to: HostPort): Promise<net.Socket> {
-    return dialTcp(linuxSys, this.#handle, to, { family: ipFamily(to.ip) }, { timeoutMs: DIAL_MS, clock: systemClock });
+  dial(to: HostPort, timeoutMs = DIAL_MS): Promise<net.Socket> {
+    return dialTcp(linuxSys, this.#handle, to, { family: ipFamily(to.ip) }, { timeoutMs, clock: systemClock });
   }
 
   /** Runs `inside` synchronously on this thread, inside the namespace. */

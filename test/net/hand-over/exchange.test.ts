@@ -128,7 +128,7 @@ async function hear(socket: UnixSocket): Promise<string> {
 
 test('a listener moves with its queue, and its former owner lets go of it', timed, async () => {
   await using node = await Node.start();
-  using heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), 'test');
+  using heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
   const { listeners, connections } = await heir.take(node.key);
   assert.deepEqual(connections, []);
   const queued = answerOf(node.port);
@@ -141,7 +141,7 @@ test('a listener moves with its queue, and its former owner lets go of it', time
 
 test('a successor that dies after it was given a pod gives it back', timed, async () => {
   await using node = await Node.start();
-  const heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), 'test');
+  const heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
   const { listeners } = await heir.take(node.key);
   closeFd(listeners[0]?.fd ?? -1);
   heir[Symbol.dispose]();
@@ -167,8 +167,8 @@ test('a successor that never accepts an offer loses it in time, and the next one
   assert.equal(await gone, 'end');
   assert.equal(node.starts[1]?.listeners.length, 1);
   assert.equal(await queued, 'old');
-  using next = await Heir.greet(new HandOverLink(node.connect(), systemClock), 'test');
-  assert.deepEqual(next.counts, { moved: 0, held: 0 });
+  using next = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
+  assert.deepEqual(next.counts, { moved: 0, held: 0, longestPauseMs: 0 });
 });
 
 for (const [name, first] of [
