@@ -51,8 +51,7 @@ export class NodeLease implements Disposable {
     } catch (error) {
       const isTaken = toMeshError(error).code === 'CV-AGENT-RUNNING';
       if (!isTaken || !options.isTakeOver) throw error;
-      lease.#heir = await Heir.greet(lease.#connect(), deps.clock, options.build);
-      deps.log.info?.('taking the node over from the running agent');
+      await lease.#greet(lease.#connect());
     }
     return lease;
   }
@@ -80,7 +79,7 @@ export class NodeLease implements Disposable {
       await bind();
     } catch (error) {
       if (this.#heir === undefined || toMeshError(error).code !== 'CV-BIND') throw error;
-      await this.#heir.yieldServers();
+      await this.#heir.yieldServers().catch((failure: unknown) => this.#recover(toMeshError(failure)));
       await bind();
     }
   }
@@ -105,6 +104,16 @@ export class NodeLease implements Disposable {
   [Symbol.dispose](): void {
     this.#heir?.[Symbol.dispose]();
     this.#lock?.[Symbol.dispose]();
+  }
+
+  async #greet(link: HandOverLink): Promise<void> {
+    const { clock, log } = this.#deps;
+    try {
+      this.#heir = await Heir.greet(link, clock, this.#options.build);
+      log.info?.('taking the node over from the running agent');
+    } catch (error) {
+      await this.#recover(toMeshError(error));
+    }
   }
 
   /** The exchange broke off: when the other agent is dead its lock is free and the node ours; else it serves on, and we end. */

@@ -7,7 +7,7 @@ test('two upgrades of both nodes reset no connection, lose no byte, refuse nobod
   skip: skipWithoutRoot,
   timeout: 180_000,
 }, async () => {
-  const report = await liveUpgrades({ streams: 200, rounds: 2, newPerSecond: 50, intervalMs: 200 });
+  const report = await liveUpgrades({ streams: 200, rounds: 2, newPerSecond: 20, intervalMs: 250 });
   assert.deepEqual(report.failures, []);
   assert.deepEqual(report.failedNew, []);
   assert.equal(report.badLines, 0);
