@@ -10,7 +10,6 @@ import type { CrlFile } from '../identity/crl-file.ts';
 import { TlsContexts } from '../identity/tls-context.ts';
 import { requireTlsPolicy } from '../identity/tls-policy.ts';
 import { hostLookup } from '../sys/host-lookup.ts';
-import { takeGroup } from '../sys/process-group.ts';
 import { selfCheck } from '../sys/self-check.ts';
 import type { Sys } from '../sys/sys.ts';
 import { ConnectionRecords } from '../telemetry/connection-records.ts';
@@ -24,8 +23,9 @@ import { awaitSuccessor } from './hand-over/await-successor.ts';
 import { Estate } from './hand-over/estate.ts';
 import { NodeLease } from './hand-over/lease.ts';
 import { MeshSource } from './mesh-source.ts';
+import { prepareOwnNamespace } from './own-namespace.ts';
 import { PodProxies } from './pod-proxies.ts';
-import { OWN_GID, podSource } from './pod-source.ts';
+import { podSource } from './pod-source.ts';
 import { authoritySettings, proxySettings } from './proxy-settings.ts';
 import { Readiness, type ReadinessTask } from './readiness.ts';
 import { watchRevocationLists } from './revocation-lists.ts';
@@ -79,7 +79,7 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   await using undo = new AsyncDisposableStack();
   const isDedicated = config.podSource.kind === 'own';
   await requireAbilities(config, deps.sys);
-  if (isRedirectingItself(config)) takeGroup(OWN_GID);
+  await prepareOwnNamespace(config, deps.sys);
   requireTlsPolicy(config.tls);
   const { runDir, isTakeOver } = config;
   const lease = undo.use(
@@ -243,11 +243,6 @@ function makePods(
 /** What readiness waits for until the pods are served (facts/operations.md §5.7). */
 function podsTask({ podSource }: AgentConfig): ReadinessTask {
   return podSource.kind === 'own' ? 'proxy' : 'workload proxy manager';
-}
-
-/** In the namespace of the pod it serves: its own connections must not be sent to itself. */
-function isRedirectingItself({ podSource }: AgentConfig): boolean {
-  return podSource.kind === 'own' && podSource.redirection === 'own';
 }
 
 /** Every missing ability at once: one restart should be enough to fix them. */

@@ -61,6 +61,11 @@ export function redirectScript(options: RedirectOptions): string {
   return `${deletionScript()}${tables(options).join('')}`;
 }
 
+/** Redirects nothing, but has the kernel follow connections from now on: what begins untracked is taken for new when rules come. */
+export function trackingScript(): string {
+  return mangle();
+}
+
 /** One nft transaction that leaves none of the tables, also when there were none. */
 export function deletionScript(): string {
   // `add` first: deleting what does not exist would fail the whole transaction.
@@ -85,10 +90,13 @@ export function ourTables(listing: string): string {
 function tables(options: RedirectOptions): string[] {
   const families = [...(options.ipv4 ? [IPV4] : []), ...(options.ipv6 ? [IPV6] : [])];
   const nat = table('nat', 'type nat', -100, natPrerouting(options, families), natOutput(options, families));
-  const mangle = table('mangle', 'type filter', -150, manglePrerouting(), mangleOutput());
   return options.dnsCapture
-    ? [nat, mangle, table('raw', 'type filter', -300, rawPrerouting(), rawOutput())]
-    : [nat, mangle];
+    ? [nat, mangle(), table('raw', 'type filter', -300, rawPrerouting(), rawOutput())]
+    : [nat, mangle()];
+}
+
+function mangle(): string {
+  return table('mangle', 'type filter', -150, manglePrerouting(), mangleOutput());
 }
 
 function natPrerouting(options: RedirectOptions, families: readonly Family[]): string[] {

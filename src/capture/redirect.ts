@@ -2,10 +2,19 @@
 import { MeshError } from '../base/errors.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
 import { ensureRoutes, missingRoutes, RETURN_TABLE, removeRoutes } from './policy-routes.ts';
-import { deletionScript, ourTables, type RedirectOptions, redirectScript, releaseScript } from './redirect-rules.ts';
+import {
+  deletionScript,
+  ourTables,
+  type RedirectOptions,
+  redirectScript,
+  releaseScript,
+  trackingScript,
+} from './redirect-rules.ts';
 import { staleConnections } from './stale-connections.ts';
 
 export interface Redirection {
+  /** For who lives in the namespace, before it connects to anywhere: its connections then survive `apply`. Idempotent. */
+  track(netns: Netns): Promise<void>;
   /**
    * From here on new connections of the pod reach the agent's ports, or are refused when nobody listens there. One step
    * for the pod: no packet sees half of the rules. Idempotent. Throws `CV-REDIRECT`.
@@ -26,6 +35,9 @@ export interface Redirection {
 export function createRedirection(sys: Sys): Redirection {
   const canonical = new CanonicalListings(sys);
   return {
+    async track(netns) {
+      if ((await listTables(sys, netns)) === '') await load(sys, netns, trackingScript());
+    },
     async apply(netns, options) {
       // Routes first: they match nothing until the rules set marks, and the rules are the one step that switches.
       ensureRoutes(sys, netns, options.ipv6);

@@ -51,6 +51,26 @@ for (const families of ['v4', 'v6', 'dual'] as const) {
   });
 }
 
+test(
+  'a namespace that is tracked first redirects nothing yet, and is captured and released as any other',
+  privileged,
+  async () => {
+    await using pod = await TestNetns.create();
+    await redirection.track(pod.handle);
+    assert.doesNotMatch(await traces(pod), /redirect/);
+    const tracked = await traces(pod);
+    await redirection.track(pod.handle);
+    assert.equal(await traces(pod), tracked);
+
+    await redirection.apply(pod.handle, wanted);
+    assert.deepEqual(await redirection.verify(pod.handle, wanted), []);
+    await redirection.track(pod.handle);
+    assert.deepEqual(await redirection.verify(pod.handle, wanted), []);
+    await redirection.remove(pod.handle);
+    assert.equal(await traces(pod), '');
+  },
+);
+
 const tamperings: Readonly<Record<string, readonly string[]>> = {
   'all rules flushed': ['nft', 'flush', 'ruleset'],
   'one table deleted': ['nft', 'delete', 'table', 'inet', 'istio-ambient-mangle'],
