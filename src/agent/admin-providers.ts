@@ -4,12 +4,13 @@ import { dumpMesh } from '../model/dump.ts';
 import { MeshIndex } from '../model/mesh-index.ts';
 import { rfc3339 } from '../telemetry/timestamp.ts';
 import type { AdminProviders } from './admin.ts';
-import type { MeshView, PodView, StatusView } from './admin-views.ts';
+import type { EnrolmentView, MeshView, PodView, StatusView } from './admin-views.ts';
 import type { AgentDeps, AgentParts } from './agent.ts';
 import { buildInfo } from './build-info.ts';
 import { certificatesView, identitiesView } from './certificate-views.ts';
 import { configDump, workloadState } from './config-dump.ts';
 import { configSection } from './config-dump-settings.ts';
+import type { PodSourceSettings } from './settings-zds.ts';
 import { staticConfig } from './static-config.ts';
 
 export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProviders {
@@ -50,12 +51,29 @@ function status(parts: AgentParts, deps: AgentDeps): StatusView {
     isReady: readiness.isReady,
     pending: readiness.pending,
     listeners: listeners(parts),
+    enrolment: enrolmentView(parts),
     pods: podViews(parts),
     mesh: meshView(parts),
     certificates: certificatesView(parts),
     connections: dataPlane.totals(),
     workers: dataPlane.threads(),
   };
+}
+
+function enrolmentView({ config: { podSource }, pods }: AgentParts): EnrolmentView {
+  const problem = pods.sourceProblem;
+  return { source: enrolledBy(podSource), ...(problem === undefined ? {} : { lastError: problem.message }) };
+}
+
+function enrolledBy(source: PodSourceSettings): string {
+  switch (source.kind) {
+    case 'zds':
+      return `CNI agent at ${source.socket}`;
+    case 'file':
+      return `list in ${source.path}`;
+    case 'own':
+      return `settings: ${source.namespace}/${source.name} alone`;
+  }
 }
 
 function podViews({ pods }: AgentParts): PodView[] {

@@ -26,6 +26,13 @@ export interface ControlPlaneView {
   readonly isBehind: boolean;
 }
 
+export interface EnrolmentView {
+  /** Who says which pods are captured. */
+  readonly source: string;
+  /** Why it cannot say so now; what it said before is in force. */
+  readonly lastError?: string;
+}
+
 export interface MeshView {
   /** Where the mesh state comes from: control plane, mesh file, or both. */
   readonly source: string;
@@ -87,6 +94,7 @@ export interface StatusView {
   readonly isReady: boolean;
   readonly pending: readonly string[];
   readonly listeners: readonly { readonly component: string; readonly address: string }[];
+  readonly enrolment: EnrolmentView;
   readonly pods: readonly PodView[];
   readonly mesh: MeshView;
   readonly certificates: CertificatesView;

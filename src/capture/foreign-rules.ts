@@ -31,7 +31,7 @@ export class ForeignRules implements PodRules {
   /** What was said last, so that it is said once. */
   #said: string | undefined;
   /** Fingerprint of the namespace, and the time, of the last look. */
-  #looked: { readonly fingerprint: string; readonly untilMs: number } | undefined;
+  #looked: { readonly fingerprint: string | undefined; readonly untilMs: number } | undefined;
   #isLooking = false;
   #first: Disposable | undefined;
 
@@ -65,9 +65,10 @@ export class ForeignRules implements PodRules {
 
   #look(pod: CapturedPod, netns: Netns): void {
     const { check, clock, limiter } = this.#deps;
-    const fingerprint = check.fingerprint(netns);
-    const isKnown = this.#looked?.fingerprint === fingerprint && clock.monotonicMs() < this.#looked.untilMs;
-    if (isKnown || this.#isLooking) return;
+    const fingerprint = this.#fingerprint(netns);
+    const looked = this.#looked;
+    const isSame = fingerprint !== undefined && looked?.fingerprint === fingerprint;
+    if (this.#isLooking || (isSame && clock.monotonicMs() < looked.untilMs)) return;
     this.#isLooking = true;
     void limiter.run(async () => {
       // Before its turn came, or while it lasted, the proxy may have ended.
@@ -79,6 +80,15 @@ export class ForeignRules implements PodRules {
       this.#found(pod, found);
       await delay(clock, PAUSE_MS);
     });
+  }
+
+  /** `undefined`: the kernel does not tell, for want of descriptors or memory. */
+  #fingerprint(netns: Netns): string | undefined {
+    try {
+      return this.#deps.check.fingerprint(netns);
+    } catch {
+      return undefined;
+    }
   }
 
   #found(pod: CapturedPod, { gaps, unknown }: Look): void {

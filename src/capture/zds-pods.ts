@@ -13,6 +13,9 @@ const MAX_PODS = 10_000;
 /** The CNI agent takes an answer after 5 s for that to its next message (datapath facts §3.3). */
 const ANSWER_WITHIN_MS = 4_000;
 
+/** Pods named in one log line. */
+const MAX_NAMED = 5;
+
 export interface ZdsPodsDeps {
   readonly sys: Sys;
   readonly clock: Clock;
@@ -56,6 +59,8 @@ export class ZdsPods implements Disposable {
   readonly #pods = new Map<string, ZdsPod>();
   /** Pod UID → why what came for it was refused, for pods that are not among `#pods` for that. */
   readonly #refused = new Map<string, string>();
+  /** The first of those that were missing at the last snapshot, so that they are said once. */
+  #missing = '';
   /** Pods that the current connection told of; `undefined` once its snapshot is complete. */
   #snapshot: Set<string> | undefined = new Set();
 
@@ -87,7 +92,7 @@ export class ZdsPods implements Disposable {
       this.#refused.delete(uid);
       return await this.#capture(pod);
     } catch (error) {
-      return this.#refuse(uid, toMeshError(error));
+      return this.#refuse(uid, toMeshError(error, 'CV-NETNS'));
     }
   }
 
@@ -95,8 +100,6 @@ export class ZdsPods implements Disposable {
   keep(uid: string): void {
     if (this.#snapshot === undefined) throw violation('Keep after the snapshot');
     this.#note(uid);
-    if (this.#pods.has(uid)) return;
-    this.#deps.log.warn?.('pod not captured: the CNI agent has not found its namespace yet', { uid });
   }
 
   /** Before the snapshot is complete, a pod that runs is left to its end; one that does not is given up at once. */
@@ -112,6 +115,7 @@ export class ZdsPods implements Disposable {
     const snapshot = this.#snapshot;
     if (snapshot === undefined) throw violation('a second SnapshotSent');
     for (const uid of [...this.#pods.keys()]) if (!snapshot.has(uid)) void this.#remove(uid);
+    this.#sayMissing([...snapshot].filter((uid) => !this.#pods.has(uid)));
     this.#snapshot = undefined;
     this.#deps.onSnapshot();
   }
@@ -146,6 +150,18 @@ export class ZdsPods implements Disposable {
     const { next } = reasonOf(error.code);
     this.#deps.log.warn?.('pod refused', { uid, code: error.code, reason: error.message, next });
     return error;
+  }
+
+  /** Pods that exist and are not captured: no namespace came with them, or none that could be used. */
+  #sayMissing(uids: readonly string[]): void {
+    const missing = uids.toSorted().slice(0, MAX_NAMED).join(', ');
+    if (missing !== '' && missing !== this.#missing) {
+      this.#deps.log.warn?.('pods not captured: the CNI agent has not found their namespaces', {
+        pods: uids.length,
+        missing,
+      });
+    }
+    this.#missing = missing;
   }
 
   async #capture(pod: ZdsPod): Promise<MeshError | undefined> {

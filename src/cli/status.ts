@@ -57,6 +57,7 @@ function factsOf(view: StatusView, nowMs: number): readonly (readonly [string, C
     ['Version', view.version],
     ['Uptime', `${durationText(view.uptimeSeconds * 1_000)} (since ${view.startedAt})`],
     ['Ready', readyCell(view)],
+    ['Enrolment', enrolmentCell(view)],
     ['Pods', podsText(view)],
     ['Mesh source', meshSourceText(view)],
     ...(mesh.lastError === undefined ? [] : [['Mesh error', { text: mesh.lastError, colour: 'red' }] as const]),
@@ -84,6 +85,10 @@ function controlPlaneText({ isConnected, isComplete, isBehind }: ControlPlaneVie
 
 function readyCell({ isReady, pending }: StatusView): Cell {
   return isReady ? { text: 'yes', colour: 'green' } : { text: `no, pending: ${pending.join(', ')}`, colour: 'red' };
+}
+
+function enrolmentCell({ enrolment: { source, lastError } }: StatusView): Cell {
+  return lastError === undefined ? source : { text: `${source}: ${lastError}`, colour: 'red' };
 }
 
 function podsText({ pods }: StatusView): string {

@@ -15,6 +15,7 @@ const STATUS: StatusView = {
   isReady: true,
   pending: [],
   listeners: [{ component: 'admin', address: '127.0.0.1:15000' }],
+  enrolment: { source: 'list in /etc/pods.yaml' },
   pods: [
     { uid: 'u1', name: 'shop', namespace: 'retail', serviceAccount: 'shop', state: 'Up', repairs: 0 },
     {

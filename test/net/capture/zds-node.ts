@@ -17,6 +17,31 @@ import { systemClock } from '../../../src/sys/system-clock.ts';
 import { CniAgent } from '../../support/cni-agent.ts';
 import { packet, type ZdsPacket } from '../../support/cni-connection.ts';
 
+/** Files that stand for namespaces, by name; each is made when it is first asked for. */
+export class NetnsFiles implements Disposable {
+  readonly folder = mkdtempSync(join(tmpdir(), 'culvert-zds-'));
+
+  path(name: string): string {
+    const path = join(this.folder, `netns-${name}`);
+    writeFileSync(path, '', { flag: 'a' });
+    return path;
+  }
+
+  /** A descriptor of the caller's own. */
+  open(name: string): number {
+    return openSync(this.path(name), 'r');
+  }
+
+  /** The name of what `path` leads to. */
+  nameOf(path: string): string {
+    return readlinkSync(path).replace(/^.*netns-/, '');
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
 export interface ZdsNodeOptions {
   readonly clock?: Clock;
   /** Nobody listens on the socket. */
@@ -30,8 +55,8 @@ interface Running {
 }
 
 export class ZdsNode implements AsyncDisposable {
-  readonly folder = mkdtempSync(join(tmpdir(), 'culvert-zds-'));
-  readonly socket = join(this.folder, 'zds.sock');
+  readonly #files = new NetnsFiles();
+  readonly socket = join(this.#files.folder, 'zds.sock');
   readonly cni: CniAgent;
   readonly proxy: ZdsProxy;
   readonly #fds: number[] = [];
@@ -42,16 +67,9 @@ export class ZdsNode implements AsyncDisposable {
     this.proxy = new ZdsProxy(this.socket, options.clock);
   }
 
-  /** The first time, a namespace of that name is made. */
-  netnsPath(name: string): string {
-    const path = join(this.folder, `netns-${name}`);
-    writeFileSync(path, '', { flag: 'a' });
-    return path;
-  }
-
   /** A descriptor to send, closed with the node. */
   netnsFd(name: string): number {
-    const fd = openSync(this.netnsPath(name), 'r');
+    const fd = this.#files.open(name);
     this.#fds.push(fd);
     return fd;
   }
@@ -62,14 +80,14 @@ export class ZdsNode implements AsyncDisposable {
 
   /** The same as a pod that the CNI agent remembers. */
   pod(uid: string, netns = uid) {
-    return { uid, ...workloadOf(uid), netnsPath: this.netnsPath(netns) };
+    return { uid, ...workloadOf(uid), netnsPath: this.#files.path(netns) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.proxy[Symbol.asyncDispose]();
     this.cni[Symbol.dispose]();
     for (const fd of this.#fds) linuxSys.close(fd);
-    rmSync(this.folder, { recursive: true });
+    this.#files[Symbol.dispose]();
   }
 }
 
@@ -125,7 +143,7 @@ export class ZdsProxy implements AsyncDisposable {
   warnings(): readonly string[] {
     return this.lines
       .filter(({ level }) => level === 'warn' || level === 'error')
-      .map(({ message, fields }) => `${message}: ${String(fields['reason'] ?? fields['uid'] ?? '')}`);
+      .map(({ message, fields }) => `${message}: ${String(fields['reason'] ?? fields['missing'] ?? '')}`);
   }
 
   /** Resolves when `isTrue` holds, looked at after each change of capture. */
@@ -172,7 +190,7 @@ function workloadOf(uid: string) {
 }
 
 /** Descriptors and paths of regular files are namespaces here, anything else is none. */
-const filesAsNetns: Sys = {
+export const filesAsNetns: Sys = {
   ...linuxSys,
   adoptNetns: handle,
   isMachineNetns: () => false,

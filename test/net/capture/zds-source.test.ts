@@ -239,7 +239,7 @@ zdsTest(
     await node.cni.synced();
     await node.proxy.ready();
     assert.deepEqual(node.proxy.running, []);
-    assert.match(node.proxy.warnings().join(), /has not found its namespace yet: lost/);
+    assert.match(node.proxy.warnings().join(), /has not found their namespaces: lost/);
   },
 );
 

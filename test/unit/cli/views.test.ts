@@ -14,6 +14,7 @@ const STATUS: StatusView = {
   isReady: false,
   pending: ['workload proxy manager'],
   listeners: [{ component: 'admin', address: '127.0.0.1:15000' }],
+  enrolment: { source: 'CNI agent at /run/zds.sock' },
   pods: [
     { uid: 'u1', name: 'shop', namespace: 'retail', serviceAccount: 'shop', state: 'Up', repairs: 0 },
     {
@@ -44,6 +45,7 @@ const STATUS_TEXT = `Node           node-1
 Version        0.1.0
 Uptime         1h1m (since 2026-03-02T10:58:59Z)
 Ready          no, pending: workload proxy manager
+Enrolment      CNI agent at /run/zds.sock
 Pods           1 up, 1 pending
 Mesh source    /etc/mesh.yaml, loaded 2026-03-02T10:59:00Z
 Mesh error     /etc/mesh.yaml:7: unknown field "nmae"
@@ -82,6 +84,16 @@ for (const [controlPlane, text] of [
 test('status is one page: facts, pods, listeners, refusals, workers', async () => {
   await using agent = await fakeAgent({ '/status': STATUS });
   assert.deepEqual(await agent.ask(['status']), { code: 0, out: STATUS_TEXT, err: '' });
+});
+
+test('status says that the CNI agent is away, and which pods go past the agent', async () => {
+  const enrolment = { source: 'CNI agent at /run/zds.sock', lastError: 'no CNI agent answers' };
+  const notRedirected = [{ direction: 'outbound', text: 'IPv4 connections that the pod makes' }];
+  const pods = STATUS.pods.slice(0, 1).map((pod) => ({ ...pod, notRedirected }));
+  await using agent = await fakeAgent({ '/status': { ...STATUS, enrolment, pods } });
+  const { out } = await agent.ask(['status']);
+  assert.match(out, /^Enrolment {6}CNI agent at \/run\/zds.sock: no CNI agent answers$/m);
+  assert.match(out, /shop +Up +0 +CV-NOT-REDIRECTED: IPv4 connections that the pod makes$/m);
 });
 
 test('status of one namespace shows its pods only', async () => {
