@@ -1,11 +1,14 @@
 /** Where the mesh state comes from: a mesh file, a control plane, or both into one index (facts/operations.md §6.2, §6.5). */
 import { join } from 'node:path';
+import { delay } from '../base/clock.ts';
+import { messageOf } from '../base/errors.ts';
 import { tlsOptions } from '../identity/tls-policy.ts';
 import { EMPTY_MESH, MeshIndex, type MeshState } from '../model/mesh-index.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
 import { formatRpcAddress } from '../rpc/address.ts';
 import { RpcChannel } from '../rpc/channel.ts';
 import { readBounded } from '../sys/files.ts';
+import { collectGarbage } from '../sys/garbage.ts';
 import type { AgentMetrics } from '../telemetry/metrics.ts';
 import { rfc3339 } from '../telemetry/timestamp.ts';
 import { XdsClient } from '../xds/client.ts';
@@ -38,7 +41,7 @@ export class MeshSource {
   constructor(config: AgentConfig, deps: AgentDeps, parts: MeshSourceParts, undo: AsyncDisposableStack) {
     const { xds, localMesh } = config;
     const told = Promise.withResolvers<void>();
-    this.told = told.promise;
+    this.told = settled(told.promise, parts.authority, deps);
     if (xds === undefined) told.resolve();
     else this.#client = undo.use(xdsClient(xds, config, deps, { ...parts, undo, onReady: told.resolve }));
     if (this.#client !== undefined && xds?.isOnDemand === true) parts.authority.askFor(this.#client);
@@ -69,6 +72,23 @@ export class MeshSource {
         controlPlane: { isConnected: status.isConnected, isComplete: status.isReady, isBehind: status.isBehind },
       }),
     };
+  }
+}
+
+/** A first push of so many leaves more behind than it needs: its bytes, and what was made of them on the way. */
+const LARGE_MESH = 10_000;
+/** Until the push is answered and nobody holds its bytes any more. */
+const SETTLE_MS = 50;
+
+async function settled(told: Promise<void>, { index }: VerdictAuthority, { clock, logs }: AgentDeps): Promise<void> {
+  await told;
+  if (index.workloads.size < LARGE_MESH) return;
+  await delay(clock, SETTLE_MS);
+  try {
+    await collectGarbage();
+  } catch (error) {
+    // The mesh is told all the same; it only weighs more.
+    logs.scope('state').debug?.('garbage not collected', { error: messageOf(error) });
   }
 }
 

@@ -3,6 +3,7 @@ import { type Clock, delay } from '../base/clock.ts';
 import type { AdsResource } from '../model/ads-names.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
 import type { Policy, RejectedPolicy } from '../model/policy.ts';
+import type { RecordStore } from '../model/record-store.ts';
 import type { Service, Workload } from '../model/workload.ts';
 import type { DeltaResponse } from './delta-response.ts';
 import { type DecodedResource, decodeResource, type KnownKey } from './resource-envelope.ts';
@@ -49,14 +50,20 @@ const MAX_REASON = 4_096;
 const MAX_TOLD = 20;
 const MAX_BAD = { addresses: MAX_TOLD, policies: 10_000 } as const;
 
+export interface DecodeDeps {
+  readonly clock: Clock;
+  /** Makes records small as they come: 100,000 large ones would else live until the last of them is decoded. */
+  readonly records: RecordStore;
+}
+
 export async function decodeResponse(
   response: DeltaResponse,
   knownKey: KnownKey,
-  clock: Clock,
+  { clock, records }: DecodeDeps,
 ): Promise<ResponseDecoding> {
   const isPolicies = response.typeUrl === TYPE_URL.authorization;
   const maxBad = isPolicies ? MAX_BAD.policies : MAX_BAD.addresses;
-  const collector = new Collector();
+  const collector = new Collector(records);
   if (response.excess !== undefined) return collector.outcome({ reason: response.excess, badCount: 1, policies: [] });
   let sliceMs = clock.monotonicMs();
   for (let i = 0; i < response.resources.count && collector.badCount < maxBad; i += 1) {
@@ -103,6 +110,7 @@ function kept<T>(records: ReadonlyMap<string, T>, removedKeys: ReadonlySet<strin
 }
 
 class Collector {
+  readonly #store: RecordStore;
   readonly #resources: AdsResource[] = [];
   readonly #workloads = new Map<string, Workload>();
   readonly #services = new Map<string, Service>();
@@ -110,6 +118,10 @@ class Collector {
   readonly #reasons: string[] = [];
   readonly #badPolicies: BadPolicy[] = [];
   badCount = 0;
+
+  constructor(store: RecordStore) {
+    this.#store = store;
+  }
 
   add(decoded: DecodedResource, bytes: Uint8Array): void {
     switch (decoded.kind) {
@@ -139,8 +151,8 @@ class Collector {
   }
 
   #addRecord(record: (DecodedResource & { readonly kind: 'good' })['record']): void {
-    if (record.kind === 'workload') this.#workloads.set(record.key, record.workload);
-    else if (record.kind === 'service') this.#services.set(record.key, record.service);
+    if (record.kind === 'workload') this.#workloads.set(record.key, this.#store.workload(record.workload));
+    else if (record.kind === 'service') this.#services.set(record.key, this.#store.service(record.service));
     else this.#policies.set(record.key, record.policy);
   }
 

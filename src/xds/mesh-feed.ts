@@ -5,6 +5,7 @@ import type { Logger } from '../base/log.ts';
 import { type AdsAcceptance, type AdsRequest, AdsState } from '../model/ads-state.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
 import { policyKey } from '../model/policy.ts';
+import { RecordStore } from '../model/record-store.ts';
 import type { XdsMetrics } from '../telemetry/metrics-xds.ts';
 import type { Node } from '../wire/pb/core_pb.ts';
 import {
@@ -14,7 +15,14 @@ import {
   ResourceSchema,
 } from '../wire/pb/discovery_pb.ts';
 import { ChangeLog } from './change-log.ts';
-import { decodeResponse, type Rejection, type ResponseDecoding, refusingUpdate, updateOf } from './decode-response.ts';
+import {
+  type DecodeDeps,
+  decodeResponse,
+  type Rejection,
+  type ResponseDecoding,
+  refusingUpdate,
+  updateOf,
+} from './decode-response.ts';
 import { type DeltaResponse, readDeltaResponse } from './delta-response.ts';
 import { Demands } from './demands.ts';
 import { TYPE_URL } from './type-url.ts';
@@ -64,12 +72,14 @@ export class MeshFeed {
   readonly #deps: MeshFeedDeps;
   readonly #state: AdsState;
   readonly #demands = new Demands();
+  readonly #decoding: DecodeDeps;
   readonly #refusals: ChangeLog;
   #isReady = false;
 
   constructor({ node, isOnDemand }: MeshFeedOptions, deps: MeshFeedDeps) {
     this.#node = node;
     this.#deps = deps;
+    this.#decoding = { clock: deps.clock, records: new RecordStore() };
     this.#refusals = new ChangeLog(deps.clock, LOG_PERIOD_MS);
     this.#state = new AdsState([
       { url: TYPE_URL.address, isOnDemand },
@@ -114,7 +124,7 @@ export class MeshFeed {
     for (const message of responses) {
       const response = readDeltaResponse(message);
       if (!this.#state.isSubscribed(response.typeUrl)) continue;
-      const decoding = await decodeResponse(response, () => undefined, this.#deps.clock);
+      const decoding = await decodeResponse(response, () => undefined, this.#decoding);
       this.#use(response, decoding);
       if (decoding.rejection !== undefined) this.#failClosed(response, decoding.rejection);
     }
@@ -131,7 +141,7 @@ export class MeshFeed {
     }
     this.#deps.metrics.messageReceived(typeUrl, message.length);
     const knownKey = (name: string, version: string) => this.#state.unchangedKey(typeUrl, name, version);
-    const decoding = await decodeResponse(response, knownKey, this.#deps.clock);
+    const decoding = await decodeResponse(response, knownKey, this.#decoding);
     const rejection = decoding.rejection ?? this.#excess(typeUrl, decoding);
     if (rejection !== undefined) return this.#refuse(response, rejection);
     this.#deps.archive?.append(message);

@@ -35,7 +35,9 @@ export function decodeResource(typeUrl: string, bytes: Uint8Array, knownKey: Kno
     const key = knownKey(name, version);
     if (key !== undefined) return { kind: 'unchanged', resource: { name, version, aliases, key } };
     const record = recordOf(typeUrl, content);
-    return { kind: 'good', record, resource: { name, version, aliases, key: record.key } };
+    // Nearly every resource is named by its key: one text for both, for as long as it is held.
+    const heldName = name === record.key ? record.key : name;
+    return { kind: 'good', record, resource: { name: heldName, version, aliases, key: record.key } };
   } catch (error) {
     return badResource(typeUrl, envelope, messageOf(error));
   }

@@ -1,8 +1,15 @@
 /** What `npm run bench:state` measures, and what it should be. */
 import type { MeshSize } from './big-mesh.ts';
 
+export interface ControlPlaneAddress {
+  readonly port: number;
+  readonly rootPem: string;
+}
+
 export interface Task {
   readonly size: MeshSize;
+  /** Absent: records are made in the measured process itself. */
+  readonly controlPlane?: ControlPlaneAddress | undefined;
 }
 
 export interface Figures {

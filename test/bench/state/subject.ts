@@ -6,18 +6,24 @@ import { nextHop } from '../../../src/model/next-hop.ts';
 import type { Policy } from '../../../src/model/policy.ts';
 import { RecordStore } from '../../../src/model/record-store.ts';
 import type { Workload } from '../../../src/model/workload.ts';
+import { RpcChannel } from '../../../src/rpc/channel.ts';
+import { readBounded } from '../../../src/sys/files.ts';
+import { collectGarbage } from '../../../src/sys/garbage.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
+import { systemRandom } from '../../../src/sys/system-random.ts';
+import { XdsClient } from '../../../src/xds/client.ts';
+import { nodeOf } from '../../../src/xds/node.ts';
 import { DNS_SETTINGS, NOTHING, noHosts, SETTINGS, seeded } from '../../unit/model/sample-mesh.ts';
 import { BigMesh, NETWORK, OWN_NODE, podIpOf, vipOf } from './big-mesh.ts';
 import { watchTurns } from './event-loop.ts';
-import type { Figures, Task } from './figures.ts';
+import type { ControlPlaneAddress, Figures, Task } from './figures.ts';
 
 const HOPS = 200_000;
 const LIVE = 20_000;
 /** Records between two turns, as a decoder of a large response works. */
 const CHUNK = 200;
-/** Until what the push left behind is collected, or is not going to be. */
-const SETTLE_MS = 10_000;
+/** Quiet time before memory is read. */
+const SETTLE_MS = 2_000;
 const random = seeded(1);
 
 process.once('message', (task: Task) => {
@@ -29,14 +35,18 @@ function report(figures: Figures): void {
   process.disconnect?.();
 }
 
-async function measure({ size }: Task): Promise<Figures> {
+async function measure({ size, controlPlane }: Task): Promise<Figures> {
   const mesh = new BigMesh(size);
   const authority = newAuthority();
   await sleep(500);
   const idle = process.memoryUsage();
 
   const startMs = performance.now();
-  await pushDirectly(mesh, authority);
+  if (controlPlane === undefined) await pushDirectly(mesh, authority);
+  else await pushedBy(controlPlane, authority);
+  // As the agent does at the end of its start.
+  await sleep(50);
+  await collectGarbage();
   const readyMs = performance.now() - startMs;
 
   await sleep(SETTLE_MS);
@@ -69,6 +79,48 @@ async function pushDirectly(mesh: BigMesh, authority: VerdictAuthority): Promise
   const policies = await gathered(mesh.policies(), (policy) => policy);
   authority.apply({ ...NOTHING, policies });
 }
+
+/** Over TLS and gRPC from another process, until both types are told and applied. */
+async function pushedBy({ port, rootPem }: ControlPlaneAddress, authority: VerdictAuthority): Promise<void> {
+  const { promise: ready, resolve: onReady } = Promise.withResolvers<void>();
+  const channel = new RpcChannel(
+    {
+      address: { kind: 'tls', host: 'localhost', port },
+      name: 'control plane',
+      failureCode: 'CV-XDS',
+      tls: { roots: { kind: 'inline', pem: rootPem } },
+      credentials: { token: { kind: 'none' }, headers: new Map() },
+    },
+    { clock: systemClock, files: { read: readBounded } },
+  );
+  const client = new XdsClient(
+    { node: NODE, isOnDemand: false },
+    {
+      channel,
+      clock: systemClock,
+      random: systemRandom,
+      log: { ...silentLogger, error: refused, warn: refused },
+      metrics: { streamEnded: () => {}, messageReceived: () => {}, messageRejected: () => {}, connected: () => {} },
+      onUpdate: (update) => authority.apply(update),
+      onReady,
+    },
+  );
+  client.start();
+  await ready;
+}
+
+function refused(text: string, fields?: object): void {
+  process.stderr.write(`bench:state: ${text} ${JSON.stringify(fields)}\n`);
+}
+
+const NODE = nodeOf({
+  instanceIp: '10.0.0.1',
+  podName: 'agent',
+  podNamespace: 'istio-system',
+  nodeName: OWN_NODE,
+  metadata: {},
+  jsonMetadata: {},
+});
 
 async function gathered<T>(source: Iterable<T>, keep: (one: T) => T): Promise<T[]> {
   const all: T[] = [];

@@ -4,10 +4,11 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import type { Clock } from '../../../src/base/clock.ts';
 import { MeshError } from '../../../src/base/errors.ts';
+import { RecordStore } from '../../../src/model/record-store.ts';
 import { DeltaDiscoveryResponseSchema } from '../../../src/wire/pb/discovery_pb.ts';
 import { AddressSchema } from '../../../src/wire/pb/workload_pb.ts';
 import { ChangeLog } from '../../../src/xds/change-log.ts';
-import { decodeResponse, updateOf } from '../../../src/xds/decode-response.ts';
+import { type DecodeDeps, decodeResponse, updateOf } from '../../../src/xds/decode-response.ts';
 import { readDeltaResponse } from '../../../src/xds/delta-response.ts';
 import { TYPE_URL } from '../../../src/xds/type-url.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -47,6 +48,10 @@ class BusyClock implements Clock {
 
 const nothingKnown = (): undefined => undefined;
 
+function decoding(clock: Clock): DecodeDeps {
+  return { clock, records: new RecordStore() };
+}
+
 test('the outside of a response is what the codec reads', () => {
   const names = fc.array(fc.string({ maxLength: 20, unit: 'binary' }), { maxLength: 5 });
   const response = fc.record({ typeUrl: fc.string(), nonce: fc.string(), names, removedResources: names });
@@ -79,7 +84,7 @@ test('any bytes are a response or a MeshError, and then decode or say why not', 
         assert(error instanceof MeshError && error.code === 'CV-WIRE-MALFORMED', String(error));
         return;
       }
-      const { resources, rejection } = await decodeResponse(response, nothingKnown, new BusyClock());
+      const { resources, rejection } = await decodeResponse(response, nothingKnown, decoding(new BusyClock()));
       assert(rejection !== undefined || resources.length === response.resources.count);
     }),
   );
@@ -88,14 +93,14 @@ test('any bytes are a response or a MeshError, and then decode or say why not', 
 test('a large response is decoded in turns', async () => {
   const clock = new BusyClock();
   const response = readDeltaResponse(encoded(Array.from({ length: 2_000 }, (_, i) => workload(`w${i}`))));
-  const { records } = await decodeResponse(response, nothingKnown, clock);
+  const { records } = await decodeResponse(response, nothingKnown, decoding(clock));
   assert.equal(records.workloads.size, 2_000);
   assert(clock.pauses >= 20, `${clock.pauses} pauses`);
 });
 
 test('of two resources with one key the last counts, and a removal in the same response wins', async () => {
   const response = readDeltaResponse(encoded([workload('a', 'old'), workload('a', 'new'), workload('b')]));
-  const { records } = await decodeResponse(response, nothingKnown, new BusyClock());
+  const { records } = await decodeResponse(response, nothingKnown, decoding(new BusyClock()));
   const update = updateOf(records, new Set(['b', 'c']), false);
   assert.deepEqual(
     update.workloads.map(({ uid, node }) => `${uid} ${node}`),
@@ -112,7 +117,7 @@ test('what is known to be unchanged is not decoded, and kept under its key', asy
   const { resources, records, rejection } = await decodeResponse(
     readDeltaResponse(encoded([broken])),
     (name, version) => (name === 'a' && version === '1' ? 'key of a' : undefined),
-    new BusyClock(),
+    decoding(new BusyClock()),
   );
   assert.deepEqual([resources.map(({ key }) => key), records.workloads.size, rejection], [['key of a'], 0, undefined]);
 });
