@@ -167,7 +167,7 @@ async function makeParts(
   );
   const dataPlane = mainThreadPlane(proxies, records);
   const estate = new Estate();
-  const pods = makePods(config, deps, { metrics, authority, dataPlane, estate, lease, readiness });
+  const pods = makePods(config, deps, { metrics, authority, dataPlane, estate, lease, readiness, mesh });
   undo.defer(() => pods.stop('graceful'));
   const startedMs = clock.wallMs();
   return {
@@ -204,7 +204,7 @@ function makeCertificates(
 function makePods(
   config: AgentConfig,
   deps: AgentDeps,
-  parts: Pick<AgentParts, 'metrics' | 'authority' | 'dataPlane' | 'estate' | 'lease' | 'readiness'>,
+  parts: Pick<AgentParts, 'metrics' | 'authority' | 'mesh' | 'dataPlane' | 'estate' | 'lease' | 'readiness'>,
 ): PodManager {
   const { sys, clock } = deps;
   const { proxies, own, zds } = parts.metrics;

@@ -18,6 +18,7 @@ import { ResponseLog } from '../xds/response-log.ts';
 import type { MeshView } from './admin-views.ts';
 import type { AgentDeps } from './agent.ts';
 import type { AgentConfig } from './config.ts';
+import type { EnrolledPod } from './local-pods.ts';
 import type { XdsConfig } from './settings-xds.ts';
 import type { VerdictAuthority } from './verdict-authority.ts';
 
@@ -36,15 +37,19 @@ export class MeshSource {
   readonly told: Promise<void>;
   readonly #file: MeshFile | undefined;
   readonly #client: XdsClient | undefined;
+  readonly #isOnDemand: boolean;
+  readonly #clusterId: string;
 
   /** `undo` closes what it opens. Nothing is read or dialled before `start`. */
   constructor(config: AgentConfig, deps: AgentDeps, parts: MeshSourceParts, undo: AsyncDisposableStack) {
     const { xds, localMesh } = config;
     const told = Promise.withResolvers<void>();
     this.told = settled(told.promise, parts.authority, deps);
+    this.#isOnDemand = xds?.isOnDemand === true;
+    this.#clusterId = config.clusterId;
     if (xds === undefined) told.resolve();
     else this.#client = undo.use(xdsClient(xds, config, deps, { ...parts, undo, onReady: told.resolve }));
-    if (this.#client !== undefined && xds?.isOnDemand === true) parts.authority.askFor(this.#client);
+    if (this.#client !== undefined && this.#isOnDemand) parts.authority.askFor(this.#client);
     if (localMesh !== undefined) this.#file = undo.use(meshFile(localMesh, config, deps, parts));
   }
 
@@ -52,6 +57,16 @@ export class MeshSource {
   start(): void {
     this.#file?.start();
     this.#client?.start();
+  }
+
+  /** On demand nobody need tell about the pods of this node: each is asked for while it is served. */
+  follow({ namespace, name }: Pick<EnrolledPod, 'namespace' | 'name'>): Disposable {
+    const left = new AbortController();
+    if (this.#isOnDemand) {
+      // Answered or given up: who waits for the pod looks at the mesh.
+      this.#client?.fetch(podUid(this.#clusterId, namespace, name), left.signal).catch(() => undefined);
+    }
+    return { [Symbol.dispose]: () => left.abort() };
   }
 
   /** What the mesh file says, as it is in force. */
@@ -90,6 +105,11 @@ async function settled(told: Promise<void>, { index }: VerdictAuthority, { clock
     // The mesh is told all the same; it only weighs more.
     logs.scope('state').debug?.('garbage not collected', { error: messageOf(error) });
   }
+}
+
+/** As istiod and our own control plane name pods (facts/control.md §6.1). */
+function podUid(cluster: string, namespace: string, name: string): string {
+  return `${cluster}//Pod/${namespace}/${name}`;
 }
 
 interface ClientParts extends MeshSourceParts {

@@ -5,11 +5,13 @@ import type { DataPlane, ServedPod } from './data-plane.ts';
 import { type Estate, estateKey } from './hand-over/estate.ts';
 import type { NodeLease } from './hand-over/lease.ts';
 import type { EnrolledPod } from './local-pods.ts';
+import type { MeshSource } from './mesh-source.ts';
 import type { NodeSettings } from './settings-node.ts';
 import type { VerdictAuthority } from './verdict-authority.ts';
 
 export interface ServingParts {
   readonly authority: VerdictAuthority;
+  readonly mesh: Pick<MeshSource, 'follow'>;
   readonly dataPlane: DataPlane;
   readonly estate: Estate;
   readonly lease: NodeLease;
@@ -18,20 +20,25 @@ export interface ServingParts {
 export async function servePod(
   pod: EnrolledPod & ServedPod,
   netns: Netns,
-  { authority, dataPlane, estate, lease }: ServingParts,
+  { authority, mesh, dataPlane, estate, lease }: ServingParts,
 ): Promise<ProxySet> {
   authority.addPod(pod);
+  const following = mesh.follow(pod);
+  const forget = (): void => {
+    following[Symbol.dispose]();
+    authority.removePod(pod);
+  };
   try {
     const inherited = await lease.inherit(estateKey(pod, netns));
     const proxy = await estate.serve(pod, netns, dataPlane, inherited);
     return {
       stop: async (mode) => {
         await proxy.stop(mode);
-        authority.removePod(pod);
+        forget();
       },
     };
   } catch (error) {
-    authority.removePod(pod);
+    forget();
     throw error;
   }
 }

@@ -17,7 +17,7 @@ import { skipWithoutRoot } from './netns.ts';
 export const NAMESPACE = 'demo';
 /** Environment of agents that are pods themselves. */
 export const AGENT_POD = { POD_NAME: 'agent', POD_NAMESPACE: NAMESPACE, SERVICE_ACCOUNT: 'agent' } as const;
-const START_TIMEOUT_MS = 60_000;
+const START_TIMEOUT_MS = 90_000;
 
 export type MeshRecord = Readonly<Record<string, unknown>>;
 
@@ -42,6 +42,8 @@ export interface MeshOptions {
   /** Variables by which the agent of a node learns where its certificates come from; default: the CA directory all share. */
   readonly certificateEnv?: (mesh: TestMesh, node: string) => Readonly<Record<string, string>>;
   readonly mesh?: (mesh: TestMesh) => MeshDocument;
+  /** Flags by which the agent of a node learns of the mesh; default: the mesh file. */
+  readonly meshFlags?: (mesh: TestMesh, node: string) => readonly string[];
   /** Flags by which the agent of a node learns of its pods; default: the list of pods in a file. */
   readonly podFlags?: (mesh: TestMesh, node: string) => readonly string[];
   /** Starts agents as the image of ztunnel is started: `proxy ztunnel`, no flags, these variables alone. */
@@ -153,14 +155,14 @@ export class TestMesh implements AsyncDisposable {
   agentFlags(node: string): readonly string[] {
     const flags = {
       node,
-      'mesh-file': this.meshFile,
       ...(this.#options.certificateEnv === undefined ? { 'ca-dir': this.caFolder } : {}),
       'run-dir': this.runFolder(node),
       'log-format': 'json',
       drain: '2s',
     };
     const podFlags = this.#options.podFlags?.(this, node) ?? ['--pods', this.podsFile(node)];
-    return [...Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]), ...podFlags];
+    const meshFlags = this.#options.meshFlags?.(this, node) ?? ['--mesh-file', this.meshFile];
+    return [...Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]), ...podFlags, ...meshFlags];
   }
 
   /** Resolves when `pod` was captured, by a line from index `after` on. */

@@ -92,7 +92,7 @@ def facts_of(csr):
     return {"subject": subject.removeprefix("Subject:").strip(), "names": lines[names + 1]}
 
 
-def istio_ca(authority, messages, port, chain, key):
+def istio_ca_methods(authority, messages):
     def create_certificate(request, context):
         metadata = dict(context.invocation_metadata())
         identity = request.metadata["ImpersonatedIdentity"]
@@ -115,11 +115,19 @@ def istio_ca(authority, messages, port, chain, key):
         request_deserializer=messages.IstioCertificateRequest.FromString,
         response_serializer=messages.IstioCertificateResponse.SerializeToString,
     )
-    server = serve("istio.v1.auth.IstioCertificateService", {"CreateCertificate": method})
+    return {"CreateCertificate": method}
+
+
+def istio_ca(authority, messages, port, chain, key):
+    server = serve({"istio.v1.auth.IstioCertificateService": istio_ca_methods(authority, messages)})
+    listen_tls(server, port, chain, key)
+    return server, {}
+
+
+def listen_tls(server, port, chain, key):
     with open(key, "rb") as key_file, open(chain, "rb") as chain_file:
         credentials = grpc.ssl_server_credentials([(key_file.read(), chain_file.read())])
     server.add_secure_port(f"localhost:{port}", credentials)
-    return server, {}
 
 
 def workload_api(authority, messages, socket, *identities):
@@ -151,14 +159,16 @@ def workload_api(authority, messages, socket, *identities):
         request_deserializer=messages.X509SVIDRequest.FromString,
         response_serializer=messages.X509SVIDResponse.SerializeToString,
     )
-    server = serve("SpiffeWorkloadAPI", {"FetchX509SVID": method})
+    server = serve({"SpiffeWorkloadAPI": {"FetchX509SVID": method}})
     server.add_insecure_port(f"unix:{socket}")
     return server, {"rotate": rotate}
 
 
-def serve(name, methods):
+def serve(services):
+    """A server with these services: name to methods."""
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=16))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
+    handlers = [grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items()]
+    server.add_generic_rpc_handlers(handlers)
     return server
 
 
@@ -179,4 +189,5 @@ def main(role, folder, *options):
     server.stop(0)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
