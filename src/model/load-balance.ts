@@ -127,8 +127,13 @@ function poolOf(
     best = rank;
     fit.push(workload);
   }
+  const totals: number[] = [];
   let total = 0;
-  return { members: fit, totals: Float64Array.from(fit, ({ capacity }) => (total += capacity)) };
+  for (const { capacity } of fit) {
+    total += capacity;
+    totals.push(total);
+  }
+  return { members: fit, totals };
 }
 
 /** One member with a chance proportional to its capacity: the first whose running total exceeds the draw. */

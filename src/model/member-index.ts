@@ -5,7 +5,7 @@ import type { Service, Workload } from './workload.ts';
 /** Who can take a connection, with running totals of their capacities to draw by. */
 export interface EndpointPool {
   readonly members: readonly Workload[];
-  readonly totals: Float64Array;
+  readonly totals: readonly number[];
 }
 
 /** Pools kept per service: one per port and place of a client. A node's pods are in one place, so few are in use. */
