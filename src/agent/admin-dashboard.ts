@@ -13,7 +13,7 @@ const ENTRIES: readonly Entry[] = [
   { path: 'explain', description: 'one connection, open or among the last 1024 that ended (?id=…)' },
   { path: 'config_dump', description: 'dump the current mesh state and configuration as JSON' },
   { path: 'logging', description: 'query or change logging levels', isPost: true },
-  { path: 'debug/pprof/profile', description: 'build a CPU profile (pprof; ?seconds=10&frequency=100)' },
+  { path: 'debug/pprof/profile', description: 'build a CPU profile (pprof; ?seconds=10&frequency=100&thread=main)' },
   { path: 'debug/pprof/heap', description: 'collect a heap profile (pprof, gzip), if heap profiling is active' },
   { path: 'debug/pprof/heap/profiling', description: 'see whether heap profiling is active (?activate=true|false)' },
   { path: 'quitquitquit', description: 'shut down: drain connections, then exit', isPost: true },

@@ -12,8 +12,10 @@ import { configDump, workloadState } from './config-dump.ts';
 import { configSection } from './config-dump-settings.ts';
 import type { PodSourceSettings } from './settings-zds.ts';
 import { staticConfig } from './static-config.ts';
+import { ThreadInspector } from './thread-inspector.ts';
 
 export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProviders {
+  const inspector = new ThreadInspector();
   return {
     configDump: () => dump(parts, deps),
     status: () => status(parts, deps),
@@ -24,7 +26,16 @@ export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProvide
       deps.requestQuit();
       await parts.drained;
     },
-    logging: deps.logs,
+    inspectors: () => new Map([['main', (call) => inspector.inspect(call)], ...parts.dataPlane.inspectors()]),
+    logging: {
+      current: () => deps.logs.current(),
+      change: (directives, isReset) => {
+        deps.logs.change(directives, isReset);
+        // Decisions are logged when they are made: workers must ask for each again when they are to be seen.
+        parts.authority.generation.advance();
+        parts.dataPlane.setLogFilter(deps.logs.current());
+      },
+    },
   };
 }
 
@@ -41,8 +52,9 @@ async function dump(parts: AgentParts, deps: AgentDeps): Promise<object> {
   });
 }
 
-function status(parts: AgentParts, deps: AgentDeps): StatusView {
+async function status(parts: AgentParts, deps: AgentDeps): Promise<StatusView> {
   const { config, readiness, dataPlane } = parts;
+  await dataPlane.settle();
   return {
     node: config.nodeName,
     version: deps.version,

@@ -83,6 +83,8 @@ export interface WorkerView {
   readonly name: string;
   readonly state: string;
   readonly connections: number;
+  /** How often another one took its place. */
+  readonly restarts: number;
 }
 
 /** `GET /status`. */

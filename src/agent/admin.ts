@@ -11,12 +11,13 @@ import type { ConnectionsView, ExplainView, IdentitiesView, StatusView } from '.
 import { sortKeys } from './config-dump.ts';
 import { type HttpAnswer, type HttpHandler, type HttpRequest, HttpServer } from './http-server.ts';
 import { PprofEndpoints } from './pprof-endpoints.ts';
+import type { Inspect } from './thread-inspector.ts';
 
 /** What the admin port shows and does; the composition root connects it. */
 export interface AdminProviders {
   /** Plain JSON data; keys are sorted here. */
   configDump(): Promise<unknown>;
-  status(): StatusView;
+  status(): Promise<StatusView>;
   certificates(): IdentitiesView;
   connections(): Promise<ConnectionsView>;
   /** An open or remembered connection. */
@@ -24,6 +25,8 @@ export interface AdminProviders {
   /** Starts the graceful shutdown; resolves when it is over or its deadline has passed. */
   quit(): Promise<void>;
   readonly logging: LogControl;
+  /** Threads by name, the main one first. */
+  inspectors(): ReadonlyMap<string, Inspect>;
 }
 
 export interface AdminOptions {
@@ -47,7 +50,7 @@ export interface AdminServer extends AsyncDisposable {
 /** Listens on 127.0.0.1 and, if enabled, on ::1 with the same port; never on anything else. */
 export async function startAdminServer(options: AdminOptions): Promise<AdminServer> {
   await using undo = new AsyncDisposableStack();
-  const pprof = undo.use(new PprofEndpoints(options.clock));
+  const pprof = undo.use(new PprofEndpoints(options.clock, () => options.providers.inspectors()));
   const handler = adminHandler(routesOf(options.providers, pprof));
   const shared = { component: 'admin', handler, log: options.log };
   const v4 = undo.use(await HttpServer.listen({ ...shared, host: '127.0.0.1', port: options.port }));
@@ -74,9 +77,9 @@ function routesOf(providers: AdminProviders, pprof: PprofEndpoints): ReadonlyMap
     ['/logging', changing((request) => answerLogging(request, providers.logging))],
     ['/quitquitquit', changing((request) => quit(request, providers))],
     ['/debug/pprof/profile', changing((request) => pprof.cpu(request))],
-    ['/debug/pprof/heap', reading(() => pprof.heap())],
+    ['/debug/pprof/heap', reading((request) => pprof.heap(request))],
     ['/debug/pprof/heap/profiling', changing((request) => pprof.heapProfiling(request))],
-    ['/status', reading((request) => onlyGet(request, () => json(providers.status())))],
+    ['/status', reading((request) => onlyGet(request, async () => json(await providers.status())))],
     ['/certificates', reading((request) => onlyGet(request, () => json(providers.certificates())))],
     ['/connections', reading((request) => onlyGet(request, async () => json(await providers.connections())))],
     ['/explain', reading((request) => onlyGet(request, () => explain(request, providers)))],

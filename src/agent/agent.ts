@@ -7,30 +7,27 @@ import { PodManager } from '../capture/pods.ts';
 import { CertificateManager } from '../identity/certificate-manager.ts';
 import type { CertificateProvider } from '../identity/certificate-provider.ts';
 import type { CrlFile } from '../identity/crl-file.ts';
-import { TlsContexts } from '../identity/tls-context.ts';
 import { requireTlsPolicy } from '../identity/tls-policy.ts';
 import { hostLookup } from '../sys/host-lookup.ts';
 import { selfCheck } from '../sys/self-check.ts';
 import type { Sys } from '../sys/sys.ts';
-import { ConnectionRecords } from '../telemetry/connection-records.ts';
-import { DnsRecords } from '../telemetry/dns-records.ts';
 import type { RootLogger } from '../telemetry/logger.ts';
 import { AgentMetrics } from '../telemetry/metrics.ts';
 import { certificateVault, openCertificateSource } from './certificate-source.ts';
 import type { AgentConfig } from './config.ts';
-import { type DataPlane, mainThreadPlane } from './data-plane.ts';
+import type { DataPlane } from './data-plane.ts';
 import { awaitSuccessor } from './hand-over/await-successor.ts';
 import { Estate } from './hand-over/estate.ts';
 import { NodeLease } from './hand-over/lease.ts';
 import { MeshSource } from './mesh-source.ts';
 import { prepareOwnNamespace } from './own-namespace.ts';
-import { PodProxies } from './pod-proxies.ts';
 import { podSource } from './pod-source.ts';
-import { authoritySettings, proxySettings } from './proxy-settings.ts';
+import { authoritySettings } from './proxy-settings.ts';
 import { Readiness, type ReadinessTask } from './readiness.ts';
 import { watchRevocationLists } from './revocation-lists.ts';
 import { servePod, serveSelf } from './serve-pod.ts';
 import { AgentServers } from './servers.ts';
+import { startDataPlane } from './start-data-plane.ts';
 import { VerdictAuthority } from './verdict-authority.ts';
 
 export interface AgentDeps {
@@ -38,6 +35,8 @@ export interface AgentDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly logs: RootLogger;
+  /** Where `logs` writes to. */
+  readonly logFd: number;
   readonly version: string;
   /** Asks the owner of the process to stop the agent (`/quitquitquit`). */
   readonly requestQuit: () => void;
@@ -130,7 +129,7 @@ async function makeParts(
   lease: NodeLease,
   undo: AsyncDisposableStack,
 ): Promise<Omit<AgentParts, 'drained'>> {
-  const { clock, random, logs, sys } = deps;
+  const { clock, random, logs } = deps;
   const readiness = new Readiness({ clock, log: logs.scope('readiness') });
   for (const task of ['state manager', 'proxy', podsTask(config)] as const) readiness.begin(task);
   if (config.dnsProxy !== undefined) readiness.begin('dns proxy');
@@ -138,7 +137,6 @@ async function makeParts(
     buildTag: config.metadata['ISTIO_VERSION'] ?? deps.version,
     hasProcessMetrics: true,
   });
-  const records = new ConnectionRecords({ metrics, accessLog: logs.scope('access'), clock });
   const provider = await openCertificateSource(config, deps, metrics, undo);
   const certificates = undo.use(makeCertificates(config, deps, provider, metrics));
   const authority = new VerdictAuthority(authoritySettings(config), {
@@ -154,18 +152,7 @@ async function makeParts(
   const crlFile = await watchRevocationLists(config.crlPath, deps, { metrics, certificates, authority });
   if (crlFile !== undefined) undo.use(crlFile);
   const mesh = new MeshSource(config, deps, { authority, metrics }, undo);
-  const contexts = new TlsContexts(config.tls);
-  const dns = new DnsRecords({ metrics, log: logs.scope('dns'), clock });
-  const log = logs.scope('proxy');
-  const proxies = undo.use(
-    new PodProxies({
-      settings: proxySettings(config),
-      deps: { sys, clock, random, verdicts: authority, contexts, telemetry: records, dns, log },
-      drainGraceMs: config.drainGraceMs,
-      holdMs: config.holdMs,
-    }),
-  );
-  const dataPlane = mainThreadPlane(proxies, records);
+  const dataPlane = await startDataPlane(config, deps, { authority, metrics, readiness }, undo);
   const estate = new Estate();
   const pods = makePods(config, deps, { metrics, authority, dataPlane, estate, lease, readiness, mesh });
   undo.defer(() => pods.stop('graceful'));

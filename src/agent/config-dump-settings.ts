@@ -24,7 +24,8 @@ export function configSection(settings: AgentConfig): object {
     ...mode(settings),
     proxyMetadata: settings.metadata,
     proxyArgs: settings.proxyArgs,
-    numWorkerThreads: 1,
+    // Without workers the main thread carries all.
+    numWorkerThreads: Math.max(1, settings.workers),
     inpodUds: settings.podSource.kind === 'zds' ? settings.podSource.socket : '',
     preferedServiceNamespace: settings.preferredServiceNamespace ?? null,
     selfTerminationDeadline: duration(settings.drainGraceMs),

@@ -16,6 +16,7 @@ import { type SourceSettings, sourceSettings } from './settings-sources.ts';
 import { type TlsSettings, tlsSettings } from './settings-tls.ts';
 import { type TunnelSettings, tunnelSettings } from './settings-tunnels.ts';
 import { type UnsupportedSettings, unsupportedSettings } from './settings-unsupported.ts';
+import { type WorkerSettings, workerSettings } from './settings-workers.ts';
 import { type XdsSettings, xdsSettings } from './settings-xds.ts';
 
 /** One area per file; a new one is named here, and read below. */
@@ -34,7 +35,8 @@ export interface AgentConfig
     SocksSettings,
     LifetimeSettings,
     HandOverSettings,
-    LogSettings {
+    LogSettings,
+    WorkerSettings {
   readonly proxyArgs: string;
 }
 
@@ -71,6 +73,7 @@ function readAll(read: SettingsReader): AgentConfig {
     ...lifetimeSettings(read),
     ...handOverSettings(read, sources),
     ...logSettings(read),
+    ...workerSettings(read),
     ...unsupportedSettings(read),
     proxyArgs: read.start.args.join(' '),
   };

@@ -6,6 +6,7 @@ import type { ConnectionRecords, TrafficTotals } from '../telemetry/connection-r
 import type { ConnectionView } from '../telemetry/connection-view.ts';
 import type { ConnectionsView, WorkerView } from './admin-views.ts';
 import type { PodProxies } from './pod-proxies.ts';
+import type { Inspect } from './thread-inspector.ts';
 
 /** Whose traffic is to be carried. Plain data: it may go to another thread. */
 export interface ServedPod {
@@ -29,6 +30,12 @@ export interface DataPlane {
   find(id: string): Promise<ConnectionView | undefined>;
   totals(): TrafficTotals;
   threads(): readonly WorkerView[];
+  /** Profilers of the threads that are not this one, by name. */
+  inspectors(): Iterable<readonly [string, Inspect]>;
+  /** Resolves when all numbers of the metrics are those of now. */
+  settle(): Promise<void>;
+  /** The log filter of the agent has changed to this. */
+  setLogFilter(filter: string): void;
 }
 
 /** The data plane of an agent without workers: the main thread carries all. */
@@ -39,6 +46,9 @@ export function mainThreadPlane(proxies: PodProxies, records: ConnectionRecords)
     connections: async () => ({ open: records.live(), refused: records.recentRefusals() }),
     find: async (id) => records.find(id),
     totals: () => records.totals(),
-    threads: () => [{ name: 'main', state: 'running', connections: records.totals().live }],
+    threads: () => [{ name: 'main', state: 'running', connections: records.totals().live, restarts: 0 }],
+    inspectors: () => [],
+    settle: async () => {},
+    setLogFilter: () => {},
   };
 }

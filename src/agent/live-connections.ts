@@ -49,6 +49,13 @@ export class LiveConnections {
     this.#live.set(connectionId, { tracked, judgedAfter: this.#changes });
   }
 
+  /** `tracked` was allowed by the mesh as it was before: judged again now, as its turn may be over. */
+  addFormer(connectionId: string, tracked: TrackedConnection): void {
+    const closing = new Closing(this.#deps.revoke);
+    this.#judge(connectionId, tracked, closing);
+    closing.flush();
+  }
+
   delete(connectionId: string): void {
     this.#live.delete(connectionId);
   }

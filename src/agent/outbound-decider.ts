@@ -1,12 +1,14 @@
 /** Verdicts on outbound connections: asks DNS and an on-demand control plane for what the mesh state lacks, then decides. */
 import { messageOf } from '../base/errors.ts';
-import type { Random } from '../base/random.ts';
+import { type Random, WatchedRandom } from '../base/random.ts';
 import type { DataPathSettings } from '../model/data-path-settings.ts';
+import type { Generation } from '../model/generation.ts';
 import { workloadLabels } from '../model/labels.ts';
 import { addressKey } from '../model/mesh-demand.ts';
 import type { MeshIndex } from '../model/mesh-index.ts';
 import { type OutboundDecision, outboundDecision, outboundSelfCall } from '../model/outbound-verdict.ts';
 import type { OutboundQuestion, OutboundVerdict, PeerLabels } from '../model/verdict.ts';
+import type { Hand } from '../model/verdict-cache.ts';
 import type { Workload } from '../model/workload.ts';
 import type { HostNames } from './host-names.ts';
 import type { LocalPods } from './local-pods.ts';
@@ -15,8 +17,19 @@ import type { MeshQuestions } from './mesh-questions.ts';
 /** Decisions per connection: an address, a waypoint or gateway, a host name, and changes of the mesh while those are found. */
 const MAX_DECISIONS = 8;
 
+/** How one verdict comes about. */
+interface Course {
+  readonly random: WatchedRandom;
+  /** Of the mesh it was decided by. */
+  generation: number;
+  /** False when it also rests on what others said just now: DNS, or an on-demand control plane. */
+  isLasting: boolean;
+}
+
 export interface OutboundDeciderDeps {
   readonly index: MeshIndex;
+  /** Of `index` and `pods`. */
+  readonly generation: Generation;
   readonly pods: LocalPods;
   readonly random: Random;
   readonly names: HostNames;
@@ -40,14 +53,30 @@ export class OutboundDecider {
     this.#questions = questions;
   }
 
-  async decide(question: OutboundQuestion): Promise<OutboundVerdict> {
+  /** Up to `count` verdicts, as if the question had been asked so often. */
+  async draw(question: OutboundQuestion, count: number): Promise<Hand<OutboundVerdict>> {
+    const { random, generation } = this.#deps;
+    const course: Course = { random: new WatchedRandom(random), generation: generation.current, isLasting: true };
+    const verdicts: [OutboundVerdict, ...OutboundVerdict[]] = [await this.#decide(question, course)];
+    const made = course.generation;
+    while (course.isLasting && course.random.wasAsked && verdicts.length < count) {
+      const verdict = await this.#decide(question, course);
+      // The mesh changed between two of them: those before it count.
+      if (course.generation !== made) break;
+      verdicts.push(verdict);
+    }
+    const { isLasting, random: watched } = course;
+    return { verdicts, isChoice: watched.wasAsked, isRepeatable: isLasting, generation: made };
+  }
+
+  async #decide(question: OutboundQuestion, course: Course): Promise<OutboundVerdict> {
     const refusal = outboundSelfCall(question.target, this.#settings);
     if (refusal !== undefined) return { kind: 'refuse', refusal };
     const { pods } = this.#deps;
     if (pods.workload(question.podUid) === undefined) await pods.waitFor(question.podUid);
     const asked = new Set<string>();
     for (let decisions = 0; decisions < MAX_DECISIONS; decisions++) {
-      const verdict = await this.#attempt(question, asked);
+      const verdict = await this.#attempt(question, asked, course);
       if (verdict !== undefined) return verdict;
     }
     const text = 'the mesh changed faster than the destination could be found';
@@ -55,12 +84,18 @@ export class OutboundDecider {
   }
 
   /** `undefined`: something was learnt meanwhile, decide again. */
-  async #attempt(question: OutboundQuestion, asked: Set<string>): Promise<OutboundVerdict | undefined> {
-    const { index, pods, random } = this.#deps;
+  async #attempt(
+    question: OutboundQuestion,
+    asked: Set<string>,
+    course: Course,
+  ): Promise<OutboundVerdict | undefined> {
+    const { index, pods, generation } = this.#deps;
+    course.generation = generation.current;
     const source = pods.workload(question.podUid);
     if (source === undefined) return { kind: 'refuse', refusal: pods.unknown(question.podUid) };
-    const decision = outboundDecision(index, source, question, { settings: this.#settings, random });
+    const decision = outboundDecision(index, source, question, { settings: this.#settings, random: course.random });
     const missing = this.#missing(source, question, decision);
+    course.isLasting &&= missing === undefined && decision.kind === 'verdict';
     if (missing !== undefined && !asked.has(missing)) {
       asked.add(missing);
       const refusal = await this.#questions?.ask(question.podUid, missing);

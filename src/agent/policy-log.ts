@@ -25,6 +25,12 @@ export class PolicyLog {
     this.#options = options;
   }
 
+  /** True while decisions are written. */
+  get isHeard(): boolean {
+    const { log, isAtInfo } = this.#options;
+    return (isAtInfo ? log.info : log.debug) !== undefined;
+  }
+
   /** In the order of evaluation: what dry-run policies would have done, and what was done. */
   decided(decision: AuthzDecision, { source, destination }: PolicyLogConnection): void {
     const write = this.#options.isAtInfo ? this.#options.log.info : this.#options.log.debug;

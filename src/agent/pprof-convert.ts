@@ -13,23 +13,10 @@ export interface Taken {
   readonly period: number;
 }
 
-export function cpuPprof(profile: Profiler.Profile, taken: Taken): PprofProfile {
+/** Thread → its profile: every stack begins with a frame that names the thread. */
+export function cpuPprof(profiles: ReadonlyMap<string, Profiler.Profile>, taken: Taken): PprofProfile {
   const frames = new FrameTable();
-  const nodes = new Map(profile.nodes.map((node) => [node.id, node]));
-  const parents = new Map(profile.nodes.flatMap((node) => (node.children ?? []).map((child) => [child, node.id])));
-  const stackOf = (id: number): readonly number[] => {
-    const stack: number[] = [];
-    for (let at: number | undefined = id; at !== undefined; at = parents.get(at)) {
-      const node = nodes.get(at);
-      if (node !== undefined && parents.has(at)) stack.push(frames.indexOf(node.callFrame));
-    }
-    return stack;
-  };
-  const samples: PprofSample[] = [];
-  for (const [id, { count, micros }] of timesByNode(profile)) {
-    if (nodes.get(id)?.callFrame.functionName === IDLE) continue;
-    samples.push({ stack: stackOf(id), values: [count, micros * NANOS_PER_MICRO] });
-  }
+  const samples = [...profiles].flatMap(([thread, profile]) => cpuSamples(profile, frames, frames.ofThread(thread)));
   return {
     sampleTypes: [
       { type: 'samples', unit: 'count' },
@@ -42,15 +29,29 @@ export function cpuPprof(profile: Profiler.Profile, taken: Taken): PprofProfile 
   };
 }
 
-export function heapPprof(profile: HeapProfiler.SamplingHeapProfile, taken: Taken): PprofProfile {
-  const frames = new FrameTable();
-  const samples: PprofSample[] = [];
-  const visit = (node: HeapProfiler.SamplingHeapProfileNode, callers: readonly number[]): void => {
-    const stack = node === profile.head ? [] : [frames.indexOf(node.callFrame), ...callers];
-    if (node.selfSize > 0) samples.push({ stack, values: [Math.round(node.selfSize)] });
-    for (const child of node.children) visit(child, stack);
+function cpuSamples(profile: Profiler.Profile, frames: FrameTable, root: number): PprofSample[] {
+  const nodes = new Map(profile.nodes.map((node) => [node.id, node]));
+  const parents = new Map(profile.nodes.flatMap((node) => (node.children ?? []).map((child) => [child, node.id])));
+  const stackOf = (id: number): readonly number[] => {
+    const stack: number[] = [];
+    for (let at: number | undefined = id; at !== undefined; at = parents.get(at)) {
+      const node = nodes.get(at);
+      if (node !== undefined && parents.has(at)) stack.push(frames.indexOf(node.callFrame));
+    }
+    return [...stack, root];
   };
-  visit(profile.head, []);
+  const samples: PprofSample[] = [];
+  for (const [id, { count, micros }] of timesByNode(profile)) {
+    if (nodes.get(id)?.callFrame.functionName === IDLE) continue;
+    samples.push({ stack: stackOf(id), values: [count, micros * NANOS_PER_MICRO] });
+  }
+  return samples;
+}
+
+/** As `cpuPprof`. */
+export function heapPprof(profiles: ReadonlyMap<string, HeapProfiler.SamplingHeapProfile>, taken: Taken): PprofProfile {
+  const frames = new FrameTable();
+  const samples = [...profiles].flatMap(([thread, profile]) => heapSamples(profile, frames, frames.ofThread(thread)));
   return {
     sampleTypes: [{ type: 'inuse_space', unit: 'bytes' }],
     frames: frames.all(),
@@ -58,6 +59,17 @@ export function heapPprof(profile: HeapProfiler.SamplingHeapProfile, taken: Take
     periodType: { type: 'space', unit: 'bytes' },
     ...taken,
   };
+}
+
+function heapSamples(profile: HeapProfiler.SamplingHeapProfile, frames: FrameTable, root: number): PprofSample[] {
+  const samples: PprofSample[] = [];
+  const visit = (node: HeapProfiler.SamplingHeapProfileNode, callers: readonly number[]): void => {
+    const stack = node === profile.head ? callers : [frames.indexOf(node.callFrame), ...callers];
+    if (node.selfSize > 0) samples.push({ stack, values: [Math.round(node.selfSize)] });
+    for (const child of node.children) visit(child, stack);
+  };
+  visit(profile.head, [root]);
+  return samples;
 }
 
 /** A delta belongs to the sample it precedes; the first may be negative when sampling began mid-tick. */
@@ -89,6 +101,10 @@ class FrameTable {
       this.#frames.push({ name: functionName === '' ? '(anonymous)' : functionName, file: url, line: lineNumber + 1 }) -
       1
     );
+  }
+
+  ofThread(name: string): number {
+    return this.#frames.push({ name: `thread ${name}`, file: '', line: 0 }) - 1;
   }
 
   all(): readonly PprofFrame[] {

@@ -3,7 +3,13 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type HttpAnswer, type HttpHandler, HttpServer } from './http-server.ts';
 
-export type ReadinessTask = 'state manager' | 'proxy' | 'dns proxy' | 'workload proxy manager' | 'drain';
+export type ReadinessTask =
+  | 'data-plane workers'
+  | 'dns proxy'
+  | 'drain'
+  | 'proxy'
+  | 'state manager'
+  | 'workload proxy manager';
 
 /** Pending tasks. A task may come back: losing the pod source makes the agent unready again. */
 export class Readiness {

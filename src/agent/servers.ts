@@ -36,7 +36,13 @@ export class AgentServers implements AsyncDisposable {
 
 /** Binds all or rejects with `CV-BIND`; `undo` closes them. */
 async function startServers(parts: AgentParts, deps: AgentDeps, undo: AsyncDisposableStack): Promise<void> {
-  const { config, metrics, readiness } = parts;
+  const { config, dataPlane, readiness } = parts;
+  const metrics = {
+    render: async () => {
+      await dataPlane.settle();
+      return await parts.metrics.render();
+    },
+  };
   const hasIpv6 = config.isIpv6Enabled && deps.sys.hasIpv6(undefined, 'lo');
   const host = hasIpv6 ? '::' : '0.0.0.0';
   undo.use(

@@ -16,4 +16,15 @@ export interface Start {
   readonly args: readonly string[];
   /** Content of a file, `undefined` when there is none. Throws when it cannot be read. */
   readonly readText: (path: string) => string | undefined;
+  /** Absent: as small as can be. */
+  readonly machine?: Machine;
+}
+
+/** What the machine gives us. */
+export interface Machine {
+  readonly cores: number;
+  /** CPUs by our cgroup, for example 1.5; absent = no limit. */
+  readonly cpuLimit?: number | undefined;
+  /** What this process may use, the limit of its cgroup included. */
+  readonly memoryMib: number;
 }

@@ -9,7 +9,8 @@ import type { Random } from '../base/random.ts';
 import type { AuthzDecision } from '../model/authz.ts';
 import type { DataPathSettings } from '../model/data-path-settings.ts';
 import { type DnsSettings, dnsVerdict } from '../model/dns-answer.ts';
-import { inboundVerdict } from '../model/inbound-verdict.ts';
+import { Generation } from '../model/generation.ts';
+import { type InboundJudgement, inboundVerdict, type TrackedConnection } from '../model/inbound-verdict.ts';
 import type { MeshDemand } from '../model/mesh-demand.ts';
 import { MeshIndex, type MeshState } from '../model/mesh-index.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
@@ -27,6 +28,7 @@ import type {
   VerdictPort,
   VerdictPush,
 } from '../model/verdict.ts';
+import { drawHand, type Hand } from '../model/verdict-cache.ts';
 import type { Workload } from '../model/workload.ts';
 import type { HostLookup } from '../sys/host-lookup.ts';
 import { HostNames } from './host-names.ts';
@@ -60,7 +62,18 @@ export interface AuthorityDeps {
   readonly onHostLookup?: (client: PeerLabels, hostname: string) => void;
 }
 
+/** A judgement, and the generation of the mesh it was made by. */
+export interface InboundAnswer extends InboundJudgement {
+  readonly generation: number;
+  /** False when each connection has something to be logged about it. */
+  readonly isRepeatable: boolean;
+}
+
 export class VerdictAuthority implements VerdictPort {
+  /** Moves with everything that verdicts and the identities of pods are made of. */
+  readonly generation = new Generation();
+  /** Moves when the material of an identity changes. */
+  readonly certificateGeneration = new Generation();
   readonly #settings: AuthoritySettings;
   readonly #deps: AuthorityDeps;
   readonly #index = new MeshIndex();
@@ -87,6 +100,7 @@ export class VerdictAuthority implements VerdictPort {
     this.#live = new LiveConnections({ index, clock, log, revoke });
     this.#outbound = new OutboundDecider(settings, {
       index,
+      generation: this.generation,
       pods: this.#pods,
       random: deps.random,
       names: new HostNames(deps.lookupHost, clock),
@@ -107,6 +121,7 @@ export class VerdictAuthority implements VerdictPort {
   apply(update: MeshUpdate): void {
     const touched = this.#pods.touchedBy(update);
     this.#index.apply(update);
+    this.generation.advance();
     this.#nodeWorkloads?.apply(update);
     this.#pods.refresh(touched.names);
     const hasPolicies = update.policies.length + update.rejectedPolicies.length + update.removedPolicies.length > 0;
@@ -120,21 +135,25 @@ export class VerdictAuthority implements VerdictPort {
 
   /** On-demand mode: from now on what is not known is asked for, and refused while nobody says. */
   askFor(demand: MeshDemand): void {
+    this.generation.advance();
     const { clock, log } = this.#deps;
     this.#outbound.ask(new MeshQuestions({ demand, clock, log }));
   }
 
   addPod(pod: EnrolledPod): void {
+    this.generation.advance();
     this.#pods.add(pod);
   }
 
   /** Does nothing when another pod took the UID meanwhile (same UID, new netns). */
   removePod(pod: EnrolledPod): void {
+    this.generation.advance();
     this.#pods.remove(pod);
   }
 
   /** Tells the data plane that the material of an identity was renewed or its roots changed. */
   certificateChanged(identity: string): void {
+    this.certificateGeneration.advance();
     this.#push({ kind: 'certificate', identity });
   }
 
@@ -144,25 +163,56 @@ export class VerdictAuthority implements VerdictPort {
     this.#push({ kind: 'crls', crls });
   }
 
-  outbound(question: OutboundQuestion): Promise<OutboundVerdict> {
-    return this.#outbound.decide(question);
+  async outbound(question: OutboundQuestion): Promise<OutboundVerdict> {
+    return (await this.drawOutbound(question, 1)).verdicts[0];
+  }
+
+  /** Up to `count` verdicts, as if the question had been asked so often. */
+  drawOutbound(question: OutboundQuestion, count: number): Promise<Hand<OutboundVerdict>> {
+    return this.#outbound.draw(question, count);
   }
 
   async inbound(question: InboundQuestion): Promise<InboundVerdict> {
+    return (await this.judgeInbound(question)).verdict;
+  }
+
+  /** As `inbound`, with what the connection is remembered by. */
+  async judgeInbound(question: InboundQuestion): Promise<InboundAnswer> {
     if (this.#pods.workload(question.podUid) === undefined) await this.#pods.waitFor(question.podUid);
+    const generation = this.generation.current;
     const local = this.#pods.workload(question.podUid);
-    if (local === undefined) return { kind: 'refuse', refusal: this.#pods.unknown(question.podUid) };
-    const { verdict, tracked, decision } = inboundVerdict(this.#index, local, question, this.#settings);
+    if (local === undefined) {
+      const verdict = { kind: 'refuse', refusal: this.#pods.unknown(question.podUid) } as const;
+      return { verdict, generation, isRepeatable: false };
+    }
+    const judgement = inboundVerdict(this.#index, local, question, this.#settings);
+    const { verdict, tracked, decision } = judgement;
     if (decision !== undefined) this.#logDecision(decision, local, question);
-    if (tracked !== undefined && verdict.kind === 'accept') this.#live.add(question.connectionId, tracked);
-    return verdict;
+    const isAccepted = tracked !== undefined && verdict.kind === 'accept';
+    if (isAccepted) this.#live.add(question.connectionId, tracked);
+    return { ...judgement, generation, isRepeatable: isAccepted && !this.#policyLog.isHeard };
+  }
+
+  /** Remembers a connection that was allowed by an earlier answer, and closes it when the mesh no longer allows it. */
+  track(connectionId: string, tracked: TrackedConnection, generation: number): void {
+    if (generation === this.generation.current) this.#live.add(connectionId, tracked);
+    else this.#live.addFormer(connectionId, tracked);
   }
 
   async resolve(question: DnsQuestion): Promise<DnsVerdict> {
+    return (await this.drawResolution(question, 1)).verdicts[0];
+  }
+
+  /** Up to `count` verdicts, as if the question had been asked so often. */
+  async drawResolution(question: DnsQuestion, count: number): Promise<Hand<DnsVerdict>> {
     if (this.#pods.workload(question.podUid) === undefined) await this.#pods.waitFor(question.podUid);
+    const generation = this.generation.current;
     const source = this.#pods.workload(question.podUid);
-    if (source === undefined) return { kind: 'refuse', refusal: this.#pods.unknown(question.podUid) };
-    return dnsVerdict(this.#index, source, question, { settings: this.#settings.dns, random: this.#deps.random });
+    return drawHand<DnsVerdict>({ count, generation, random: this.#deps.random }, (random) =>
+      source === undefined
+        ? { kind: 'refuse', refusal: this.#pods.unknown(question.podUid) }
+        : dnsVerdict(this.#index, source, question, { settings: this.#settings.dns, random }),
+    );
   }
 
   release(connectionId: string): void {

@@ -5,3 +5,22 @@ export interface Random {
   /** `bytes` random bytes as lower-case hex; unpredictable in production (trace ids, tokens). */
   hex(bytes: number): string;
 }
+
+/** Passes on what `random` says, and knows whether anybody asked for a number. */
+export class WatchedRandom implements Random {
+  readonly #random: Random;
+  wasAsked = false;
+
+  constructor(random: Random) {
+    this.#random = random;
+  }
+
+  next(): number {
+    this.wasAsked = true;
+    return this.#random.next();
+  }
+
+  hex(bytes: number): string {
+    return this.#random.hex(bytes);
+  }
+}

@@ -386,6 +386,14 @@ export const REASONS = {
     cause: 'the agent is stopping, or the pod is being removed',
     next: 'expected during a restart or un-enrolment',
   },
+  'CV-WORKER': {
+    fault: 'local',
+    layer: 'agent',
+    flag: 'CONNECT',
+    status: 503,
+    cause: 'the data-plane worker that carried the connection ended, or none is running',
+    next: 'look for "data-plane worker ended" in the agent log: it names the cause; another worker takes its place by itself',
+  },
   'CV-BUG': {
     fault: 'bug',
     layer: 'agent',

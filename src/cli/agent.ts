@@ -1,12 +1,14 @@
 /** `culvert agent`: resolves settings, starts the node agent, and stops it in order on SIGTERM or SIGINT. */
+import { availableParallelism, totalmem } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { Command } from 'commander';
 import { type Agent, startAgent } from '../agent/agent.ts';
 import { type AgentConfig, resolveConfig } from '../agent/config.ts';
-import type { Environment, Start } from '../agent/settings-input.ts';
+import type { Environment, Machine, Start } from '../agent/settings-input.ts';
 import { reportStart } from '../agent/start-report.ts';
 import { MeshError, messageOf } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
+import { cgroupCpuLimit } from '../sys/cpu-limit.ts';
 import { readBounded } from '../sys/files.ts';
 import { linuxSys } from '../sys/linux.ts';
 import { selfCheck } from '../sys/self-check.ts';
@@ -77,6 +79,7 @@ export function withAgentOptions(command: Command): Command {
       'how long connections that cannot move to a successor go on (CULVERT_HOLD; default 1h)',
     )
     .option('--verify-period <duration>', 'how often rules in pods are compared (CULVERT_VERIFY_PERIOD; default 1s)')
+    .option('--workers <count>', 'threads that carry traffic: N, N% of the CPUs, auto, or 0 for none (default auto)')
     .option('--log-level <filter>', 'for example info or access=debug,info (RUST_LOG)')
     .option('--log-format <format>', 'text or json (LOG_FORMAT)');
 }
@@ -90,8 +93,8 @@ export type Options = Readonly<Record<string, string | boolean | undefined>>;
 const V8_FLAGS = '--external-memory-accounted-in-global-limit';
 
 /** Runs one agent until it is told to stop; says what is wrong and sets the exit code when it cannot start. */
-export async function runAgent(flags: Environment, start: Omit<Start, 'readText'>): Promise<void> {
-  const result = resolveConfig(process.env, flags, { ...start, readText: readSettingsFile });
+export async function runAgent(flags: Environment, start: Pick<Start, 'defaults' | 'args'>): Promise<void> {
+  const result = resolveConfig(process.env, flags, { ...start, readText: readSettingsFile, machine: machine() });
   if (result.ok) {
     await serve(result.config);
     return;
@@ -113,6 +116,16 @@ function readSettingsFile(path: string): string | undefined {
   }
 }
 
+function machine(): Machine {
+  // 0 = no limit, or none that is known.
+  const limitBytes = process.constrainedMemory() || Number.POSITIVE_INFINITY;
+  return {
+    cores: availableParallelism(),
+    cpuLimit: cgroupCpuLimit(readSettingsFile),
+    memoryMib: Math.trunc(Math.min(limitBytes, totalmem()) / 1_048_576),
+  };
+}
+
 async function serve(config: AgentConfig): Promise<void> {
   setFlagsFromString(V8_FLAGS);
   const sink = new FdSink(STDOUT_FD, systemClock);
@@ -126,6 +139,7 @@ async function serve(config: AgentConfig): Promise<void> {
       clock: systemClock,
       random: systemRandom,
       logs,
+      logFd: sink.fd,
       version: VERSION,
       requestQuit: () => quit.resolve(),
     });

@@ -22,7 +22,8 @@ export function durationText(ms: number): string {
 }
 
 /** `1023 B`, `12.5 KiB`, `3.0 GiB`. */
-export function bytesText(bytes: number): string {
+export function bytesText(bytes: number | undefined): string {
+  if (bytes === undefined) return '?';
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
   const power = bytes < 1024 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(bytes) / 10));
   return power === 0 ? `${bytes} B` : `${(bytes / 1024 ** power).toFixed(1)} ${units[power]}`;

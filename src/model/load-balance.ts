@@ -37,6 +37,9 @@ export function selectEndpoint(index: MeshIndex, request: EndpointRequest, rando
 
 /** One of `items` with a chance proportional to its weight; `undefined` when no weight is above zero. */
 export function pickWeighted<T>(items: readonly T[], weightOf: (item: T) => number, random: Random): T | undefined {
+  const [first] = items;
+  // Chance has no part in it, which lets the verdict be used again.
+  if (items.length === 1 && first !== undefined) return weightOf(first) > 0 ? first : undefined;
   const total = items.reduce((sum, item) => sum + weightOf(item), 0);
   let left = random.next() * total;
   let last: T | undefined;

@@ -1,5 +1,5 @@
 /** Opens network namespaces and runs code on this thread inside one (setns(2), ioctl_ns(2)). */
-import { fstatSync, statfsSync, writeSync } from 'node:fs';
+import { fstatSync, statfsSync, statSync, writeSync } from 'node:fs';
 import { MeshError } from '../base/errors.ts';
 import { callError, lastErrno, libc } from './libc.ts';
 import type { Netns } from './sys.ts';
@@ -12,7 +12,7 @@ const OPEN_FLAGS = 0o2_004_000;
 const OWN_PATH = '/proc/thread-self/ns/net';
 const STDERR = 2;
 
-/** Namespace of the thread this module was loaded in; each worker thread has its own copy. */
+/** Namespace of the process; each thread has its own copy of this variable, and all the same descriptor. */
 let ownFd: number | undefined;
 let ownId: Netns['id'] | undefined;
 
@@ -86,9 +86,10 @@ export function scratchNetns(): Netns {
   }
 }
 
-function ownNetnsFd(): number {
+/** The way back: for worker threads, which are given it with `useOwnNetnsFd` because their own would stay open after them. */
+export function ownNetnsFd(): number {
   if (ownFd !== undefined) return ownFd;
-  // Opened once per thread and never closed: without it there is no way back.
+  // Opened once per process and never closed: without it there is no way back.
   const fd = libc.open(OWN_PATH, OPEN_FLAGS);
   if (fd < 0) throw callError('CV-NETNS', 'open of the own network namespace');
   ownFd = fd;
@@ -106,8 +107,20 @@ function idOf(fd: number): Netns['id'] {
   return { device: dev, inode: ino };
 }
 
+/** In a new worker thread, before anything else: `fd` is what the main thread has as `ownNetnsFd`. */
+export function useOwnNetnsFd(fd: number): void {
+  const given = fstatSync(fd, { bigint: true });
+  const actual = statSync(OWN_PATH, { bigint: true });
+  if (given.dev !== actual.dev || given.ino !== actual.ino) {
+    throw new MeshError('CV-NETNS', 'this thread was started in another network namespace than the main thread');
+  }
+  ownFd = fd;
+}
+
 /** A thread left in a pod would serve the node's ports and dial upstreams from inside that pod: no way to go on. */
 function abortStranded(path: string): never {
   writeSync(STDERR, `culvert: setns back from ${path} failed with ${lastErrno()}; aborting the process\n`);
+  libc.abort();
+  // Not reached.
   process.abort();
 }

@@ -7,8 +7,9 @@ import type { ConnectionStart, EarlyRefusal } from './traffic.ts';
 
 /** How a connection went, in numbers. */
 export interface ConnectionOutcome {
-  readonly clientBytes: number;
-  readonly serverBytes: number;
+  /** Absent: the thread that knew is gone. */
+  readonly clientBytes?: number;
+  readonly serverBytes?: number;
   /** Whole milliseconds. */
   readonly durationMs: number;
   readonly refusal?: Refusal | undefined;

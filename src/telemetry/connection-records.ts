@@ -29,6 +29,8 @@ export interface TrafficDeps {
   /** The `access` scope. */
   readonly accessLog: Logger;
   readonly clock: Clock;
+  /** Begins the ids of connections that were refused early; another one for each thread. */
+  readonly earlyPrefix?: string;
 }
 
 /** Totals since the start of the agent. */
@@ -64,11 +66,16 @@ export class ConnectionRecords implements TrafficTelemetry {
   }
 
   refused(early: EarlyRefusal): void {
-    const id = `early-${++this.#early}`;
+    const id = `${this.#deps.earlyPrefix ?? 'early'}-${++this.#early}`;
     this.#countRefusal(early.refusal.code, early.direction);
     logFailed(this.#deps.accessLog, early, id);
     const wallMs = this.#deps.clock.wallMs();
     this.#remember(id, { view: () => earlyView(id, early, rfc3339(wallMs)) });
+  }
+
+  /** Ends every open record: whoever carries the connections is about to end. */
+  endAll(refusal: Refusal): void {
+    for (const record of [...this.#live.values()]) record.close(refusal);
   }
 
   socketOpened(reporter: 'source' | 'destination'): void {

@@ -32,10 +32,10 @@ export interface ConnectionView {
   /** RFC 3339, UTC. */
   readonly openedAt: string;
   readonly durationMs: number;
-  /** Client to server. */
-  readonly clientBytes: number;
+  /** Client to server. Absent: the thread that knew is gone. */
+  readonly clientBytes?: number;
   /** Server to client. */
-  readonly serverBytes: number;
+  readonly serverBytes?: number;
   readonly reason?: ReasonCode;
   readonly error?: string;
 }

@@ -1,18 +1,24 @@
 /** Counts and logs every DNS message of the captured pods (facts/operations.md §1.9). */
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import { reasonOf } from '../base/reasons.ts';
+import { type ReasonCode, reasonOf } from '../base/reasons.ts';
 import type { Refusal } from '../model/verdict.ts';
 import type { DnsOutcome, DnsReport, DnsTelemetry } from './dns-report.ts';
 import type { DnsLabels } from './dns-series.ts';
-import type { AgentMetrics } from './metrics.ts';
 import { known } from './traffic-labels.ts';
 
 /** Unanswered queries are said above debug this often at most; the metrics have all of them. */
 const WARN_EVERY_MS = 60_000;
 
+/** Where queries are counted. */
+export interface DnsCounts {
+  dnsAsked(labels: DnsLabels): void;
+  dnsForwarded(labels: DnsLabels, seconds: number, isFailure: boolean): void;
+  dnsRefused(code: ReasonCode): void;
+}
+
 export interface DnsRecordsDeps {
-  readonly metrics: AgentMetrics;
+  readonly metrics: DnsCounts;
   /** The `dns` scope. */
   readonly log: Logger;
   readonly clock: Clock;
@@ -30,11 +36,11 @@ export class DnsRecords implements DnsTelemetry {
     const { metrics } = this.#deps;
     const { outcome } = report;
     const labels = labelsOf(report);
-    if (labels !== undefined) metrics.dns.asked(labels);
+    if (labels !== undefined) metrics.dnsAsked(labels);
     if (labels !== undefined && 'durationMs' in outcome) {
-      metrics.dns.forwarded(labels, outcome.durationMs / 1_000, outcome.kind === 'failed' || outcome.isNegative);
+      metrics.dnsForwarded(labels, outcome.durationMs / 1_000, outcome.kind === 'failed' || outcome.isNegative);
     }
-    if ('refusal' in outcome) metrics.own.dnsRefused(outcome.refusal.code);
+    if ('refusal' in outcome) metrics.dnsRefused(outcome.refusal.code);
     if (outcome.kind === 'failed') this.#warn(report, outcome.refusal);
     this.#deps.log.debug?.('', fieldsOf(report));
   }

@@ -14,8 +14,18 @@ export interface DnsLabels {
   readonly source_canonical_revision: string;
 }
 
+/** Numbers of one label set, to be added to those of another table. */
+export interface DnsGain {
+  readonly labels: DnsLabels;
+  readonly requests: number;
+  readonly forwarded: number;
+  readonly failures: number;
+  readonly seconds: number;
+  readonly buckets: readonly number[];
+}
+
 class DnsSeries {
-  readonly labels: Readonly<Record<string, string>>;
+  readonly labels: DnsLabels & Readonly<Record<string, string>>;
   requests = 0;
   forwarded = 0;
   failures = 0;
@@ -52,6 +62,20 @@ export class DnsSeriesTable {
     if (isFailure) series.failures += 1;
     const bucket = BUCKETS.findIndex((bound) => bound === '+Inf' || seconds <= Number(bound));
     series.buckets[bucket] = (series.buckets[bucket] ?? 0) + 1;
+  }
+
+  /** All numbers. */
+  gains(): readonly DnsGain[] {
+    return [...this.#sets.values()];
+  }
+
+  add({ labels, requests, forwarded, failures, seconds, buckets }: DnsGain): void {
+    const series = this.#of(labels);
+    series.requests += requests;
+    series.forwarded += forwarded;
+    series.failures += failures;
+    series.seconds += seconds;
+    for (const [at, count] of buckets.entries()) series.buckets[at] = (series.buckets[at] ?? 0) + count;
   }
 
   families(): readonly Family[] {

@@ -25,7 +25,7 @@ const EXIT_PATIENCE_MS = 1_000;
 
 /** Log lines to a file descriptor. A reader that went away (EPIPE) silences it; that and nothing else loses lines. */
 export class FdSink implements LogSink, AsyncDisposable {
-  readonly #fd: number;
+  readonly fd: number;
   readonly #clock: Clock;
   /** Each is at most one chunk, whole lines only. */
   #chunks: string[] = [];
@@ -39,7 +39,7 @@ export class FdSink implements LogSink, AsyncDisposable {
   readonly #onExit = (): void => this.#writeAll(EXIT_PATIENCE_MS);
 
   constructor(fd: number, clock: Clock) {
-    this.#fd = fd;
+    this.fd = fd;
     this.#clock = clock;
     process.on('exit', this.#onExit);
   }
@@ -99,7 +99,7 @@ export class FdSink implements LogSink, AsyncDisposable {
   }
 
   #writeAsync(bytes: Buffer): void {
-    fs.write(this.#fd, bytes, 0, bytes.length, null, (error, written) => {
+    fs.write(this.fd, bytes, 0, bytes.length, null, (error, written) => {
       if (error === null && written < bytes.length) return this.#writeAsync(bytes.subarray(written));
       if (isFull(error)) return this.#retryLater(bytes);
       if (error !== null) this.#break();
@@ -130,7 +130,7 @@ export class FdSink implements LogSink, AsyncDisposable {
   #writeSync(bytes: Buffer, patienceMs: number): boolean {
     for (let waitedMs = 0, at = 0; at < bytes.length; ) {
       try {
-        at += fs.writeSync(this.#fd, bytes, at);
+        at += fs.writeSync(this.fd, bytes, at);
       } catch (error) {
         if (!isFull(error) || waitedMs >= patienceMs) return false;
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);

@@ -57,12 +57,14 @@ type Level = 'error' | 'warn' | 'info' | 'debug' | 'trace';
 const NO_FIELDS: LogFields = {};
 
 export class RootLogger implements LogControl {
+  readonly #sink: LogSink;
   readonly #write: Write;
   readonly #startFilter: LogFilter;
   readonly #scopes = new Map<LogScope, ScopedLogger>();
   #filter: LogFilter;
 
   constructor(options: LoggerOptions) {
+    this.#sink = options.sink;
     this.#startFilter = startFilter(options.filter);
     this.#filter = this.#startFilter;
     this.#write = options.format === 'json' ? jsonWriter(options) : textWriter(options);
@@ -83,9 +85,23 @@ export class RootLogger implements LogControl {
   }
 
   change(directives: string, isReset: boolean): void {
-    this.#filter = extendFilter(isReset ? this.#startFilter : this.#filter, directives);
-    for (const [name, scoped] of this.#scopes) scoped.setLevel(LOG_LEVELS.indexOf(levelOf(this.#filter, name)));
+    this.#setFilter(extendFilter(isReset ? this.#startFilter : this.#filter, directives));
     this.scope('admin').info?.(`new log filter is ${this.current()}`);
+  }
+
+  /** Lines of another thread's logger, finished. */
+  writeLines(lines: string): void {
+    this.#sink.write(lines);
+  }
+
+  /** Takes over the filter of another thread's logger, as its `current` says it. */
+  follow(filter: string): void {
+    this.#setFilter(startFilter(filter));
+  }
+
+  #setFilter(filter: LogFilter): void {
+    this.#filter = filter;
+    for (const [name, scoped] of this.#scopes) scoped.setLevel(LOG_LEVELS.indexOf(levelOf(filter, name)));
   }
 }
 

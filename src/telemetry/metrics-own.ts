@@ -13,10 +13,10 @@ interface CertificateExpiry {
 }
 
 export interface OwnMetrics {
-  /** A connection was refused, or ended, for `code`. */
-  refused(code: ReasonCode, direction: Direction): void;
-  /** A DNS query of a pod was not answered as asked, for `code`. */
-  dnsRefused(code: ReasonCode): void;
+  /** So many connections were refused, or ended, for `code`. */
+  refused(code: ReasonCode, direction: Direction, count: number): void;
+  /** So many DNS queries of pods were not answered as asked, for `code`. */
+  dnsRefused(code: ReasonCode, count: number): void;
   certificateRenewed(outcome: Outcome): void;
   /** A request for a certificate failed; counted as a failed renewal too. */
   certificateFailed(reason: ReasonCode): void;
@@ -28,6 +28,8 @@ export interface OwnMetrics {
   redirectRepaired(): void;
   meshFileLoaded(outcome: Outcome): void;
   policiesRejected(count: number): void;
+  /** Another data-plane worker took the place of one that ended. */
+  workerRestarted(cause: string): void;
 }
 
 export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): OwnMetrics {
@@ -41,17 +43,18 @@ export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): 
   const loads = counter(registers, 'mesh_file_loads_total', 'Loads of the mesh file by outcome', ['result']);
   const repairs = counter(registers, 'redirect_repairs_total', REPAIRS_HELP, []);
   const bugs = counter(registers, 'bugs_total', 'Defects of the agent that were caught', []);
+  const restarts = counter(registers, 'worker_restarts_total', RESTARTS_HELP, ['cause']);
   const rejected = gauge(registers, 'policies_rejected', 'Policies that could not be represented; they fail closed');
   labelSetMetrics(registers, traffic);
   const watch = certificateExpiry(registers);
   return {
-    refused: (code, direction) => {
-      refusals.inc({ reason: code, layer: reasonOf(code).layer, direction });
-      if (code === 'CV-BUG') bugs.inc();
+    refused: (code, direction, count) => {
+      refusals.inc({ reason: code, layer: reasonOf(code).layer, direction }, count);
+      if (code === 'CV-BUG') bugs.inc(count);
     },
-    dnsRefused: (reason) => {
-      dnsRefusals.inc({ reason });
-      if (reason === 'CV-BUG') bugs.inc();
+    dnsRefused: (reason, count) => {
+      dnsRefusals.inc({ reason }, count);
+      if (reason === 'CV-BUG') bugs.inc(count);
     },
     certificateRenewed: (result) => renewals.inc({ result }),
     certificateFailed: (reason) => {
@@ -63,6 +66,7 @@ export function ownMetrics(registers: Registry[], traffic: TrafficSeriesTable): 
     redirectRepaired: () => repairs.inc(),
     meshFileLoaded: (result) => loads.inc({ result }),
     policiesRejected: (count) => rejected.set(count),
+    workerRestarted: (cause) => restarts.inc({ cause }),
   };
 }
 
@@ -70,6 +74,7 @@ const REFUSALS_HELP = 'Connections refused or ended early, by reason code and de
 const DNS_REFUSALS_HELP = 'DNS queries of captured pods that got no answer or an error of ours, by reason code';
 const SOURCE_FAILURES_HELP = 'Files and streams of certificates that could not be used, by reason';
 const REPAIRS_HELP = 'Pods whose redirection rules were found altered and written again';
+const RESTARTS_HELP = 'Data-plane workers that ended and were replaced, by cause';
 const EXPIRY_HELP = 'Unix time at which the certificate of an identity expires (unstable).';
 
 function counter(registers: Registry[], name: string, help: string, labelNames: readonly string[]): Counter {

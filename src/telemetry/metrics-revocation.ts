@@ -2,8 +2,8 @@
 import { Counter, type Registry } from 'prom-client';
 
 export interface RevocationMetrics {
-  /** A handshake was refused, or a live tunnel cut. */
-  rejected(reporter: 'source' | 'destination'): void;
+  /** So many handshakes were refused, or live tunnels cut. */
+  rejected(reporter: 'source' | 'destination', count: number): void;
   loaded(result: 'ok' | 'failed'): void;
 }
 
@@ -21,7 +21,7 @@ export function revocationMetrics(registers: Registry[]): RevocationMetrics {
     registers,
   });
   return {
-    rejected: (reporter) => rejections.inc({ reporter }),
+    rejected: (reporter, count) => rejections.inc({ reporter }, count),
     loaded: (result) => loads.inc({ result }),
   };
 }

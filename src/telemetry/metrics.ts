@@ -2,7 +2,8 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { ConnectionCounts } from './connection-records.ts';
-import { DnsSeriesTable } from './dns-series.ts';
+import type { DnsCounts } from './dns-records.ts';
+import { type DnsLabels, DnsSeriesTable } from './dns-series.ts';
 import { HostLookupTable } from './host-lookup-series.ts';
 import { type OwnMetrics, ownMetrics } from './metrics-own.ts';
 import { type RevocationMetrics, revocationMetrics } from './metrics-revocation.ts';
@@ -44,7 +45,7 @@ const UNITS: ReadonlyMap<string, string> = new Map([['istio_xds_message_bytes_to
 /** How often the event-loop delay is sampled, ms; each sample wakes the thread. */
 const LOOP_PRECISION_MS = 50;
 
-export class AgentMetrics implements ConnectionCounts {
+export class AgentMetrics implements ConnectionCounts, DnsCounts {
   readonly traffic: TrafficSeriesTable;
   readonly dns = new DnsSeriesTable();
   readonly hostLookups = new HostLookupTable();
@@ -89,20 +90,36 @@ export class AgentMetrics implements ConnectionCounts {
   /** The series has all there is to count. */
   ended(): void {}
 
-  refused(code: ReasonCode, direction: ConnectionStart['direction']): void {
-    this.own.refused(code, direction);
+  refused(code: ReasonCode, direction: ConnectionStart['direction'], count = 1): void {
+    this.own.refused(code, direction, count);
   }
 
   socketOpened(reporter: 'source' | 'destination'): void {
-    this.#socketsOpen.set(reporter, (this.#socketsOpen.get(reporter) ?? 0) + 1);
+    this.addSockets(reporter, 1);
   }
 
   socketClosed(reporter: 'source' | 'destination'): void {
-    this.#socketsOpen.set(reporter, (this.#socketsOpen.get(reporter) ?? 0) - 1);
+    this.addSockets(reporter, -1);
   }
 
-  peerRevoked(reporter: 'source' | 'destination'): void {
-    this.revocation.rejected(reporter);
+  addSockets(reporter: 'source' | 'destination', count: number): void {
+    if (count !== 0) this.#socketsOpen.set(reporter, (this.#socketsOpen.get(reporter) ?? 0) + count);
+  }
+
+  peerRevoked(reporter: 'source' | 'destination', count = 1): void {
+    this.revocation.rejected(reporter, count);
+  }
+
+  dnsAsked(labels: DnsLabels): void {
+    this.dns.asked(labels);
+  }
+
+  dnsForwarded(labels: DnsLabels, seconds: number, isFailure: boolean): void {
+    this.dns.forwarded(labels, seconds, isFailure);
+  }
+
+  dnsRefused(code: ReasonCode, count = 1): void {
+    this.own.dnsRefused(code, count);
   }
 
   /** The whole exposition; numbers are as of this call. */

@@ -59,8 +59,11 @@ export function trafficLabels({ reporter, source, destination, ...rest }: Connec
 }
 
 /** The same labels with every name unknown: where connections go when no more label sets are kept. */
-export function anonymousLabels(labels: ConnectionLabels): TrafficLabels {
-  return trafficLabels({ reporter: labels.reporter, securityPolicy: labels.securityPolicy });
+export function anonymousLabels(labels: TrafficLabels): TrafficLabels {
+  const { reporter, connection_security_policy: policy, request_protocol: protocol, response_flags: flags } = labels;
+  const unknown = Object.fromEntries(TRAFFIC_LABELS.map((name) => [name, 'unknown'])) as TrafficLabels;
+  const known = { reporter, request_protocol: protocol, response_flags: flags, connection_security_policy: policy };
+  return { ...unknown, ...known };
 }
 
 /** A cheap text that is equal for equal label sets; made once per connection. */

@@ -11,6 +11,8 @@ const EVICTION_SCAN = 64;
 
 /** Numbers of one label set. Connections add to them directly; nobody looks a label up while bytes flow. */
 export class TrafficSeries {
+  /** Equal for equal label sets. */
+  readonly key: string;
   readonly labels: TrafficLabels;
   opened = 0;
   /** Client to server, as Istio names it. */
@@ -21,7 +23,8 @@ export class TrafficSeries {
   /** Connections that hold this object; a set in use is never given up. */
   live = 0;
 
-  constructor(labels: TrafficLabels) {
+  constructor(key: string, labels: TrafficLabels) {
+    this.key = key;
     this.labels = labels;
   }
 
@@ -37,11 +40,13 @@ export class TrafficSeries {
  */
 export class TrafficSeriesTable {
   readonly #maxSets: number;
+  readonly #onEvicted: (series: TrafficSeries) => void;
   readonly #sets = new Map<string, TrafficSeries>();
   #evicted = 0;
 
-  constructor(maxSets: number = MAX_LABEL_SETS) {
+  constructor(maxSets: number = MAX_LABEL_SETS, onEvicted: (series: TrafficSeries) => void = () => {}) {
     this.#maxSets = maxSets;
+    this.#onEvicted = onEvicted;
   }
 
   get size(): number {
@@ -54,10 +59,30 @@ export class TrafficSeriesTable {
 
   /** The numbers of `labels`, counted as one connection more. Give back with `close`. */
   open(labels: ConnectionLabels): TrafficSeries {
-    const series = this.#resolve(labels);
+    const series = this.resolve(labelKey(labels), () => trafficLabels(labels));
     series.opened += 1;
     series.live += 1;
     return series;
+  }
+
+  all(): Iterable<TrafficSeries> {
+    return this.#sets.values();
+  }
+
+  /** The numbers of a label set, or of the unnamed set when there are too many. */
+  resolve(key: string, labelsOf: () => TrafficLabels): TrafficSeries {
+    const found = this.#sets.get(key);
+    if (found !== undefined) {
+      // Re-inserted, so that map order is order of last use.
+      this.#sets.delete(key);
+      this.#sets.set(key, found);
+      return found;
+    }
+    const labels = labelsOf();
+    if (this.#sets.size < this.#maxSets || this.#evictIdle()) return this.#add(key, labels);
+    const anonymous = anonymousLabels(labels);
+    const shared = `shared\n${anonymous.reporter}\n${anonymous.connection_security_policy}`;
+    return this.#sets.get(shared) ?? this.#add(shared, anonymous);
   }
 
   families(): readonly Family[] {
@@ -76,23 +101,8 @@ export class TrafficSeriesTable {
     ];
   }
 
-  #resolve(labels: ConnectionLabels): TrafficSeries {
-    const key = labelKey(labels);
-    const found = this.#sets.get(key);
-    if (found !== undefined) {
-      // Re-inserted, so that map order is order of last use.
-      this.#sets.delete(key);
-      this.#sets.set(key, found);
-      return found;
-    }
-    if (this.#sets.size < this.#maxSets || this.#evictIdle()) return this.#add(key, trafficLabels(labels));
-    const anonymous = anonymousLabels(labels);
-    const shared = `shared\n${anonymous.reporter}\n${anonymous.connection_security_policy}`;
-    return this.#sets.get(shared) ?? this.#add(shared, anonymous);
-  }
-
   #add(key: string, labels: TrafficLabels): TrafficSeries {
-    const series = new TrafficSeries(labels);
+    const series = new TrafficSeries(key, labels);
     this.#sets.set(key, series);
     return series;
   }
@@ -104,6 +114,7 @@ export class TrafficSeriesTable {
       this.#sets.delete(key);
       if (series.live === 0) {
         this.#evicted += 1;
+        this.#onEvicted(series);
         return true;
       }
       // To the end: the next scan starts with sets this one did not see.

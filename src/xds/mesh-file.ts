@@ -105,6 +105,8 @@ export class MeshFile implements Disposable {
     const { clock, log, onMesh } = this.#deps;
     this.#mesh = mesh;
     this.#state = { path: this.#path, lastLoadedMs: clock.wallMs(), issues: [] };
+    // In force before anybody reads that it is.
+    onMesh(mesh);
     log.info?.('mesh file loaded', {
       file: this.#path,
       workloads: mesh.workloads.length,
@@ -112,7 +114,6 @@ export class MeshFile implements Disposable {
       policies: mesh.policies.length,
       ...(warnings.length > 0 && { warnings: joined(this.#path, warnings) }),
     });
-    onMesh(mesh);
   }
 
   #refused(lastError: string, issues: readonly MeshFileIssue[]): string {

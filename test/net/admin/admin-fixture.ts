@@ -1,3 +1,4 @@
+import { ThreadInspector } from '../../../src/agent/thread-inspector.ts';
 /** An admin server on a free port with providers the test can look into. */
 import { type AdminProviders, startAdminServer } from '../../../src/agent/admin.ts';
 import type { StatusView } from '../../../src/agent/admin-views.ts';
@@ -38,7 +39,7 @@ const STATUS: StatusView = {
   },
   certificates: { source: 'embedded CA /ca', total: 2, unavailable: 0, soonestExpiry: '2026-01-02T00:00:00Z' },
   connections: { live: 1, opened: 3, refused: { 'CV-POLICY-DENY': 2 } },
-  workers: [{ name: 'main', state: 'running', connections: 1 }],
+  workers: [{ name: 'main', state: 'running', connections: 1, restarts: 0 }],
 };
 
 export async function adminFixture(overrides: Partial<AdminProviders> = {}) {
@@ -47,9 +48,10 @@ export async function adminFixture(overrides: Partial<AdminProviders> = {}) {
   traffic.open(outbound);
   traffic.open({ ...outbound, id: 'c-9' }).close({ code: 'CV-POLICY-DENY', text: 'explicitly denied by: retail/no' });
   let quits = 0;
+  const inspector = new ThreadInspector();
   const providers: AdminProviders = {
     configDump: async () => ({ workloads: [{ uid: 'b', name: 'x', absent: undefined }], certificates: [] }),
-    status: () => STATUS,
+    status: async () => STATUS,
     certificates: () => ({ source: 'embedded CA /ca', identities: [] }),
     connections: async () => ({ open: traffic.live(), refused: traffic.recentRefusals() }),
     findConnection: async (id) => traffic.find(id),
@@ -57,6 +59,7 @@ export async function adminFixture(overrides: Partial<AdminProviders> = {}) {
       quits += 1;
     },
     logging,
+    inspectors: () => new Map([['main', (call) => inspector.inspect(call)]]),
     ...overrides,
   };
   const server = await startAdminServer({

@@ -1,0 +1,216 @@
+/** The data plane of an agent with workers: every worker serves every pod, and the kernel spreads connections over them. */
+import { BoundedMap } from '../../base/bounded-map.ts';
+import type { Clock } from '../../base/clock.ts';
+import type { Logger } from '../../base/log.ts';
+import type { Random } from '../../base/random.ts';
+import type { ReasonCode } from '../../base/reasons.ts';
+import type { ProxySet } from '../../capture/capture-contract.ts';
+import type { Netns } from '../../sys/sys.ts';
+import type { TrafficTotals } from '../../telemetry/connection-records.ts';
+import type { ConnectionView } from '../../telemetry/connection-view.ts';
+import type { ConnectionsView, WorkerView } from '../admin-views.ts';
+import type { DataPlane, ServedPod } from '../data-plane.ts';
+import type { Inspect } from '../thread-inspector.ts';
+import type { PodStart } from './protocol.ts';
+import { Worker, type WorkerDeps, type WorkerEnd, type WorkerOptions } from './worker.ts';
+import { noWorker, WorkerSlot } from './worker-slot.ts';
+
+/** How often workers are looked at. */
+const CHECK_MS = 1_000;
+/** Longest a new pod waits for a worker to serve it. */
+const WORKER_WAIT_MS = 5_000;
+/** Connections that ended with their worker, remembered for `culvert explain`. */
+const MAX_LOST = 1_024;
+
+export interface WorkerPoolOptions {
+  readonly count: number;
+  readonly worker: Omit<WorkerOptions, 'name' | 'start'> & {
+    readonly start: Omit<WorkerOptions['start'], 'logFilter'>;
+  };
+  /** A worker whose event loop stands still for so long is replaced. */
+  readonly hangMs: number;
+}
+
+export interface WorkerPoolDeps extends WorkerDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  /** The log filter in force. */
+  readonly logFilter: () => string;
+  readonly onEnd: (end: WorkerEnd) => void;
+  /** `false` while workers end again and again. */
+  readonly onHealth: (isHealthy: boolean) => void;
+}
+
+export class WorkerPool implements DataPlane, AsyncDisposable {
+  readonly #options: WorkerPoolOptions;
+  readonly #deps: WorkerPoolDeps;
+  readonly #slots: readonly WorkerSlot[];
+  readonly #pods = new Map<number, PodStart>();
+  readonly #lost = new BoundedMap<string, ConnectionView>(MAX_LOST);
+  readonly #waiting = new Set<() => void>();
+  #lastPod = 0;
+  #checks: Disposable | undefined;
+
+  private constructor(options: WorkerPoolOptions, deps: WorkerPoolDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    const names = Array.from({ length: options.count }, (_, at) => `worker-${at + 1}`);
+    this.#slots = names.map((name) => this.#slot(name));
+  }
+
+  /** Resolves when every worker runs; rejects when one cannot, with none left. */
+  static async start(options: WorkerPoolOptions, deps: WorkerPoolDeps): Promise<WorkerPool> {
+    await using undo = new AsyncDisposableStack();
+    const pool = undo.use(new WorkerPool(options, deps));
+    await Promise.all(pool.#slots.map((slot) => slot.start()));
+    pool.#checkLater();
+    undo.move();
+    return pool;
+  }
+
+  async start({ uid, isAgent = false }: ServedPod, netns: Netns): Promise<ProxySet> {
+    const { fd, path, id } = netns;
+    const entry: PodStart = { id: ++this.#lastPod, pod: { uid, isAgent }, netns: { fd, path, id } };
+    this.#pods.set(entry.id, entry);
+    const set: ProxySet = { stop: (mode) => this.#stopPod(entry, mode) };
+    try {
+      await this.#startPod(entry);
+      return set;
+    } catch (error) {
+      await set.stop('immediate');
+      throw error;
+    }
+  }
+
+  async connections(): Promise<ConnectionsView> {
+    const none: ConnectionsView = { open: [], refused: [] };
+    const views = await this.#askAll((worker) => worker.ask((link) => link.call('connections', undefined), none));
+    const lost = [...this.#lost.values()].reverse();
+    return {
+      open: views.flatMap(({ open }) => open).toSorted((a, b) => compare(a.openedAt, b.openedAt)),
+      refused: [...lost, ...views.flatMap(({ refused }) => refused)].toSorted((a, b) =>
+        compare(b.openedAt, a.openedAt),
+      ),
+    };
+  }
+
+  async find(id: string): Promise<ConnectionView | undefined> {
+    const found = await this.#askAll((worker) => worker.ask((link) => link.call('find', id), undefined));
+    return found.find((view) => view !== undefined) ?? this.#lost.get(id);
+  }
+
+  totals(): TrafficTotals {
+    const all = this.#slots.map((slot) => slot.totals());
+    const refused: Partial<Record<ReasonCode, number>> = {};
+    for (const totals of all) {
+      for (const [code, count] of totals.refused) refused[code] = (refused[code] ?? 0) + count;
+    }
+    const sum = (of: 'live' | 'opened'): number => all.reduce((total, totals) => total + totals[of], 0);
+    return { live: sum('live'), opened: sum('opened'), refused };
+  }
+
+  threads(): readonly WorkerView[] {
+    return this.#slots.map((slot, at) => ({
+      name: `worker-${at + 1}`,
+      state: slot.worker === undefined ? 'starting' : 'running',
+      connections: slot.totals().live,
+      restarts: slot.restarts,
+    }));
+  }
+
+  inspectors(): Iterable<readonly [string, Inspect]> {
+    return this.#running().map((worker) => [worker.name, (call) => worker.link.call('inspect', call)]);
+  }
+
+  async settle(): Promise<void> {
+    await this.#askAll((worker) => worker.ask((link) => link.call('settle', undefined), undefined));
+  }
+
+  setLogFilter(filter: string): void {
+    for (const { link } of this.#running()) link.tell('setLogFilter', filter);
+  }
+
+  /** Once no pod is served any more. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#checks?.[Symbol.dispose]();
+    await Promise.all(this.#slots.map((slot) => slot.stop()));
+  }
+
+  #slot(name: string): WorkerSlot {
+    const { clock, random, log, logFilter, onEnd } = this.#deps;
+    const { worker } = this.#options;
+    return new WorkerSlot({
+      clock,
+      random,
+      log,
+      makeWorker: () => {
+        const start = { ...worker.start, logFilter: logFilter() };
+        return new Worker({ ...worker, name, start }, this.#deps);
+      },
+      pods: () => this.#pods.values(),
+      onEnd: (end, lost) => {
+        log.error?.('data-plane worker ended, its connections with it', {
+          worker: name,
+          end,
+          connections: lost.length,
+        });
+        for (const view of lost) this.#lost.set(view.id, view);
+        onEnd(end);
+      },
+      onChange: () => this.#changed(),
+    });
+  }
+
+  #changed(): void {
+    for (const wake of [...this.#waiting]) wake();
+    this.#deps.onHealth(this.#slots.every(({ isLooping }) => !isLooping));
+  }
+
+  /** A worker that comes later starts the pod by itself. */
+  async #startPod(pod: PodStart): Promise<void> {
+    const deadlineMs = this.#deps.clock.monotonicMs() + WORKER_WAIT_MS;
+    for (;;) {
+      const done = await Promise.all(this.#slots.map((slot) => slot.startPod(pod)));
+      if (done.includes(true)) return;
+      const leftMs = deadlineMs - this.#deps.clock.monotonicMs();
+      if (leftMs <= 0) throw noWorker();
+      await this.#change(leftMs);
+    }
+  }
+
+  /** Resolves when a worker has come or gone, or the time is over. */
+  async #change(withinMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    using _deadline = this.#deps.clock.after(withinMs, resolve);
+    this.#waiting.add(resolve);
+    await promise;
+    this.#waiting.delete(resolve);
+  }
+
+  async #stopPod(pod: PodStart, mode: 'graceful' | 'immediate'): Promise<void> {
+    this.#pods.delete(pod.id);
+    await Promise.all(this.#slots.map((slot) => slot.stopPod({ id: pod.id, mode })));
+  }
+
+  #askAll<Answer>(ask: (worker: Worker) => Promise<Answer>): Promise<readonly Answer[]> {
+    return Promise.all(this.#running().map(ask));
+  }
+
+  #running(): readonly Worker[] {
+    return this.#slots.flatMap(({ worker }) => worker ?? []);
+  }
+
+  #checkLater(): void {
+    this.#checks = this.#deps.clock.after(CHECK_MS, () => {
+      const maxMissed = Math.ceil(this.#options.hangMs / CHECK_MS);
+      for (const slot of this.#slots) slot.checkBeat(maxMissed);
+      this.#checkLater();
+    });
+  }
+}
+
+/** RFC 3339 in UTC, with as many fractional digits as needed. */
+function compare(a: string, b: string): number {
+  return a.replace('Z', '') < b.replace('Z', '') ? -1 : 1;
+}

@@ -1,0 +1,186 @@
+/** The place of one worker: a new one takes it as soon as the former has ended, later and later when that goes on and on. */
+import { backoffMs } from '../../base/backoff.ts';
+import type { Clock } from '../../base/clock.ts';
+import { MeshError, toMeshError } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import type { Random } from '../../base/random.ts';
+import type { ReasonCode } from '../../base/reasons.ts';
+import type { ConnectionView } from '../../telemetry/connection-view.ts';
+import type { PodStart, PodStop } from './protocol.ts';
+import type { Worker, WorkerEnd } from './worker.ts';
+
+/** A worker that lived so long was sound. */
+const STABLE_MS = 30_000;
+const RESTART = { firstMs: 250, maxMs: 30_000, jitter: 0.2 } as const;
+/** Short lives in a row that make a crash loop. */
+const LOOP_LENGTH = 3;
+/** Pause before a pod whose listeners could not be bound is tried again. */
+const POD_RETRY_MS = 1_000;
+
+export interface SlotDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly makeWorker: () => Worker;
+  /** The pods that every worker serves, now. */
+  readonly pods: () => Iterable<PodStart>;
+  readonly onEnd: (end: WorkerEnd, lost: readonly ConnectionView[]) => void;
+  /** It runs, or does not any more; or is sound again. */
+  readonly onChange: () => void;
+}
+
+/** Of all workers that had the place. */
+export interface SlotTotals {
+  readonly live: number;
+  readonly opened: number;
+  readonly refused: ReadonlyMap<ReasonCode, number>;
+}
+
+export class WorkerSlot {
+  readonly #deps: SlotDeps;
+  #worker: Worker | undefined;
+  /** Threads of workers that ended. */
+  readonly #leaving = new Set<Promise<void>>();
+  #isRunning = false;
+  #shortLives = 0;
+  #restarts = 0;
+  #isStopping = false;
+  readonly #past = { opened: 0, refused: new Map<ReasonCode, number>() };
+
+  constructor(deps: SlotDeps) {
+    this.#deps = deps;
+  }
+
+  /** The worker, while it can be given work. */
+  get worker(): Worker | undefined {
+    return this.#isRunning ? this.#worker : undefined;
+  }
+
+  get restarts(): number {
+    return this.#restarts;
+  }
+
+  get isLooping(): boolean {
+    return this.#shortLives >= LOOP_LENGTH;
+  }
+
+  totals(): SlotTotals {
+    const now = this.#worker?.mirror.totals();
+    const refused = new Map(this.#past.refused);
+    for (const [code, count] of now?.refused ?? []) refused.set(code, (refused.get(code) ?? 0) + count);
+    return { live: now?.live ?? 0, opened: this.#past.opened + (now?.opened ?? 0), refused };
+  }
+
+  /** The first start: rejects when the worker cannot begin. */
+  async start(): Promise<void> {
+    await this.#launch();
+  }
+
+  /** Binds the listeners of a pod, if there is a worker; false when there is none, or it ended meanwhile. */
+  async startPod(pod: PodStart): Promise<boolean> {
+    const { worker } = this;
+    if (worker === undefined) return false;
+    try {
+      await worker.startPod(pod);
+      return true;
+    } catch (error) {
+      if (worker.isOver) return false;
+      throw error;
+    }
+  }
+
+  /** Resolves when no thread of this slot uses the netns of the pod any more. */
+  async stopPod(stop: PodStop): Promise<void> {
+    await Promise.all([this.#worker?.stopPod(stop), ...this.#leaving]);
+  }
+
+  /** Ends a worker whose event loop stands still. `maxMissed`: see `Worker.missedBeats`. */
+  checkBeat(maxMissed: number): void {
+    if (this.worker !== undefined && this.worker.missedBeats() >= maxMissed) this.worker.kill('hung');
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    this.#isRunning = false;
+    await Promise.all([this.#worker?.finish(), ...this.#leaving]);
+  }
+
+  async #launch(): Promise<void> {
+    const { clock, makeWorker, onChange } = this.#deps;
+    const worker = makeWorker();
+    this.#worker = worker;
+    await worker.ready();
+    if (this.#isStopping) return;
+    this.#isRunning = true;
+    for (const pod of this.#deps.pods()) void this.#servePod(worker, pod);
+    onChange();
+    const stable = clock.after(STABLE_MS, () => {
+      this.#shortLives = 0;
+      onChange();
+    });
+    void worker.ended.then((end) => {
+      stable[Symbol.dispose]();
+      this.#ended(worker, end);
+    });
+  }
+
+  #ended(worker: Worker, end: WorkerEnd): void {
+    this.#isRunning = false;
+    this.#restarts += 1;
+    this.#addPast(worker);
+    const leaving = worker.gone.then(() => void this.#leaving.delete(leaving));
+    this.#leaving.add(leaving);
+    this.#deps.onEnd(end, worker.lost);
+    this.#again();
+  }
+
+  #again(): void {
+    const { clock, random, onChange } = this.#deps;
+    const delayMs = this.#shortLives === 0 ? 0 : backoffMs(RESTART, this.#shortLives - 1, random);
+    this.#shortLives += 1;
+    onChange();
+    clock.after(delayMs, () => void this.#relaunch());
+  }
+
+  async #relaunch(): Promise<void> {
+    if (this.#isStopping) return;
+    try {
+      await this.#launch();
+    } catch (error) {
+      const { code, message } = toMeshError(error, 'CV-WORKER');
+      this.#deps.log.error?.('data-plane worker cannot start, trying again', { code, reason: message });
+      this.#again();
+    }
+  }
+
+  /** In a worker that took the place of another: connections of the pod are refused until it works. */
+  async #servePod(worker: Worker, pod: PodStart): Promise<void> {
+    try {
+      await worker.startPod(pod);
+    } catch (error) {
+      if (worker.isOver) return;
+      const { code, message } = toMeshError(error);
+      this.#deps.log.warn?.('pod has no listeners in a worker, trying again', {
+        uid: pod.pod.uid,
+        code,
+        reason: message,
+      });
+      this.#deps.clock.after(POD_RETRY_MS, () => {
+        const isWanted = [...this.#deps.pods()].includes(pod);
+        if (isWanted && !worker.isOver) void this.#servePod(worker, pod);
+      });
+    }
+  }
+
+  #addPast(worker: Worker): void {
+    const { opened, refused } = worker.mirror.totals();
+    this.#past.opened += opened;
+    for (const [code, count] of refused) this.#past.refused.set(code, (this.#past.refused.get(code) ?? 0) + count);
+    this.#worker = undefined;
+  }
+}
+
+/** What a caller is told when no worker can serve. */
+export function noWorker(): MeshError {
+  return new MeshError('CV-WORKER', 'no data-plane worker is running');
+}

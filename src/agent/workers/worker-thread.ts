@@ -1,0 +1,123 @@
+/** The data plane in a thread of its own: listeners, tunnels and relays of all pods, fed by the main thread through one port. */
+import process from 'node:process';
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
+import { TlsContexts } from '../../identity/tls-context.ts';
+import { Generation } from '../../model/generation.ts';
+import type { Refusal } from '../../model/verdict.ts';
+import { linuxSys } from '../../sys/linux.ts';
+import { useOwnNetnsFd } from '../../sys/netns.ts';
+import { systemClock } from '../../sys/system-clock.ts';
+import { systemRandom } from '../../sys/system-random.ts';
+import { ConnectionRecords } from '../../telemetry/connection-records.ts';
+import { DnsGainCounter } from '../../telemetry/dns-gains.ts';
+import { DnsRecords } from '../../telemetry/dns-records.ts';
+import { LogBatch } from '../../telemetry/log-batch.ts';
+import { FdSink } from '../../telemetry/log-sink.ts';
+import { rootLogger } from '../../telemetry/logger.ts';
+import { TrafficReporter } from '../../telemetry/traffic-report.ts';
+import { PodProxies } from '../pod-proxies.ts';
+import { ThreadInspector } from '../thread-inspector.ts';
+import { CachedVerdicts } from './cached-verdicts.ts';
+import { type Item, PortLink } from './port-link.ts';
+import { EXIT_DEFECT, type MainCalls, type WorkerCalls, type WorkerReport, type WorkerStart } from './protocol.ts';
+import { Reporter } from './reporter.ts';
+import { TicketLedger } from './ticket-ledger.ts';
+import { ListenerRecord, WorkerPods } from './worker-pods.ts';
+
+/** How often the event loop shows that it turns. */
+const BEAT_MS = 250;
+/** Bytes of open connections are reported at least so often. */
+const BEATS_PER_REPORT = 4;
+const DEFECT: Refusal = { code: 'CV-BUG', text: 'connection closed: a defect ended the worker that carried it' };
+
+if (parentPort === null) throw new Error('worker-thread.ts is not a program of its own');
+run(parentPort, workerData as WorkerStart);
+
+function run(port: MessagePort, start: WorkerStart): void {
+  useOwnNetnsFd(start.netnsFd);
+  const clock = systemClock;
+  const news = (): void => reporter.news();
+  const batch = new LogBatch(news, new FdSink(start.logFd, clock));
+  const logs = rootLogger({ sink: batch, clock, format: start.logFormat, filter: start.logFilter });
+  const counts = new TrafficReporter(() => clock.wallMs(), news);
+  const records = new ConnectionRecords({
+    metrics: counts,
+    accessLog: logs.scope('access'),
+    clock,
+    earlyPrefix: `early-${systemRandom.hex(2)}`,
+  });
+  const inspector = new ThreadInspector();
+  const dnsCounts = new DnsGainCounter(news);
+  const ledger = new TicketLedger(news);
+  const take = (): WorkerReport => ({
+    traffic: counts.take(),
+    dns: dnsCounts.take(),
+    lines: batch.take(),
+    ...ledger.take(),
+  });
+  const link: PortLink<WorkerCalls, MainCalls> = new PortLink<WorkerCalls, MainCalls>(
+    (items) => port.postMessage(items),
+    {
+      startPod: (pod) => pods.start(pod),
+      stopPod: (stop) => pods.stop(stop),
+      connections: () => ({ open: records.live(), refused: records.recentRefusals() }),
+      find: (id) => records.find(id),
+      settle: () => reporter.settle(),
+      setLogFilter: (filter) => logs.follow(filter),
+      inspect: (inspection) => inspector.inspect(inspection),
+      push: (push) => verdicts.receive(push),
+      finish: async () => {
+        await reporter.settle();
+        process.exit(0);
+      },
+    },
+  );
+  const reporter = new Reporter({ clock, take, send: (report) => link.call('report', report) });
+  const verdicts = new CachedVerdicts({
+    link,
+    generation: new Generation(start.generation),
+    certificateGeneration: new Generation(start.certificateGeneration),
+    ledger,
+    clock,
+    random: systemRandom,
+  });
+  const listeners = new ListenerRecord();
+  const proxies = new PodProxies({
+    settings: start.settings,
+    drainGraceMs: start.drainGraceMs,
+    deps: {
+      sys: listeners.watch(linuxSys),
+      clock,
+      random: systemRandom,
+      verdicts,
+      contexts: new TlsContexts(start.tls),
+      telemetry: records,
+      dns: new DnsRecords({ metrics: dnsCounts, log: logs.scope('dns'), clock }),
+      log: logs.scope('proxy'),
+    },
+  });
+  const pods = new WorkerPods(proxies, listeners);
+  port.on('message', (items: readonly Item[]) => link.receive(items));
+  /** Each connection gets its line and its numbers, and then the thread ends: nobody knows what else is wrong in it. */
+  const die = (error: unknown): void => {
+    const stack = error instanceof Error ? String(error.stack) : String(error);
+    logs.scope('agent').error?.('defect, the worker ends', { worker: start.name, reason: 'CV-BUG', stack });
+    records.endAll(DEFECT);
+    link.tell('report', take());
+    process.exit(EXIT_DEFECT);
+  };
+  process.on('uncaughtException', die);
+  process.on('unhandledRejection', die);
+  beat(new Int32Array(start.beat), () => {
+    if (records.totals().live > 0) news();
+  });
+  link.tell('ready', undefined);
+}
+
+function beat(beats: Int32Array, onReportDue: () => void): void {
+  systemClock.after(BEAT_MS, () => {
+    const count = Atomics.add(beats, 0, 1);
+    if (count % BEATS_PER_REPORT === 0) onReportDue();
+    beat(beats, onReportDue);
+  });
+}

@@ -1,0 +1,213 @@
+/** One worker thread as the main thread holds it, from its start to its end, whoever brings that about. */
+import { extname } from 'node:path';
+import { Worker as Thread } from 'node:worker_threads';
+import { type Clock, withDeadline } from '../../base/clock.ts';
+import { MeshError, messageOf } from '../../base/errors.ts';
+import type { ConnectionView } from '../../telemetry/connection-view.ts';
+import { addDnsGains } from '../../telemetry/dns-gains.ts';
+import { type MirrorDeps, TrafficMirror } from '../../telemetry/traffic-mirror.ts';
+import type { VerdictAuthority } from '../verdict-authority.ts';
+import { type Item, PortLink } from './port-link.ts';
+import {
+  EXIT_DEFECT,
+  type MainCalls,
+  type PodStart,
+  type PodStop,
+  type WorkerCalls,
+  type WorkerReport,
+  type WorkerStart,
+} from './protocol.ts';
+import { VerdictSession } from './verdict-session.ts';
+
+/** Loading the program takes a fraction of a second; on a machine that does nothing else in time, a few. */
+const START_TIMEOUT_MS = 30_000;
+/** From the wish that a thread end to the end of all waiting for it. */
+const EXIT_TIMEOUT_MS = 5_000;
+/** An exchange with a thread that may hang: views, numbers. */
+const ANSWER_TIMEOUT_MS = 2_000;
+
+/** From sources and from `dist/` alike. */
+const PROGRAM = new URL(`./worker-thread${extname(import.meta.url)}`, import.meta.url);
+
+export const WORKER_ENDS = ['defect', 'memory', 'hung', 'exit'] as const;
+/** Why a worker ended that was not told to. */
+export type WorkerEnd = (typeof WORKER_ENDS)[number];
+
+export interface WorkerOptions {
+  readonly start: Omit<WorkerStart, 'name' | 'generation' | 'certificateGeneration' | 'beat'>;
+  readonly name: string;
+  readonly heapMib: number;
+  /** The module that the thread runs: `worker-thread.ts`, or something around it. */
+  readonly program?: URL;
+}
+
+export interface WorkerDeps extends MirrorDeps {
+  readonly clock: Clock;
+  readonly authority: VerdictAuthority;
+  readonly writeLines: (piece: string) => void;
+  /** Ends reception on a listener that nobody serves any more. */
+  readonly shutListener: (fd: number) => void;
+}
+
+export class Worker {
+  readonly name: string;
+  /** Resolves at the end of a worker that was not told to end. Its connections are ended and counted then. */
+  readonly ended: Promise<WorkerEnd>;
+  /** Resolves when the thread is no more, or hangs where it can do no harm. */
+  readonly gone: Promise<void>;
+  readonly mirror: TrafficMirror;
+  readonly link: PortLink<MainCalls, WorkerCalls>;
+  readonly #deps: WorkerDeps;
+  readonly #thread: Thread;
+  readonly #session: VerdictSession;
+  readonly #beats = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #end = Promise.withResolvers<WorkerEnd>();
+  readonly #gone = Promise.withResolvers<void>();
+  /** Pod → descriptors of its listeners here. */
+  readonly #listeners = new Map<number, readonly number[]>();
+  #error: NodeJS.ErrnoException | undefined;
+  #isFinishing = false;
+  #isOver = false;
+  #isGone = false;
+  #lost: readonly ConnectionView[] = [];
+  #beatsSeen = 0;
+  #missed = 0;
+
+  constructor(options: WorkerOptions, deps: WorkerDeps) {
+    const { authority } = deps;
+    this.name = options.name;
+    this.#deps = deps;
+    this.mirror = new TrafficMirror(deps);
+    this.ended = this.#end.promise;
+    this.gone = this.#gone.promise;
+    const start: WorkerStart = {
+      ...options.start,
+      name: options.name,
+      generation: authority.generation.memory,
+      certificateGeneration: authority.certificateGeneration.memory,
+      beat: this.#beats.buffer as SharedArrayBuffer,
+    };
+    this.#thread = new Thread(options.program ?? PROGRAM, {
+      name: options.name,
+      workerData: start,
+      resourceLimits: { maxOldGenerationSizeMb: options.heapMib },
+    });
+    const session: VerdictSession = new VerdictSession(authority, (push) => link.tell('push', push));
+    const link: Worker['link'] = new PortLink<MainCalls, WorkerCalls>((items) => this.#thread.postMessage(items), {
+      ...session.calls,
+      report: (report) => this.#report(report),
+      ready: () => this.#ready.resolve(),
+    });
+    this.#session = session;
+    this.link = link;
+    session.open();
+    this.#thread.on('message', (items: readonly Item[]) => this.link.receive(items));
+    this.#thread.on('error', (error: NodeJS.ErrnoException) => (this.#error = error));
+    this.#thread.on('exit', (code) => {
+      this.#over(this.#endOf(code));
+      this.#isGone = true;
+      this.#gone.resolve();
+    });
+  }
+
+  /** Resolves when it can start pods; rejects when it cannot begin. */
+  async ready(): Promise<void> {
+    const late = (): MeshError =>
+      new MeshError('CV-WORKER', `${this.name} did not start in ${START_TIMEOUT_MS / 1_000} s`);
+    const failed = this.ended.then((end) => {
+      throw new MeshError('CV-WORKER', `${this.name} did not start (${end}): ${messageOf(this.#error ?? 'no reason')}`);
+    });
+    try {
+      await withDeadline(Promise.race([this.#ready.promise, failed]), this.#deps.clock, START_TIMEOUT_MS, late);
+    } catch (error) {
+      this.kill('exit');
+      throw error;
+    }
+  }
+
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  /** What ended with this worker, once it is over. */
+  get lost(): readonly ConnectionView[] {
+    return this.#lost;
+  }
+
+  /** Rejects when a listener cannot be bound, or with `CV-WORKER` when the worker ends. */
+  async startPod(pod: PodStart): Promise<void> {
+    this.#listeners.set(pod.id, await this.link.call('startPod', pod));
+  }
+
+  /** Resolves when the pod's netns is not used here any more. */
+  async stopPod(stop: PodStop): Promise<void> {
+    try {
+      await this.link.call('stopPod', stop);
+      this.#listeners.delete(stop.id);
+    } catch {
+      // The worker ended.
+      await this.gone;
+    }
+  }
+
+  /** What `ask` answers, or `fallback` when the worker does not. */
+  async ask<Answer>(ask: (link: Worker['link']) => Promise<Answer>, fallback: Answer): Promise<Answer> {
+    const late = (): MeshError => new MeshError('CV-WORKER', `${this.name} does not answer`);
+    return await withDeadline(ask(this.link), this.#deps.clock, ANSWER_TIMEOUT_MS, late).catch(() => fallback);
+  }
+
+  /** To be called at intervals: how often in a row the event loop was found where it was before. */
+  missedBeats(): number {
+    const beats = Atomics.load(this.#beats, 0);
+    this.#missed = beats === this.#beatsSeen ? this.#missed + 1 : 0;
+    this.#beatsSeen = beats;
+    return this.#missed;
+  }
+
+  /** Lets it say what it has to say, then ends it. */
+  async finish(): Promise<void> {
+    this.#isFinishing = true;
+    this.link.tell('finish', undefined);
+    const late = (): MeshError => new MeshError('CV-WORKER', `${this.name} does not end`);
+    await withDeadline(this.gone, this.#deps.clock, EXIT_TIMEOUT_MS, late).catch(() => this.kill('hung'));
+    await this.gone;
+  }
+
+  /** Ends it now, for `end`. */
+  kill(end: WorkerEnd): void {
+    void this.#thread.terminate();
+    this.#over(end);
+    // A thread that hangs in the kernel ends when it leaves it. Connections must not queue for it, nor pods wait until then.
+    this.#deps.clock.after(EXIT_TIMEOUT_MS, () => this.#giveUp());
+  }
+
+  #giveUp(): void {
+    if (this.#isGone) return;
+    for (const fd of [...this.#listeners.values()].flat()) this.#deps.shutListener(fd);
+    this.#gone.resolve();
+  }
+
+  #over(end: WorkerEnd): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.link.close(new MeshError('CV-WORKER', `${this.name} ended`));
+    this.#session[Symbol.dispose]();
+    const text = 'connection closed: the worker that carried it ended';
+    this.#lost = this.mirror.lost({ code: 'CV-WORKER', text });
+    if (!this.#isFinishing) this.#end.resolve(end);
+  }
+
+  #endOf(code: number): WorkerEnd {
+    if (this.#error?.code === 'ERR_WORKER_OUT_OF_MEMORY') return 'memory';
+    return code === EXIT_DEFECT || this.#error !== undefined ? 'defect' : 'exit';
+  }
+
+  #report(report: WorkerReport): void {
+    if (this.#isOver) return;
+    this.mirror.add(report.traffic);
+    addDnsGains(this.#deps.metrics, report.dns);
+    this.#session.add(report);
+    for (const piece of report.lines) this.#deps.writeLines(piece);
+  }
+}

@@ -1,0 +1,2 @@
+/** A worker that ends as soon as it begins. */
+throw new Error('it cannot begin');
