@@ -2,7 +2,6 @@
 import { TlsContexts } from '../identity/tls-context.ts';
 import type { ProxySettings } from '../proxy/settings.ts';
 import { ownNetnsFd } from '../sys/netns.ts';
-import { shutListener } from '../sys/sockets.ts';
 import { ConnectionRecords } from '../telemetry/connection-records.ts';
 import { DnsRecords } from '../telemetry/dns-records.ts';
 import type { AgentMetrics } from '../telemetry/metrics.ts';
@@ -69,7 +68,6 @@ async function startWorkers(
     accessLog: logs.scope('access'),
     writeLines: (lines) => logs.writeLines(lines),
     logFilter: () => logs.current(),
-    shutListener,
     onEnd: (cause) => metrics.own.workerRestarted(cause),
     onHealth: (isHealthy) => {
       if (isHealthy) readiness.complete('data-plane workers');

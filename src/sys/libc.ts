@@ -85,7 +85,6 @@ export const libc = {
     argument: number,
   ) => number,
   flock: program.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number,
-  shutdown: program.func('int shutdown(int fd, int how)') as (fd: number, how: number) => number,
   /** Node's own refuses in worker threads. */
   abort: program.func('void abort()') as () => void,
 } as const;

@@ -39,7 +39,6 @@ const SOCK_FLAGS = 0o2_004_000;
 /** As the reference for listeners in a pod. */
 const DEFAULT_BACKLOG = 128;
 const V6_ANY = '::';
-const SHUT_RDWR = 2;
 
 export function listenTcp(netns: Netns | undefined, options: ListenOptions): { fd: number; isTransparent: boolean } {
   return withSocket(netns, ipFamily(options.address), SOCK_STREAM, (fd) => {
@@ -95,11 +94,6 @@ export function localAddress(fd: number): HostPort | undefined {
   const address = new Uint8Array(SOCKADDR_IN6_BYTES);
   const length = new Uint32Array([SOCKADDR_IN6_BYTES]);
   return libc.getsockname(fd, address, length) === 0 ? decodeSockaddr(address) : undefined;
-}
-
-/** Ends reception on a listener of another thread, which keeps the descriptor: connections no longer queue there. */
-export function shutListener(fd: number): void {
-  libc.shutdown(fd, SHUT_RDWR);
 }
 
 /** The socket belongs to `netns` from its creation on; all else works from any namespace, but only while inside is it cheap to be sure. */

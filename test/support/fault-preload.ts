@@ -1,13 +1,13 @@
 /**
  * Faults for threads of another process, without a seam in the program: preload it with `NODE_OPTIONS=--import`, and name a
- * folder in `FAULTS`. A file `<fault>-<thread>` in it makes the thread do that, once; the file is removed first.
+ * folder in `FAULTS`. A file `<fault>-<thread>` in it makes the thread do that, once: the file is removed, and there is one
+ * `<fault>-<thread>.begun` instead.
  */
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isMainThread, threadName } from 'node:worker_threads';
 
 const POLL_MS = 20;
-const BLOCK_MS = 5_000;
 
 const FAULTS = {
   /** A defect outside any connection. */
@@ -18,12 +18,14 @@ const FAULTS = {
   spin: () => {
     for (;;);
   },
-  /** The event loop stands still for a while. */
-  block: () => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BLOCK_MS),
+  /** The event loop stands still until `<fault>-<thread>.begun` is removed. */
+  block: (begun: string) => {
+    while (existsSync(begun)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, POLL_MS);
+  },
   /** More heap than there is. */
   exhaust: () => {
-    const kept: string[][] = [];
-    for (;;) kept.push(Array.from({ length: 10_000 }, (_, at) => `${kept.length}-${at}`));
+    const kept: number[][] = [];
+    for (;;) kept.push(Array.from({ length: 100_000 }, (_, at) => at + 0.5));
   },
 } as const;
 
@@ -36,8 +38,10 @@ function look(): void {
   for (const [fault, happen] of Object.entries(FAULTS)) {
     const file = join(folder ?? '', `${fault}-${name}`);
     if (!existsSync(file)) continue;
+    const begun = `${file}.begun`;
+    writeFileSync(begun, '');
     rmSync(file);
-    happen();
+    happen(begun);
   }
 }
 

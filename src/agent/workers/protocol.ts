@@ -105,8 +105,8 @@ export interface PodStop {
 
 /** Answered by a worker. */
 export type WorkerCalls = {
-  /** The descriptors of its listeners. */
-  readonly startPod: (pod: PodStart) => readonly number[];
+  /** Binds its listeners, or throws. */
+  readonly startPod: (pod: PodStart) => void;
   readonly stopPod: (stop: PodStop) => Promise<void>;
   readonly connections: (nothing: undefined) => ConnectionsView;
   readonly find: (id: string) => ConnectionView | undefined;

@@ -22,7 +22,7 @@ import { type Item, PortLink } from './port-link.ts';
 import { EXIT_DEFECT, type MainCalls, type WorkerCalls, type WorkerReport, type WorkerStart } from './protocol.ts';
 import { Reporter } from './reporter.ts';
 import { TicketLedger } from './ticket-ledger.ts';
-import { ListenerRecord, WorkerPods } from './worker-pods.ts';
+import { WorkerPods } from './worker-pods.ts';
 
 /** How often the event loop shows that it turns. */
 const BEAT_MS = 250;
@@ -81,12 +81,11 @@ function run(port: MessagePort, start: WorkerStart): void {
     clock,
     random: systemRandom,
   });
-  const listeners = new ListenerRecord();
   const proxies = new PodProxies({
     settings: start.settings,
     drainGraceMs: start.drainGraceMs,
     deps: {
-      sys: listeners.watch(linuxSys),
+      sys: linuxSys,
       clock,
       random: systemRandom,
       verdicts,
@@ -96,7 +95,7 @@ function run(port: MessagePort, start: WorkerStart): void {
       log: logs.scope('proxy'),
     },
   });
-  const pods = new WorkerPods(proxies, listeners);
+  const pods = new WorkerPods(proxies);
   port.on('message', (items: readonly Item[]) => link.receive(items));
   /** Each connection gets its line and its numbers, and then the thread ends: nobody knows what else is wrong in it. */
   const die = (error: unknown): void => {

@@ -45,8 +45,6 @@ export interface WorkerDeps extends MirrorDeps {
   readonly clock: Clock;
   readonly authority: VerdictAuthority;
   readonly writeLines: (piece: string) => void;
-  /** Ends reception on a listener that nobody serves any more. */
-  readonly shutListener: (fd: number) => void;
 }
 
 export class Worker {
@@ -64,12 +62,9 @@ export class Worker {
   readonly #ready = Promise.withResolvers<void>();
   readonly #end = Promise.withResolvers<WorkerEnd>();
   readonly #gone = Promise.withResolvers<void>();
-  /** Pod → descriptors of its listeners here. */
-  readonly #listeners = new Map<number, readonly number[]>();
   #error: NodeJS.ErrnoException | undefined;
   #isFinishing = false;
   #isOver = false;
-  #isGone = false;
   #lost: readonly ConnectionView[] = [];
   #beatsSeen = 0;
   #missed = 0;
@@ -106,7 +101,6 @@ export class Worker {
     this.#thread.on('error', (error: NodeJS.ErrnoException) => (this.#error = error));
     this.#thread.on('exit', (code) => {
       this.#over(this.#endOf(code));
-      this.#isGone = true;
       this.#gone.resolve();
     });
   }
@@ -137,14 +131,13 @@ export class Worker {
 
   /** Rejects when a listener cannot be bound, or with `CV-WORKER` when the worker ends. */
   async startPod(pod: PodStart): Promise<void> {
-    this.#listeners.set(pod.id, await this.link.call('startPod', pod));
+    await this.link.call('startPod', pod);
   }
 
   /** Resolves when the pod's netns is not used here any more. */
   async stopPod(stop: PodStop): Promise<void> {
     try {
       await this.link.call('stopPod', stop);
-      this.#listeners.delete(stop.id);
     } catch {
       // The worker ended.
       await this.gone;
@@ -178,14 +171,8 @@ export class Worker {
   kill(end: WorkerEnd): void {
     void this.#thread.terminate();
     this.#over(end);
-    // A thread that hangs in the kernel ends when it leaves it. Connections must not queue for it, nor pods wait until then.
-    this.#deps.clock.after(EXIT_TIMEOUT_MS, () => this.#giveUp());
-  }
-
-  #giveUp(): void {
-    if (this.#isGone) return;
-    for (const fd of [...this.#listeners.values()].flat()) this.#deps.shutListener(fd);
-    this.#gone.resolve();
+    // It runs no JavaScript any more; should it hang in a system call, nobody must wait for that.
+    this.#deps.clock.after(EXIT_TIMEOUT_MS, () => this.#gone.resolve());
   }
 
   #over(end: WorkerEnd): void {

@@ -87,7 +87,6 @@ async function world(program = FAULTY, count = 2, hangMs = 60_000): Promise<Worl
       accessLog: logs.scope('access'),
       writeLines: (piece) => lines.push(piece),
       logFilter: () => logs.current(),
-      shutListener: () => {},
       onEnd: (cause) => metrics.own.workerRestarted(cause),
       onHealth: (isHealthy) => {
         if (health.at(-1) !== isHealthy) health.push(isHealthy);

@@ -26,29 +26,27 @@ async function run(code: string, args: readonly string[], prefix: readonly strin
   return { code: exitCode, signal, stdout, stderr };
 }
 
-const STRAND = `
-  import { readdirSync, readlinkSync } from 'node:fs';
-  import { libc } from './src/sys/libc.ts';
-  import { inNetns, openNetns } from './src/sys/netns.ts';
-  const own = readlinkSync('/proc/thread-self/ns/net');
-  const pod = openNetns(process.argv[1]);
-  inNetns(pod, () => {
-    for (const fd of readdirSync('/proc/self/fd')) {
-      try {
-        if (readlinkSync('/proc/self/fd/' + fd) === own) libc.close(Number(fd));
-      } catch {}
-    }
-  });
-  console.log('went on');
-`;
+const STRAND = new URL('./strand.ts', import.meta.url).href;
+const STRANDED = [
+  ['a thread', `await import('${STRAND}');`],
+  [
+    'a worker thread',
+    `
+      import { Worker } from 'node:worker_threads';
+      new Worker(new URL('${STRAND}'), { argv: [process.argv[1]], execArgv: [] });
+    `,
+  ],
+] as const;
 
-test('a thread that cannot return to its own namespace ends the process and says why', privileged, async () => {
-  await using pod = await TestNetns.create();
-  const { signal, stdout, stderr } = await run(STRAND, [pod.path]);
-  assert.equal(signal, 'SIGABRT');
-  assert.equal(stdout, '');
-  assert.match(stderr, new RegExp(`setns back from ${pod.path} failed with EBADF`));
-});
+for (const [who, code] of STRANDED) {
+  test(`${who} that cannot return to its own namespace ends the process and says why`, privileged, async () => {
+    await using pod = await TestNetns.create();
+    const { signal, stdout, stderr } = await run(code, [pod.path]);
+    assert.equal(signal, 'SIGABRT', stderr);
+    assert.equal(stdout, '');
+    assert.match(stderr, new RegExp(`setns back from ${pod.path} failed with EBADF`));
+  });
+}
 
 const REFUSED = `
   import { readdirSync } from 'node:fs';
