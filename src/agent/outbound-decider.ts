@@ -84,11 +84,7 @@ export class OutboundDecider {
   }
 
   /** `undefined`: something was learnt meanwhile, decide again. */
-  async #attempt(
-    question: OutboundQuestion,
-    asked: Set<string>,
-    course: Course,
-  ): Promise<OutboundVerdict | undefined> {
+  async #attempt(question: OutboundQuestion, asked: Set<string>, course: Course): Promise<OutboundVerdict | undefined> {
     const { index, pods, generation } = this.#deps;
     course.generation = generation.current;
     const source = pods.workload(question.podUid);

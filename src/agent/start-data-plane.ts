@@ -35,7 +35,9 @@ export async function startDataPlane(
   const dns = new DnsRecords({ metrics: parts.metrics, log: logs.scope('dns'), clock });
   const contexts = new TlsContexts(config.tls);
   const proxyDeps = { sys, clock, random, verdicts, contexts, telemetry, dns, log: logs.scope('proxy') };
-  const proxies = undo.use(new PodProxies({ settings, deps: proxyDeps, drainGraceMs: config.drainGraceMs }));
+  const proxies = undo.use(
+    new PodProxies({ settings, deps: proxyDeps, drainGraceMs: config.drainGraceMs, holdMs: config.holdMs }),
+  );
   return mainThreadPlane(proxies, telemetry);
 }
 
@@ -49,6 +51,7 @@ async function startWorkers(
     settings: shareOf(settings, config.workers),
     tls: config.tls,
     drainGraceMs: config.drainGraceMs,
+    holdMs: config.holdMs,
     logFormat: config.logFormat,
     logFd,
     netnsFd: ownNetnsFd(),

@@ -203,7 +203,7 @@ class LiveRecord implements ConnectionRecord, Viewable {
     return { ...this.start, setupMs: durationMs, earlier: { clientBytes, serverBytes } };
   }
 
-  outcome(): ConnectionOutcome {
+  outcome(): ConnectionOutcome & { readonly clientBytes: number; readonly serverBytes: number } {
     const durationMs = Math.trunc((this.#endedMs ?? this.#clock.monotonicMs()) - this.#openedMs);
     return { clientBytes: this.#clientBytes, serverBytes: this.#serverBytes, durationMs, refusal: this.#refusal };
   }

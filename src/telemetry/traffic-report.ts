@@ -77,7 +77,7 @@ export class TrafficReporter implements ConnectionCounts {
   }
 
   opened(start: ConnectionStart): TrafficSeries {
-    this.#fresh.set(start.id, { start, openedWallMs: this.#wallMs() });
+    this.#fresh.set(start.id, { start, openedWallMs: this.#wallMs() - (start.setupMs ?? 0) });
     this.#onNews();
     return this.#table.open(start.labels);
   }

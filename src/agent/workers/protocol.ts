@@ -12,6 +12,7 @@ import type {
   VerdictPush,
 } from '../../model/verdict.ts';
 import type { Hand } from '../../model/verdict-cache.ts';
+import type { Inheritance } from '../../proxy/inheritance.ts';
 import type { ProxySettings } from '../../proxy/settings.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
@@ -30,6 +31,7 @@ export interface WorkerStart {
   readonly settings: ProxySettings;
   readonly tls: TlsPolicy;
   readonly drainGraceMs: number;
+  readonly holdMs: number;
   readonly logFormat: 'text' | 'json';
   readonly logFilter: string;
   /** Where log lines go that the main thread does not take. */
@@ -98,6 +100,12 @@ export interface PodStart {
   readonly netns: Pick<Netns, 'fd' | 'path' | 'id'>;
 }
 
+export interface PodInheritance {
+  readonly pod: PodStart;
+  /** Its descriptors stay the main thread's: the worker makes copies. */
+  readonly inherited: Inheritance;
+}
+
 export interface PodStop {
   readonly id: number;
   readonly mode: StopMode;
@@ -106,7 +114,11 @@ export interface PodStop {
 /** Answered by a worker. */
 export type WorkerCalls = {
   /** Binds its listeners, or throws. */
-  readonly startPod: (pod: PodStart) => void;
+  readonly startPod: (start: PodInheritance) => void;
+  /** Leaves listeners and what can move to the main thread, descriptors included. */
+  readonly handOverPod: (id: number) => Promise<Inheritance>;
+  /** See `DataPlane.hasten`. */
+  readonly hasten: (nothing: undefined) => void;
   readonly stopPod: (stop: PodStop) => Promise<void>;
   readonly connections: (nothing: undefined) => ConnectionsView;
   readonly find: (id: string) => ConnectionView | undefined;

@@ -1,11 +1,13 @@
 /** The pods that a worker serves: in namespaces whose descriptors belong to the main thread. */
-import type { ProxySet } from '../../capture/capture-contract.ts';
+import { type Inheritance, NO_INHERITANCE } from '../../proxy/inheritance.ts';
+import { closeFd, duplicate } from '../../sys/duplicate.ts';
 import type { Netns } from '../../sys/sys.ts';
+import type { MovableSet } from '../data-plane.ts';
 import type { PodProxies } from '../pod-proxies.ts';
-import type { PodStart, PodStop } from './protocol.ts';
+import type { PodInheritance, PodStart, PodStop } from './protocol.ts';
 
 interface Serving {
-  readonly set: ProxySet;
+  readonly set: MovableSet;
   readonly netns: Netns;
 }
 
@@ -18,10 +20,14 @@ export class WorkerPods {
   }
 
   /** Binds all listeners of a pod, or throws. Idempotent. */
-  start({ id, pod, netns }: PodStart): void {
+  start({ pod: { id, pod, netns }, inherited }: PodInheritance): void {
     if (this.#pods.has(id)) return;
     const borrowed = borrowedNetns(netns);
-    this.#pods.set(id, { set: this.#proxies.start(pod, borrowed), netns: borrowed });
+    this.#pods.set(id, { set: this.#proxies.start(pod, borrowed, copyOf(inherited)), netns: borrowed });
+  }
+
+  async handOver(id: number): Promise<Inheritance> {
+    return (await this.#pods.get(id)?.set.handOver()) ?? NO_INHERITANCE;
   }
 
   /** Does nothing for a pod that is not served here. */
@@ -31,6 +37,28 @@ export class WorkerPods {
     await serving.set.stop(mode);
     this.#pods.delete(id);
     serving.netns[Symbol.dispose]();
+  }
+}
+
+/** With descriptors of its own; throws with none left. */
+function copyOf({ listeners, connections }: Inheritance): Inheritance {
+  const copies: number[] = [];
+  const copy = (fd: number): number => {
+    const made = duplicate(fd);
+    copies.push(made);
+    return made;
+  };
+  try {
+    return {
+      listeners: listeners.map((listener) => ({ ...listener, fd: copy(listener.fd) })),
+      connections: connections.map(({ sockets, ...connection }) => ({
+        ...connection,
+        sockets: { ...sockets, downstream: copy(sockets.downstream), upstream: copy(sockets.upstream) },
+      })),
+    };
+  } catch (error) {
+    for (const fd of copies) closeFd(fd);
+    throw error;
   }
 }
 

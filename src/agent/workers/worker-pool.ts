@@ -4,12 +4,14 @@ import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { ReasonCode } from '../../base/reasons.ts';
-import type { ProxySet } from '../../capture/capture-contract.ts';
+import type { StopMode } from '../../capture/capture-contract.ts';
+import { descriptorsOf, type Inheritance, NO_INHERITANCE } from '../../proxy/inheritance.ts';
+import { closeFd } from '../../sys/duplicate.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { TrafficTotals } from '../../telemetry/connection-records.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { ConnectionsView, WorkerView } from '../admin-views.ts';
-import type { DataPlane, ServedPod } from '../data-plane.ts';
+import type { DataPlane, MovableSet, ServedPod } from '../data-plane.ts';
 import type { Inspect } from '../thread-inspector.ts';
 import type { PodStart } from './protocol.ts';
 import { Worker, type WorkerDeps, type WorkerEnd, type WorkerOptions } from './worker.ts';
@@ -69,18 +71,32 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     return pool;
   }
 
-  async start({ uid, isAgent = false }: ServedPod, netns: Netns): Promise<ProxySet> {
+  async start(
+    { uid, isAgent = false }: ServedPod,
+    netns: Netns,
+    inherited: Inheritance = NO_INHERITANCE,
+  ): Promise<MovableSet> {
     const { fd, path, id } = netns;
     const entry: PodStart = { id: ++this.#lastPod, pod: { uid, isAgent }, netns: { fd, path, id } };
     this.#pods.set(entry.id, entry);
-    const set: ProxySet = { stop: (mode) => this.#stopPod(entry, mode) };
+    const set: MovableSet = {
+      handOver: () => this.#handOver(entry),
+      stop: (mode) => this.#stopPod(entry, mode),
+    };
     try {
-      await this.#startPod(entry);
+      await this.#startPod(entry, inherited);
       return set;
     } catch (error) {
       await set.stop('immediate');
       throw error;
+    } finally {
+      // Workers have copies of what they took.
+      for (const descriptor of descriptorsOf(inherited)) closeFd(descriptor);
     }
+  }
+
+  hasten(): void {
+    for (const { link } of this.#running()) link.tell('hasten', undefined);
   }
 
   async connections(): Promise<ConnectionsView> {
@@ -167,16 +183,30 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     this.#deps.onHealth(this.#slots.every(({ isLooping }) => !isLooping));
   }
 
-  /** A worker that comes later starts the pod by itself. */
-  async #startPod(pod: PodStart): Promise<void> {
+  /** A worker that comes later starts the pod by itself, without a part of what is inherited. */
+  async #startPod(pod: PodStart, inherited: Inheritance): Promise<void> {
     const deadlineMs = this.#deps.clock.monotonicMs() + WORKER_WAIT_MS;
-    for (;;) {
-      const done = await Promise.all(this.#slots.map((slot) => slot.startPod(pod)));
+    for (let rest = inherited; ; ) {
+      const serving = this.#slots.filter(({ worker }) => worker !== undefined);
+      const parts = serving.map((slot, at) => slot.startPod(pod, partOf(rest, at, serving.length)));
+      const done = await Promise.all(parts);
       if (done.includes(true)) return;
+      // What a lost worker had taken is lost; nobody else had it.
+      if (serving.length > 0) rest = NO_INHERITANCE;
       const leftMs = deadlineMs - this.#deps.clock.monotonicMs();
       if (leftMs <= 0) throw noWorker();
       await this.#change(leftMs);
     }
+  }
+
+  /** From now on a worker that takes the place of another does not serve the pod. */
+  async #handOver(pod: PodStart): Promise<Inheritance> {
+    this.#pods.delete(pod.id);
+    const parts = await Promise.all(this.#slots.map((slot) => slot.handOver(pod.id)));
+    return {
+      listeners: parts.flatMap(({ listeners }) => listeners),
+      connections: parts.flatMap(({ connections }) => connections),
+    };
   }
 
   /** Resolves when a worker has come or gone, or the time is over. */
@@ -188,7 +218,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     this.#waiting.delete(resolve);
   }
 
-  async #stopPod(pod: PodStart, mode: 'graceful' | 'immediate'): Promise<void> {
+  async #stopPod(pod: PodStart, mode: StopMode): Promise<void> {
     this.#pods.delete(pod.id);
     await Promise.all(this.#slots.map((slot) => slot.stopPod({ id: pod.id, mode })));
   }
@@ -208,6 +238,15 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
       this.#checkLater();
     });
   }
+}
+
+/** The share of one of `count` workers: of each port's listeners, and of the connections. */
+function partOf({ listeners, connections }: Inheritance, at: number, count: number): Inheritance {
+  const ofPort = Map.groupBy(listeners, ({ port }) => port);
+  return {
+    listeners: [...ofPort.values()].flatMap((same) => same.filter((_, index) => index % count === at)),
+    connections: connections.filter((_, index) => index % count === at),
+  };
 }
 
 /** RFC 3339 in UTC, with as many fractional digits as needed. */

@@ -5,6 +5,7 @@ import { MeshError, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { ReasonCode } from '../../base/reasons.ts';
+import { type Inheritance, NO_INHERITANCE } from '../../proxy/inheritance.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { PodStart, PodStop } from './protocol.ts';
 import type { Worker, WorkerEnd } from './worker.ts';
@@ -77,15 +78,25 @@ export class WorkerSlot {
   }
 
   /** Binds the listeners of a pod, if there is a worker; false when there is none, or it ended meanwhile. */
-  async startPod(pod: PodStart): Promise<boolean> {
+  async startPod(pod: PodStart, inherited: Inheritance = NO_INHERITANCE): Promise<boolean> {
     const { worker } = this;
     if (worker === undefined) return false;
     try {
-      await worker.startPod(pod);
+      await worker.startPod({ pod, inherited });
       return true;
     } catch (error) {
       if (worker.isOver) return false;
       throw error;
+    }
+  }
+
+  /** What the pod has here, or nothing when the worker ends meanwhile: the descriptors are the caller's. */
+  async handOver(id: number): Promise<Inheritance> {
+    try {
+      return (await this.#worker?.link.call('handOverPod', id)) ?? NO_INHERITANCE;
+    } catch (error) {
+      if (this.#worker?.isOver === false) throw error;
+      return NO_INHERITANCE;
     }
   }
 
@@ -156,7 +167,7 @@ export class WorkerSlot {
   /** In a worker that took the place of another: connections of the pod are refused until it works. */
   async #servePod(worker: Worker, pod: PodStart): Promise<void> {
     try {
-      await worker.startPod(pod);
+      await worker.startPod({ pod, inherited: NO_INHERITANCE });
     } catch (error) {
       if (worker.isOver) return;
       const { code, message } = toMeshError(error);

@@ -58,7 +58,9 @@ function run(port: MessagePort, start: WorkerStart): void {
   const link: PortLink<WorkerCalls, MainCalls> = new PortLink<WorkerCalls, MainCalls>(
     (items) => port.postMessage(items),
     {
-      startPod: (pod) => pods.start(pod),
+      startPod: (start) => pods.start(start),
+      handOverPod: (id) => pods.handOver(id),
+      hasten: () => proxies.hasten(),
       stopPod: (stop) => pods.stop(stop),
       connections: () => ({ open: records.live(), refused: records.recentRefusals() }),
       find: (id) => records.find(id),
@@ -84,6 +86,7 @@ function run(port: MessagePort, start: WorkerStart): void {
   const proxies = new PodProxies({
     settings: start.settings,
     drainGraceMs: start.drainGraceMs,
+    holdMs: start.holdMs,
     deps: {
       sys: linuxSys,
       clock,

@@ -11,7 +11,7 @@ import { type Item, PortLink } from './port-link.ts';
 import {
   EXIT_DEFECT,
   type MainCalls,
-  type PodStart,
+  type PodInheritance,
   type PodStop,
   type WorkerCalls,
   type WorkerReport,
@@ -130,8 +130,8 @@ export class Worker {
   }
 
   /** Rejects when a listener cannot be bound, or with `CV-WORKER` when the worker ends. */
-  async startPod(pod: PodStart): Promise<void> {
-    await this.link.call('startPod', pod);
+  async startPod(start: PodInheritance): Promise<void> {
+    await this.link.call('startPod', start);
   }
 
   /** Resolves when the pod's netns is not used here any more. */

@@ -16,6 +16,7 @@ import { FakeClock } from '../../support/fake-clock.ts';
 import {
   DNS_SETTINGS,
   memberOf,
+  noHosts,
   policy,
   SETTINGS,
   seeded,
@@ -67,6 +68,7 @@ function world(state = OPEN, log: Logger = silentLogger) {
         prefetch: () => {},
         forget: () => {},
       },
+      lookupHost: noHosts,
       log,
     },
   );
@@ -97,6 +99,8 @@ function world(state = OPEN, log: Logger = silentLogger) {
     {
       push: (push) => verdicts.receive(push),
       startPod: none,
+      handOverPod: none,
+      hasten: none,
       stopPod: none,
       connections: none,
       find: none,

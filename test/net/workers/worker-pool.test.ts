@@ -16,7 +16,7 @@ import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
 import { CLIENT_SETTINGS, SERVER_SETTINGS } from '../../../src/tunnel/h2-settings.ts';
 import type { Fault } from '../../support/fault-preload.ts';
 import { metricSum } from '../../support/metric-text.ts';
-import { DNS_SETTINGS, SETTINGS } from '../../unit/model/sample-mesh.ts';
+import { DNS_SETTINGS, noHosts, SETTINGS } from '../../unit/model/sample-mesh.ts';
 
 /** Threads start, on a machine with many others: generous. */
 const LIMIT = { timeout: 120_000 };
@@ -65,12 +65,13 @@ async function world(program = FAULTY, count = 2, hangMs = 60_000): Promise<Worl
   const certificates = { get: () => assert.fail('no pod, no certificate'), prefetch() {}, forget() {} };
   const authority = new VerdictAuthority(
     { ...SETTINGS, nodeName: 'node-1', isPolicyLogAtInfo: false, dns: DNS_SETTINGS },
-    { clock: systemClock, random: systemRandom, certificates, log: silentLogger },
+    { clock: systemClock, random: systemRandom, certificates, lookupHost: noHosts, log: silentLogger },
   );
   const start = {
     settings,
     tls: DEFAULT_TLS_POLICY,
     drainGraceMs: 100,
+    holdMs: 100,
     logFormat: 'text' as const,
     logFd: 1,
     netnsFd: ownNetnsFd(),

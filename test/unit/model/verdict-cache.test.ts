@@ -41,7 +41,7 @@ function serialOf(made: OutboundVerdict | undefined): number | undefined {
 
 function hand(serials: readonly number[], generation: number, isChoice = true): Hand<OutboundVerdict> {
   const [first = 0, ...rest] = serials;
-  return { verdicts: [verdict(first), ...rest.map(verdict)], isChoice, generation };
+  return { verdicts: [verdict(first), ...rest.map(verdict)], isChoice, isRepeatable: true, generation };
 }
 
 function caches() {
@@ -176,7 +176,17 @@ test('a verdict without chance serves every connection', () => {
 test('a refusal is asked for again each time', () => {
   const { outbound, generation } = caches();
   const refusal: OutboundVerdict = { kind: 'refuse', refusal: { code: 'CV-NO-ENDPOINT', text: 'no healthy upstream' } };
-  outbound.add(dialled(80), { verdicts: [refusal], isChoice: false, generation: generation.current }, 1);
+  outbound.add(
+    dialled(80),
+    { verdicts: [refusal], isChoice: false, isRepeatable: true, generation: generation.current },
+    1,
+  );
+  assert.equal(outbound.deal(dialled(80)), undefined);
+});
+
+test('a verdict that rests on more than the mesh is asked for again each time', () => {
+  const { outbound, generation } = caches();
+  outbound.add(dialled(80), { ...hand([1, 2], generation.current), isRepeatable: false }, 1);
   assert.equal(outbound.deal(dialled(80)), undefined);
 });
 
@@ -191,7 +201,11 @@ test('an answer of DNS with very many addresses is asked for each time', () => {
     const question = { podUid: 'p', name, type: 'A' } as const;
     const addresses = Array.from({ length: count }, (_, at) => `10.0.${at >> 8}.${at & 255}`);
     const verdict = { kind: 'answer', client, result: 'success', addresses } as const;
-    cache.add(question, { verdicts: [verdict], isChoice: false, generation: generation.current }, 1);
+    cache.add(
+      question,
+      { verdicts: [verdict], isChoice: false, isRepeatable: true, generation: generation.current },
+      1,
+    );
     assert.equal(cache.deal(question) !== undefined, isKept);
   }
 });

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseCidr } from '../../../src/base/ip.ts';
 import { inboundVerdict } from '../../../src/model/inbound-verdict.ts';
-import { outboundVerdict } from '../../../src/model/outbound-verdict.ts';
+import { outboundDecision } from '../../../src/model/outbound-verdict.ts';
 import type { InboundQuestion, OutboundQuestion } from '../../../src/model/verdict.ts';
 import { inboundFor, inboundKey, outboundFor, outboundKey } from '../../../src/model/verdict-reuse.ts';
 import { always, memberOf, mesh, policy, SETTINGS, service, vip, workload } from './sample-mesh.ts';
@@ -76,7 +76,8 @@ const inboundQuestions: fc.Arbitrary<InboundQuestion> = fc
 
 function outbound(question: OutboundQuestion) {
   const source = question.podUid === 'p1' ? CLIENT : OTHER;
-  return outboundVerdict(INDEX, source, question, { settings: SETTINGS, random: always(0.5) });
+  const decision = outboundDecision(INDEX, source, question, { settings: SETTINGS, random: always(0.5) });
+  return decision.kind === 'verdict' ? decision.verdict : assert.fail('no workload here is known by name alone');
 }
 
 function inbound(question: InboundQuestion) {
