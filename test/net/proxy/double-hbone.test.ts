@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import type { HostPort } from '../../../src/base/ip.ts';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
-import { readToEnd } from '../../support/tcp.ts';
+import { fillUntilBlocked, readToEnd } from '../../support/tcp.ts';
 import { atAddress, memberOf, service, vip, workload } from '../../unit/model/sample-mesh.ts';
 import { type Connect, echoBack, ForeignServer } from './foreign-server.ts';
 import { ProxyWorld, revoking, SERVER } from './proxy-world.ts';
@@ -362,18 +362,3 @@ test(
     await closed(stream);
   },
 );
-
-/** Writes until nothing was flushed for a while; how many bytes left this process. */
-async function fillUntilBlocked(socket: net.Socket): Promise<number> {
-  const chunk = Buffer.alloc(64 * 1024, 7);
-  let sent = 0;
-  for (;;) {
-    sent += chunk.length;
-    if (socket.write(chunk)) continue;
-    const isFlushed = await Promise.race([
-      new Promise<true>((resolve) => socket.once('drain', () => resolve(true))),
-      new Promise<false>((resolve) => setTimeout(() => resolve(false), 1_000)),
-    ]);
-    if (!isFlushed) return sent;
-  }
-}

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { meshForFile } from '../../support/mesh.ts';
 import { ask, dial, gone } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
+import { fillUntilBlocked } from '../../support/tcp.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 60_000 };
 const mesh = meshForFile({ nodes: { n1: ['client'], n2: ['server', 'outside'] } });
@@ -108,19 +109,4 @@ async function textToEnd(socket: net.Socket): Promise<string> {
   socket.on('data', (chunk: Buffer) => chunks.push(chunk));
   if (!socket.readableEnded) await new Promise((resolve) => socket.once('end', resolve));
   return Buffer.concat(chunks).toString();
-}
-
-/** Writes until nothing was flushed for a while; how many bytes left this process. */
-async function fillUntilBlocked(socket: net.Socket): Promise<number> {
-  const chunk = Buffer.alloc(64 * 1024, 7);
-  let sent = 0;
-  for (;;) {
-    sent += chunk.length;
-    if (socket.write(chunk)) continue;
-    const isFlushed = await Promise.race([
-      new Promise<true>((resolve) => socket.once('drain', () => resolve(true))),
-      new Promise<false>((resolve) => setTimeout(() => resolve(false), 400)),
-    ]);
-    if (!isFlushed) return sent;
-  }
 }
