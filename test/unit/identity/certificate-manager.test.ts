@@ -10,6 +10,7 @@ import type { Random } from '../../../src/base/random.ts';
 import { CertificateManager } from '../../../src/identity/certificate-manager.ts';
 import type { CertificateProvider, IssuedCertificate } from '../../../src/identity/certificate-provider.ts';
 import { EmbeddedCa } from '../../../src/identity/embedded-ca.ts';
+import { IssueQueue } from '../../../src/identity/issue-queue.ts';
 import { meshCa } from '../../support/certs.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
@@ -249,22 +250,20 @@ test('a success ends the back-off: the next failure is tried again after a secon
   await lab.pass(1);
 });
 
-test('a renewal in the background waits behind prefetches and handshakes', async () => {
-  await using lab = await Lab.open();
-  await lab.manager.get(id('old'));
-  const { promise, resolve } = Promise.withResolvers<void>();
-  lab.gate = promise;
-  for (let i = 0; i < 8; i++) lab.manager.prefetch(id(`first-${i}`));
-  while (lab.running < 8) await once(lab.events, 'request');
-  lab.clock.advance(HALF_MS);
-  lab.manager.prefetch(id('later'));
-  const handshake = lab.manager.get(id('urgent'));
-  resolve();
-  await handshake;
-  while (lab.requests.length < 12) await once(lab.events, 'request');
-
-  const order = lab.requests.slice(9).map((name) => name.replace(id(''), ''));
-  assert.equal(order.at(-1), 'old', order.join());
+test('a renewal in the background waits behind prefetches, and those behind handshakes', async () => {
+  const queue = new IssueQueue(1);
+  const order: string[] = [];
+  const busy = Promise.withResolvers<void>();
+  const ended = Promise.withResolvers<void>();
+  queue.add(id('busy'), 'RealTime', () => busy.promise);
+  for (const priority of ['Background', 'Warmup', 'RealTime'] as const) {
+    queue.add(id(priority), priority, async () => {
+      if (order.push(priority) === 3) ended.resolve();
+    });
+  }
+  busy.resolve();
+  await ended.promise;
+  assert.deepEqual(order, ['RealTime', 'Warmup', 'Background']);
 });
 
 test('a CA that never answers fails the attempt after 10 s, and the retry succeeds', async () => {
