@@ -127,8 +127,28 @@ function place({ address, port }: { readonly address: string; readonly port: num
 function tryBindForeign(fd: number, family: 4 | 6, ip: string): boolean {
   const [transparent, freebind] = family === 4 ? [IP_TRANSPARENT, IP_FREEBIND] : [IPV6_TRANSPARENT, IPV6_FREEBIND];
   if (!trySetOption(fd, transparent, 1) || !trySetOption(fd, freebind, 1)) return false;
-  // The port is chosen at connect, so it must be unique per destination only and not per source address.
+  if (tryBindAny(fd, ip)) return true;
+  // The port is chosen at connect then, so that it must be unique per destination only and not per source address.
   trySetOption(fd, IP_BIND_ADDRESS_NO_PORT, 1);
-  const sockaddr = encodeSockaddr({ ip, port: 0 });
+  return tryBind(fd, ip, 0);
+}
+
+/**
+ * A port that the owner of the address hardly uses itself: below the ephemeral ports of Linux (32,768 up), above those of
+ * services. Were it one of its live ports, conntrack would take both connections for one, and neither would go on.
+ */
+const BORROWED_PORTS = { first: 16_000, count: 16_000 } as const;
+/** Ports looked at; with so many live or just closed connections that none is free, the kernel chooses. */
+const BORROW_TRIES = 4;
+
+function tryBindAny(fd: number, ip: string): boolean {
+  for (let tries = 0; tries < BORROW_TRIES; tries += 1) {
+    if (tryBind(fd, ip, BORROWED_PORTS.first + Math.floor(Math.random() * BORROWED_PORTS.count))) return true;
+  }
+  return false;
+}
+
+function tryBind(fd: number, ip: string, port: number): boolean {
+  const sockaddr = encodeSockaddr({ ip, port });
   return sockaddr !== undefined && libc.bind(fd, sockaddr, sockaddr.length) === 0;
 }

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { MeshError } from '../../../src/base/errors.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { openNetns } from '../../../src/sys/netns.ts';
+import { localAddress } from '../../../src/sys/sockets.ts';
 import {
   getOption,
   SO_KEEPALIVE,
@@ -128,6 +129,23 @@ for (const ip of ['198.51.100.7', '2001:db8::7'] as const) {
     socket.destroy();
   });
 }
+
+test('a borrowed address comes with a port of its own, which its owner hardly uses', privileged, async () => {
+  await using pod = await TestNetns.create();
+  using undo = new DisposableStack();
+  const options = { family: 4, transparentSourceIp: '198.51.100.7', mark: MARK } as const;
+  const ports = Array.from({ length: 100 }, () => {
+    const { fd } = linuxSys.socketTcp(pod.handle, options);
+    undo.defer(() => linuxSys.close(fd));
+    return localAddress(fd)?.port ?? 0;
+  });
+  assert.equal(new Set(ports).size, 100);
+  assert.deepEqual(
+    ports.filter((port) => port < 16_000 || port >= 32_000),
+    [],
+    'none is an ephemeral port of Linux',
+  );
+});
 
 /** What capture installs, reduced to its core: replies to the foreign address are delivered to the agent's socket. */
 async function returnPathThroughLo(netns: TestNetns): Promise<void> {
