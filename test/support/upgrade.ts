@@ -49,18 +49,8 @@ export interface UpgradeReport {
   readonly exits: readonly number[];
 }
 
-/**
- * The agent dials the application from the client's address, with a port of the pod's own range. A client that picks the same
- * port for the same destination meets that connection's conntrack entry, and no rule: many connections of one client need
- * ranges apart, with or without an upgrade.
- */
-export function keepPortsApart(mesh: TestMesh): void {
-  mesh.pod('outside').inside.sysctl({ 'ipv4/ip_local_port_range': '10000 30000' });
-}
-
 export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeReport> {
   await using mesh = await TestMesh.start({ nodes: NODES, flags: ['--hold', '10m'] });
-  keepPortsApart(mesh);
   for (const name of ['server', 'outside']) mesh.serve(name, PORT, echo);
   const streams = await openStreams(mesh, options);
   const calls = new NewConnections(mesh, options.newPerSecond);

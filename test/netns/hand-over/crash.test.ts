@@ -5,7 +5,6 @@ import { TestMesh } from '../../support/mesh.ts';
 import { ask } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { echo, NumberedStream } from '../../support/numbered.ts';
-import { keepPortsApart } from '../../support/upgrade.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 120_000 };
 const NODES = { n2: ['server', 'server2'], n3: ['outside'] };
@@ -18,7 +17,6 @@ before(
     if (skipWithoutRoot !== false) return;
     mesh = await TestMesh.start({ nodes: NODES, flags: ['--hold', '5s'] });
     serving = mesh.agent('n2');
-    keepPortsApart(mesh);
     for (const pod of ['server', 'server2']) mesh.serve(pod, 8080, echo);
   },
   { timeout: 60_000 },
