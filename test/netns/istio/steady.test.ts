@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { EmbeddedCa } from '../../../src/identity/embedded-ca.ts';
+import { systemClock } from '../../../src/sys/system-clock.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { AGENT_TOKEN } from '../../support/ca-server.ts';
 import { CniAgent } from '../../support/cni-agent.ts';
@@ -15,16 +17,20 @@ import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { serverCertificate } from '../../support/server-certs.ts';
 
-const privileged = { skip: skipWithoutRoot, timeout: 180_000 };
+const privileged = { skip: skipWithoutRoot, timeout: 300_000 };
 const CONNECTIONS = 200;
 const PODS = ['client', 'server'];
+/** Renewed after a quarter of it, since the half counts from two minutes before it was issued. */
+const LIFETIME_MS = 60_000;
 const HOST = 'istiod.istio-system.svc';
 const folder = mkdtempSync(join(tmpdir(), 'culvert-istio-'));
 const certificate = serverCertificate(`DNS:${HOST}`);
 const istiod = await Istiod.start(certificate);
+const nextCa = await EmbeddedCa.open(join(folder, 'next-ca'), { clock: systemClock, log: {} });
 const cnis: CniAgent[] = [];
 after(async () => {
   await istiod[Symbol.asyncDispose]();
+  nextCa[Symbol.dispose]();
   for (const cni of cnis) cni[Symbol.dispose]();
   rmSync(folder, { recursive: true });
 });
@@ -42,6 +48,7 @@ const mesh = meshForFile({
     AUTH_TOKEN: join(folder, 'istio-token'),
     INPOD_UDS: join(made.lab.folder, `zds-${node}.sock`),
     CULVERT_RUN_DIR: made.runFolder(node),
+    SECRET_TTL: `${LIFETIME_MS / 1_000}s`,
     INPOD_ENABLED: 'true',
     ISTIO_META_CLUSTER_ID: 'Kubernetes',
     TERMINATION_GRACE_PERIOD_SECONDS: '3',
@@ -132,6 +139,21 @@ function descriptors(agent: AgentProcess): number {
   return readdirSync(`/proc/${agent.pid}/fd`).length;
 }
 
+/** From the next renewal on certificates are signed by `ca`, and come with the roots of both CAs. */
+function signBy(ca: EmbeddedCa): void {
+  const rootsPem = [...istiod.ca.ca.rootsPem, ...nextCa.rootsPem];
+  istiod.ca.signer = { sign: (order) => ({ ...ca.sign(order), rootsPem }) };
+}
+
+/** Resolves when both agents have a certificate that was issued from now on. */
+async function renewed(): Promise<void> {
+  const agents = [mesh().agent('n1'), n2()];
+  const issued = async (agent: AgentProcess): Promise<number> =>
+    (await metricsOf(agent))('culvert_certificate_renewals_total', { result: 'ok' });
+  const before = await Promise.all(agents.map(issued));
+  await until(async () => (await Promise.all(agents.map(issued))).every((count, i) => count > (before[i] ?? 0)));
+}
+
 test(
   'started as ztunnel is, with the environment of its chart, agents are ready and pods talk',
   privileged,
@@ -180,6 +202,19 @@ test(
         cni.start();
         await cni.synced(count);
       }
+      await traffic.settled();
+
+      await istiod.ca.suspend();
+      await sleep(LIFETIME_MS / 2 + 1_000);
+      await traffic.settled();
+      assert.equal(await ask(mesh(), 'client', to(), 'late'), 'latelate', 'a new connection after half a lifetime');
+      signBy(istiod.ca.ca);
+      await istiod.ca.resume();
+      await renewed();
+      await traffic.settled();
+
+      signBy(nextCa);
+      await renewed();
       await traffic.settled();
     }
     await until(() => descriptors(mesh().agent('n1')) <= before.n1 + 5 && descriptors(n2()) <= before.n2 + 5);
