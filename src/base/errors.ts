@@ -26,6 +26,11 @@ export function toMeshError(caught: unknown, code: ReasonCode = 'CV-BUG'): MeshE
   return new MeshError(code, messageOf(caught), {}, { cause: caught });
 }
 
+/** A Node error with one of these codes, for example `ENOENT`. */
+export function hasCode(error: unknown, ...codes: readonly string[]): boolean {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' && codes.includes(error.code);
+}
+
 export function messageOf(caught: unknown): string {
   return caught instanceof Error ? caught.message : String(caught);
 }

@@ -6,7 +6,7 @@ import { type Agent, startAgent } from '../agent/agent.ts';
 import { type AgentConfig, resolveConfig } from '../agent/config.ts';
 import type { Environment, Machine, Start } from '../agent/settings-input.ts';
 import { reportStart } from '../agent/start-report.ts';
-import { MeshError, messageOf } from '../base/errors.ts';
+import { hasCode, MeshError, messageOf } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
 import { cgroupCpuLimit } from '../sys/cpu-limit.ts';
 import { readBounded } from '../sys/files.ts';
@@ -109,9 +109,7 @@ function readSettingsFile(path: string): string | undefined {
   try {
     return readBounded(path, MAX_SETTINGS_BYTES).toString();
   } catch (error) {
-    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR')) {
-      return undefined;
-    }
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw error;
   }
 }

@@ -2,7 +2,7 @@
 import { createPrivateKey, type KeyObject, randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { MeshError, messageOf } from '../base/errors.ts';
+import { hasCode, MeshError, messageOf } from '../base/errors.ts';
 import { type CertificateFacts, readCertificate } from '../wire/x509-san.ts';
 import { isMeshKey, publicKeyDer } from './keys.ts';
 import { derToPem, pemBlocks } from './pem.ts';
@@ -123,8 +123,4 @@ async function text(file: string): Promise<string> {
   } catch (error) {
     throw caFault(file, messageOf(error), 'it must be a file that the agent can read', error);
   }
-}
-
-function hasCode(error: unknown, ...codes: readonly string[]): boolean {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' && codes.includes(error.code);
 }

@@ -7,7 +7,7 @@ import { createCipheriv, createDecipheriv, randomBytes, X509Certificate } from '
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
-import { messageOf } from '../base/errors.ts';
+import { hasCode, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { readBounded, writeAtomically } from '../sys/files.ts';
 import type { IssuedCertificate } from './certificate-provider.ts';
@@ -105,7 +105,7 @@ export class CertificateVault {
     try {
       return parse(unseal(this.#key, readBounded(this.#file, MAX_FILE_BYTES)));
     } catch (error) {
-      if (!isAbsent(error))
+      if (!hasCode(error, 'ENOENT'))
         this.#warnOnce('kept certificates cannot be read, new ones are requested', messageOf(error));
       return [];
     }
@@ -122,7 +122,7 @@ function nodeKey(file: string): Buffer {
   try {
     writeFileSync(file, randomBytes(KEY_BYTES), { mode: 0o600, flag: 'wx', flush: true });
   } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+    if (!hasCode(error, 'EEXIST')) throw error;
   }
   const key = readBounded(file, KEY_BYTES);
   if (key.length !== KEY_BYTES)
@@ -148,8 +148,4 @@ function unseal(key: Buffer, content: Buffer): string {
 /** Only this program with this key can have written it: the shape is checked where it is used. */
 function parse(text: string): readonly KeptCertificate[] {
   return JSON.parse(text) as readonly KeptCertificate[];
-}
-
-function isAbsent(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === 'ENOENT';
 }

@@ -6,6 +6,7 @@
 import fs from 'node:fs';
 import process from 'node:process';
 import type { Clock } from '../base/clock.ts';
+import { hasCode } from '../base/errors.ts';
 
 /** Where finished lines go. */
 export interface LogSink {
@@ -154,5 +155,5 @@ export class FdSink implements LogSink, AsyncDisposable {
 }
 
 function isFull(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'EAGAIN' || error.code === 'EBUSY');
+  return hasCode(error, 'EAGAIN', 'EBUSY');
 }

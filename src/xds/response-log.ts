@@ -7,7 +7,7 @@ import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
-import { messageOf } from '../base/errors.ts';
+import { hasCode, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type DeltaDiscoveryResponse, DeltaDiscoveryResponseSchema, type Resource } from '../wire/pb/discovery_pb.ts';
 
@@ -160,7 +160,7 @@ export class ResponseLog implements AsyncDisposable {
       if (size <= maxBytes) return await file.readFile();
       log.warn?.('mesh state on disk is too large, not used', { path, bytes: size, limit: maxBytes });
     } catch (error) {
-      const isAbsent = error instanceof Error && 'code' in error && error.code === 'ENOENT';
+      const isAbsent = hasCode(error, 'ENOENT');
       if (!isAbsent) log.warn?.('mesh state on disk cannot be read, not used', { path, error: messageOf(error) });
     } finally {
       await file?.close();
