@@ -1,6 +1,7 @@
 /** Everything that carries traffic, wherever it runs: what the rest of the agent asks of it. */
 import type { ProxySet } from '../capture/capture-contract.ts';
-import type { Inheritance } from '../proxy/inheritance.ts';
+import type { Departed } from '../proxy/departure.ts';
+import type { Inheritance, InheritedConnection, InheritedListener } from '../proxy/inheritance.ts';
 import type { Netns } from '../sys/sys.ts';
 import type { ConnectionRecords, TrafficTotals } from '../telemetry/connection-records.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
@@ -16,8 +17,12 @@ export interface ServedPod {
 }
 
 export interface MovableSet extends ProxySet {
-  /** Leaves listeners and what can move to another process; the rest goes on until `stop`. */
-  handOver(): Promise<Inheritance>;
+  /** Leaves its listeners to another process; connections go on until they are asked for, or `stop`. */
+  leaveListeners(): Promise<readonly InheritedListener[]>;
+  /** Then: connections that can move, a few at a time. */
+  moveSome(): Promise<Departed>;
+  /** Goes on with connections of another process, and owns their descriptors. */
+  adopt(connections: readonly InheritedConnection[]): Promise<void>;
 }
 
 export interface DataPlane {

@@ -48,7 +48,9 @@ export class PodProxies implements Disposable {
     this.#proxies.set(proxy, pod.uid);
     const graceMs = { graceful: drainGraceMs, held: holdMs, immediate: 0 } as const satisfies Record<StopMode, number>;
     return {
-      handOver: () => proxy.handOver(),
+      leaveListeners: async () => proxy.leaveListeners(),
+      moveSome: () => proxy.moveSome(),
+      adopt: async (connections) => proxy.adopt(connections),
       stop: async (mode) => {
         await proxy.stop(graceMs[mode]);
         this.#proxies.delete(proxy);

@@ -29,8 +29,11 @@ export async function servePod(
     authority.removePod(pod);
   };
   try {
-    const inherited = await lease.inherit(estateKey(pod, netns));
-    const proxy = await estate.serve(pod, netns, dataPlane, inherited);
+    const key = estateKey(pod, netns);
+    const listeners = await lease.inherit(key);
+    const proxy = await estate.serve(pod, netns, dataPlane, { listeners, connections: [] });
+    // The pod is served: who enrols it need not wait for what it had before.
+    void lease.follow(key, (connections) => proxy.adopt(connections));
     return {
       stop: async (mode) => {
         await proxy.stop(mode);

@@ -59,6 +59,9 @@ export function inboundVerdict(
   return { verdict, tracked, decision };
 }
 
+/** Of a connection that was allowed before. */
+export const POLICY_CHANGED: Refusal = { code: 'CV-POLICY-CHANGED', text: 'connection closed due to policy change' };
+
 /**
  * Why a connection that was allowed is no longer; `undefined` while it still is. Judged for the workload as the mesh knows
  * it now, because a policy attached by selector arrives as a new record of the workload.
@@ -66,7 +69,7 @@ export function inboundVerdict(
 export function reauthorize(index: MeshIndex, tracked: TrackedConnection): Refusal | undefined {
   const workload = index.workloads.byUid(tracked.workload.uid) ?? tracked.workload;
   const decision = authorize(index.policiesFor(workload), tracked);
-  return decision.isAllowed ? undefined : { code: 'CV-POLICY-CHANGED', text: 'connection closed due to policy change' };
+  return decision.isAllowed ? undefined : POLICY_CHANGED;
 }
 
 type AcceptedTarget = Exclude<InboundTarget, { kind: 'refuse' }>;

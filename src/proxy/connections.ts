@@ -1,14 +1,12 @@
 /** Open connections of one pod: each ends exactly once, whoever ends it, with one record closed. */
 import { setImmediate } from 'node:timers';
-import { type Clock, delay } from '../base/clock.ts';
+import type { Clock } from '../base/clock.ts';
 import type { MeshError } from '../base/errors.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import { type IdleSweep, Relay } from '../tunnel/relay.ts';
 import type { InheritedConnection } from './inheritance.ts';
 import { refusalOf } from './operator-text.ts';
-
-const MOVE_POLL_MS = 2;
 
 export interface ConnectionParts {
   readonly id: string;
@@ -70,6 +68,7 @@ export class Connection {
   async move(clock: Clock, withinMs: number): Promise<InheritedConnection | undefined> {
     const relay = this.#relay;
     if (relay === undefined || this.#isOver) return undefined;
+    const pausedAtMs = clock.wallMs();
     await relay.quiesce(clock, withinMs);
     const sockets = this.#isOver ? undefined : relay.detach();
     if (sockets === undefined) {
@@ -80,7 +79,7 @@ export class Connection {
     this.#registry.forget(this);
     const start = this.#parts.record.move();
     this.#parts.onEnd();
-    return { start, sockets };
+    return { start, sockets, pausedAtMs };
   }
 
   #finish(error: MeshError | undefined): void {
@@ -146,20 +145,13 @@ export class Connections {
     for (const connection of [...this.#open.values()]) connection.close(error);
   }
 
-  /** All that can go on in another process, taken out of this one. Those whose upstream is being dialled are waited for first. */
-  async moveAll(
-    clock: Clock,
-    limits: { readonly dialMs: number; readonly flushMs: number },
-  ): Promise<InheritedConnection[]> {
-    const endMs = clock.monotonicMs() + limits.dialMs;
-    while (this.#isBusy && clock.monotonicMs() < endMs) await delay(clock, MOVE_POLL_MS);
-    const movable = [...this.#open.values()].filter(({ relay }) => relay?.isMovable === true);
-    const moved = await Promise.all(movable.map((connection) => connection.move(clock, limits.flushMs)));
-    return moved.filter((connection) => connection !== undefined);
+  /** Those that another process could go on with. */
+  movable(): IteratorObject<Connection> {
+    return this.#open.values().filter(({ relay }) => relay?.isMovable === true);
   }
 
   /** Somebody waits for a verdict or for an upstream. */
-  get #isBusy(): boolean {
+  get isBusy(): boolean {
     return this.#arriving.size > 0 || this.#open.values().some(({ relay }) => relay === undefined);
   }
 

@@ -13,6 +13,8 @@ export interface InheritedConnection {
   /** With what was counted so far. */
   readonly start: ConnectionStart;
   readonly sockets: MovedSockets;
+  /** Wall time since when nothing flows. */
+  readonly pausedAtMs: number;
 }
 
 export interface Inheritance {

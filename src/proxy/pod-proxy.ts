@@ -9,9 +9,16 @@ import { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import type { IdleSweep } from '../tunnel/relay.ts';
 import type { TunnelPool } from './connect.ts';
+import { type Departed, Departure } from './departure.ts';
 import { DnsServer } from './dns-server.ts';
 import { HboneServer } from './hbone-server.ts';
-import { descriptorsOf, type Inheritance, type InheritedListener, NO_INHERITANCE } from './inheritance.ts';
+import {
+  descriptorsOf,
+  type Inheritance,
+  type InheritedConnection,
+  type InheritedListener,
+  NO_INHERITANCE,
+} from './inheritance.ts';
 import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './plaintext.ts';
 import { type Direction, PodContext, type ProxyPod } from './pod-context.ts';
@@ -24,8 +31,6 @@ import { type ConnectRequest, dialTunnel } from './tunnels.ts';
 const BACKLOG = 128;
 /** Longest wait for connections that were told to close. */
 const CLOSE_WITHIN_MS = 2_000;
-/** A hand-over waits so long for upstreams that are being dialled, and then for slow readers: the pause of all the others. */
-const MOVE_LIMITS = { dialMs: 250, flushMs: 100 } as const;
 
 interface Listener {
   readonly port: number;
@@ -47,6 +52,7 @@ export class PodProxy {
   readonly #servers: { readonly server: net.Server; readonly port: number }[] = [];
   #sweeps: Disposable[] = [];
   #accepted = 0;
+  #departure: Departure | undefined;
   #stopping: Promise<void> | undefined;
 
   private constructor(context: PodContext) {
@@ -83,9 +89,7 @@ export class PodProxy {
     }
     // Ports that we were told not to serve.
     for (const { fd } of unused) closeFd(fd);
-    for (const connection of inherited.connections) {
-      resumeConnection(context, connection).catch((error: unknown) => context.refusalFor(error));
-    }
+    proxy.adopt(inherited.connections);
     proxy.#sweeps = [
       proxy.#sweep('any', settings.idleTimeoutMs, 'connection idle'),
       proxy.#sweep('half-closed', settings.halfClosedTimeoutMs, 'half-closed connection idle'),
@@ -112,12 +116,20 @@ export class PodProxy {
     };
   }
 
+  /** Goes on with connections of another process once they are judged again, and owns their descriptors. */
+  adopt(connections: readonly InheritedConnection[]): void {
+    for (const connection of connections) {
+      resumeConnection(this.#context, connection).catch((error: unknown) => this.#context.refusalFor(error));
+    }
+  }
+
   /**
-   * Leaves listeners, and the connections that can move, to another process; what cannot goes on here until `stop`. Tunnels
-   * are told to end. The descriptors are the caller's.
+   * Leaves the listeners to another process. Tunnels are told to end; connections go on until `moveSome` is asked for them, or
+   * `stop`. The descriptors are the caller's.
    */
-  async handOver(): Promise<Inheritance> {
+  leaveListeners(): readonly InheritedListener[] {
     const { connections, deps, settings } = this.#context;
+    this.#departure = new Departure(connections, deps.clock);
     const listeners = this.#servers.splice(0).map(({ server, port }) => {
       const fd = duplicateListener(server);
       server.close();
@@ -127,8 +139,12 @@ export class PodProxy {
     if (!settings.isReusePort) this.#dns?.close(new MeshError('CV-DRAIN', 'another process answers'));
     this.#hbone.goaway();
     this.#pool.releaseIdle();
-    const moved = await connections.moveAll(deps.clock, MOVE_LIMITS);
-    return { listeners, connections: moved };
+    return listeners;
+  }
+
+  /** Once the listeners are left: a part of the connections that can move. Their descriptors are the caller's. */
+  async moveSome(): Promise<Departed> {
+    return (await this.#departure?.next()) ?? { connections: [], isLast: true };
   }
 
   /** A `stop` under way ends within `graceMs`. */

@@ -1,6 +1,9 @@
 /** Connections that another process of this node carried until now: judged again, then relayed on. */
 import type net from 'node:net';
 import { toMeshError } from '../base/errors.ts';
+import { reasonOf } from '../base/reasons.ts';
+import { POLICY_CHANGED } from '../model/inbound-verdict.ts';
+import type { Refusal } from '../model/verdict.ts';
 import { adoptTcp, resetSocket } from '../sys/tcp.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
 import type { InheritedConnection } from './inheritance.ts';
@@ -15,7 +18,7 @@ export async function resumeConnection(context: PodContext, { start, sockets }: 
   if (start.direction === 'inbound') {
     const verdict = await context.judge({ connectionId: start.id, peer: start.src, local: start.dst });
     if (verdict.kind === 'refuse') {
-      context.refuse({ start, refusal: verdict.refusal, labels: start.labels });
+      context.refuse({ start, refusal: refusalOfOpen(verdict.refusal), labels: start.labels });
       resetSocket(downstream);
       resetSocket(upstream);
       return;
@@ -23,6 +26,11 @@ export async function resumeConnection(context: PodContext, { start, sockets }: 
   }
   const release = start.direction === 'inbound' ? () => verdicts.release(start.id) : undefined;
   context.open(start, new SocketStream(downstream), release).join(new SocketStream(upstream));
+}
+
+/** What a policy forbids was allowed before. */
+function refusalOfOpen(refusal: Refusal): Refusal {
+  return reasonOf(refusal.code).fault === 'policy' ? POLICY_CHANGED : refusal;
 }
 
 function adoptOther(context: PodContext, fd: number, first: net.Socket): net.Socket {

@@ -1,6 +1,13 @@
 /** The pods that this process serves, each of which can be offered to another one, given away, and taken back. */
 import type { StopMode } from '../../capture/capture-contract.ts';
-import { descriptorsOf, type Inheritance, NO_INHERITANCE } from '../../proxy/inheritance.ts';
+import type { Departed } from '../../proxy/departure.ts';
+import {
+  descriptorsOf,
+  type Inheritance,
+  type InheritedConnection,
+  type InheritedListener,
+  NO_INHERITANCE,
+} from '../../proxy/inheritance.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { DataPlane, MovableSet, ServedPod } from '../data-plane.ts';
@@ -56,10 +63,19 @@ export class EstatePod {
     return new EstatePod(start, await start(inherited));
   }
 
-  /** Listeners and connections, still this process's: `give` or `takeBack` follows. */
-  async offer(): Promise<Inheritance> {
-    this.#offer = (await this.#sets.at(-1)?.handOver()) ?? NO_INHERITANCE;
-    return this.#offer;
+  /** Listeners, still this process's: `give` or `takeBack` follows. */
+  async offer(): Promise<readonly InheritedListener[]> {
+    const listeners = (await Promise.all(this.#sets.map((set) => set.leaveListeners()))).flat();
+    this.#offer = { listeners, connections: [] };
+    return listeners;
+  }
+
+  /** Once the listeners are given: some of the connections that can move, as for `offer`. */
+  async offerMore(): Promise<Departed> {
+    const parts = await Promise.all(this.#sets.map((set) => set.moveSome()));
+    const connections = parts.flatMap((part) => part.connections);
+    this.#offer = { listeners: [], connections };
+    return { connections, isLast: parts.every(({ isLast }) => isLast) };
   }
 
   /** The offer is another process's now. */
@@ -76,6 +92,13 @@ export class EstatePod {
       return;
     }
     this.#sets.push(await this.#start(inherited));
+  }
+
+  /** Goes on with connections of the process before this one, and owns their descriptors. */
+  async adopt(connections: readonly InheritedConnection[]): Promise<void> {
+    const set = this.#isStopped ? undefined : this.#sets.at(-1);
+    if (set !== undefined) await set.adopt(connections);
+    else for (const fd of descriptorsOf({ listeners: [], connections })) closeFd(fd);
   }
 
   async stop(mode: StopMode): Promise<void> {

@@ -9,9 +9,9 @@ export type GiverState =
   | { readonly kind: 'alone' }
   | {
       readonly kind: 'giving';
-      /** Pods that the heir carries. */
+      /** Pods whose listeners the heir has, and connections of theirs. */
       readonly given: ReadonlySet<string>;
-      /** The pod whose offer waits for its acceptance: nobody carries it for that moment. */
+      /** The pod of which an offer waits for its acceptance: nobody carries what is offered for that moment. */
       readonly offered?: string;
     }
   | { readonly kind: 'left' };
@@ -24,9 +24,10 @@ export type GiverEffect =
   | { readonly kind: 'refuse'; readonly reason: string }
   | { readonly kind: 'yield-servers' }
   | { readonly kind: 'offer'; readonly pod: string }
+  | { readonly kind: 'offer-more'; readonly pod: string }
   | { readonly kind: 'give'; readonly pod: string }
-  /** Carry these pods again; `offered` with all that was offered. Servers too. */
-  | { readonly kind: 'take-back'; readonly given: readonly string[]; readonly offered?: string }
+  /** Carry these pods again, with what is on offer. Servers too. */
+  | { readonly kind: 'take-back'; readonly pods: readonly string[] }
   | { readonly kind: 'leave' };
 
 export interface GiverStep {
@@ -61,6 +62,9 @@ function giving(state: Extract<GiverState, { kind: 'giving' }>, input: GiverInpu
     case 'take':
       if (offered !== undefined || given.has(input.pod)) return refused(state, input);
       return { state: { ...state, offered: input.pod }, effect: { kind: 'offer', pod: input.pod } };
+    case 'more':
+      if (offered !== undefined || !given.has(input.pod)) return refused(state, input);
+      return { state: { ...state, offered: input.pod }, effect: { kind: 'offer-more', pod: input.pod } };
     case 'accept':
       if (offered !== input.pod) return refused(state, input);
       return { state: { kind: 'giving', given: new Set([...given, offered]) }, effect: { kind: 'give', pod: offered } };
@@ -69,8 +73,8 @@ function giving(state: Extract<GiverState, { kind: 'giving' }>, input: GiverInpu
     case 'hello':
       return refused(state, input);
     case 'lost': {
-      const back = { kind: 'take-back', given: [...given], ...(offered === undefined ? {} : { offered }) } as const;
-      return { state: { kind: 'alone' }, effect: back };
+      const pods = new Set(offered === undefined ? given : [...given, offered]);
+      return { state: { kind: 'alone' }, effect: { kind: 'take-back', pods: [...pods] } };
     }
   }
 }

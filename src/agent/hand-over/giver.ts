@@ -7,7 +7,7 @@ import type { FdMessage, UnixListener, UnixSocket } from '../../sys/unix-contrac
 import type { Estate } from './estate.ts';
 import { type GiverEffect, type GiverInput, type GiverState, giverStep } from './giver-state.ts';
 import { HandOverLink } from './link.ts';
-import { decodeRequest, OFFER_TIMEOUT_MS, SILENCE_TIMEOUT_MS } from './protocol.ts';
+import { decodeRequest, inPackets, OFFER_TIMEOUT_MS, SILENCE_TIMEOUT_MS } from './protocol.ts';
 
 /** Pause after an accept that failed, and before a pod that could not be taken back is tried again. */
 const RETRY_MS = 1_000;
@@ -105,6 +105,9 @@ export class Giver implements Disposable {
       case 'offer':
         await this.#offer(effect.pod, link);
         return;
+      case 'offer-more':
+        await this.#offerMore(effect.pod, link);
+        return;
       case 'give':
         // Before the word: when it is lost, the heir lets go, and nobody carries what both could.
         estate.get(effect.pod)?.give();
@@ -119,23 +122,33 @@ export class Giver implements Disposable {
   }
 
   async #offer(key: string, link: HandOverLink): Promise<void> {
-    const { estate, liveCount, clock } = this.#deps;
-    const sinceMs = clock.wallMs();
+    const { estate, liveCount } = this.#deps;
     const pod = estate.get(key);
-    const { listeners, connections } = pod === undefined ? { listeners: [], connections: [] } : await pod.offer();
+    const listeners = (await pod?.offer()) ?? [];
     for (const { port, fd } of listeners) await link.send({ type: 'listener', port }, [fd]);
-    for (const { start, sockets } of connections) {
-      await link.send({ type: 'connection', start }, [sockets.downstream, sockets.upstream]);
+    const counts = { listeners: listeners.length, connections: 0, held: liveCount() };
+    await link.send({ type: 'offered', ...counts, isLast: pod === undefined });
+  }
+
+  async #offerMore(key: string, link: HandOverLink): Promise<void> {
+    const { estate, liveCount } = this.#deps;
+    const { connections, isLast } = (await estate.get(key)?.offerMore()) ?? { connections: [], isLast: true };
+    for (const part of inPackets(connections)) {
+      const fds = part.flatMap(({ sockets }) => [sockets.downstream, sockets.upstream]);
+      await link.send(
+        { type: 'connections', connections: part.map(({ start, pausedAtMs }) => ({ start, pausedAtMs })) },
+        fds,
+      );
     }
-    const counts = { listeners: listeners.length, connections: connections.length, held: liveCount(), sinceMs };
-    await link.send({ type: 'offered', ...counts });
+    const counts = { listeners: 0, connections: connections.length, held: liveCount() };
+    await link.send({ type: 'offered', ...counts, isLast });
   }
 
   /** What fails is tried again: a pod without listeners refuses its connections. */
-  async #takeBack({ given, offered }: Extract<GiverEffect, { kind: 'take-back' }>): Promise<void> {
+  async #takeBack({ pods }: Extract<GiverEffect, { kind: 'take-back' }>): Promise<void> {
     const { servers, log } = this.#deps;
-    log.warn?.('the successor is gone, its pods come back', { pods: given.length + (offered === undefined ? 0 : 1) });
-    await Promise.all([...given, ...(offered === undefined ? [] : [offered])].map((key) => this.#takePodBack(key)));
+    log.warn?.('the successor is gone, its pods come back', { pods: pods.length });
+    await Promise.all(pods.map((key) => this.#takePodBack(key)));
     if (this.#hasYielded) await this.#untilDone('servers', () => servers.resume());
     this.#hasYielded = false;
   }

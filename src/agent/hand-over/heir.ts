@@ -1,6 +1,7 @@
 /** An agent that starts on a node where another one serves: takes pod after pod from it, then the node (`README.md`). */
 import type { Clock } from '../../base/clock.ts';
 import { MeshError } from '../../base/errors.ts';
+import type { Departed } from '../../proxy/departure.ts';
 import {
   descriptorsOf,
   type Inheritance,
@@ -11,6 +12,8 @@ import { closeFd } from '../../sys/duplicate.ts';
 import type { PassedFds } from '../../sys/unix-contract.ts';
 import type { HandOverLink } from './link.ts';
 import { ANSWER_TIMEOUT_MS, decodeReply, type Reply, type Request, VERSIONS } from './protocol.ts';
+
+type Offer = Inheritance & Departed;
 
 export interface Received {
   readonly reply: Reply;
@@ -43,7 +46,7 @@ export class Heir implements Disposable {
     }
   }
 
-  /** Connections that are ours now, those that could not move, and how long a pod was without an owner at most. */
+  /** Connections that are ours now, those that could not move, and how long one of them, or a listener, had no owner at most. */
   get counts(): { readonly moved: number; readonly held: number; readonly longestPauseMs: number } {
     return { moved: this.#moved, held: this.#held, longestPauseMs: Math.ceil(this.#longestPauseMs) };
   }
@@ -52,9 +55,14 @@ export class Heir implements Disposable {
     await this.#inTurn(() => this.#ask({ type: 'yield-servers' }, 'yielded'));
   }
 
-  /** What the other agent has of a pod, ours from now on; rejects with `CV-HAND-OVER` and holds nothing when it is gone. */
-  async take(pod: string): Promise<Inheritance> {
-    return await this.#inTurn(() => this.#take(pod));
+  /** The listeners of a pod, ours from now on; rejects with `CV-HAND-OVER` and holds nothing when the other agent is gone. */
+  async take(pod: string): Promise<readonly InheritedListener[]> {
+    return (await this.#inTurn(() => this.#receiveOffer({ type: 'take', pod }))).listeners;
+  }
+
+  /** Some of the connections of a pod whose listeners are ours, likewise. */
+  async takeMore(pod: string): Promise<Departed> {
+    return await this.#inTurn(() => this.#receiveOffer({ type: 'more', pod }));
   }
 
   /** The node is ours: the descriptor of its run lock, which the caller owns. */
@@ -72,33 +80,44 @@ export class Heir implements Disposable {
     this.#link[Symbol.dispose]();
   }
 
-  async #take(pod: string): Promise<Inheritance> {
+  async #receiveOffer(request: Request & { readonly pod: string }): Promise<Offer> {
     const listeners: InheritedListener[] = [];
     const connections: InheritedConnection[] = [];
-    let sinceMs = 0;
+    const startedMs = this.#clock.wallMs();
     try {
-      await this.#link.send({ type: 'take', pod });
-      for (;;) {
-        const { reply, fds } = await this.#receive();
-        const [first = -1, second = -1] = fds;
-        if (reply.type === 'listener') listeners.push({ port: reply.port, fd: first });
-        else if (reply.type === 'connection') {
-          connections.push({ start: reply.start, sockets: { downstream: first, upstream: second } });
-        } else if (reply.type === 'offered') {
-          if (reply.listeners !== listeners.length || reply.connections !== connections.length) throw outOfTurn(reply);
-          this.#held = reply.held;
-          sinceMs = reply.sinceMs;
-          break;
-        } else throw outOfTurn(reply);
-      }
+      await this.#link.send(request);
+      const { held, isLast } = await this.#receiveParts(listeners, connections);
+      this.#held = held;
       // Nothing may flow before the other agent has let go of its copies: two owners would tear the bytes apart.
-      await this.#ask({ type: 'accept', pod }, 'given');
+      await this.#ask({ type: 'accept', pod: request.pod }, 'given');
       this.#moved += connections.length;
-      this.#longestPauseMs = Math.max(this.#longestPauseMs, this.#clock.wallMs() - sinceMs);
-      return { listeners, connections };
+      const pausedAtMs = connections.reduce((first, connection) => Math.min(first, connection.pausedAtMs), startedMs);
+      this.#longestPauseMs = Math.max(this.#longestPauseMs, this.#clock.wallMs() - pausedAtMs);
+      return { listeners, connections, isLast };
     } catch (error) {
       for (const fd of descriptorsOf({ listeners, connections })) closeFd(fd);
       throw error;
+    }
+  }
+
+  /** Until the offer is whole. */
+  async #receiveParts(
+    listeners: InheritedListener[],
+    connections: InheritedConnection[],
+  ): Promise<Extract<Reply, { type: 'offered' }>> {
+    for (;;) {
+      const { reply, fds } = await this.#receive();
+      if (reply.type === 'listener') {
+        listeners.push({ port: reply.port, fd: fds[0] ?? -1 });
+      } else if (reply.type === 'connections') {
+        for (const [at, connection] of reply.connections.entries()) {
+          const [downstream = -1, upstream = -1] = fds.slice(2 * at);
+          connections.push({ ...connection, sockets: { downstream, upstream } });
+        }
+      } else if (reply.type === 'offered') {
+        if (reply.listeners !== listeners.length || reply.connections !== connections.length) throw outOfTurn(reply);
+        return reply;
+      } else throw outOfTurn(reply);
     }
   }
 

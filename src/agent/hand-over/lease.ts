@@ -5,7 +5,7 @@ import type { Clock } from '../../base/clock.ts';
 import { delay } from '../../base/clock.ts';
 import { MeshError, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import { type Inheritance, NO_INHERITANCE } from '../../proxy/inheritance.ts';
+import type { InheritedConnection, InheritedListener } from '../../proxy/inheritance.ts';
 import { adoptRunLock, type RunLock, takeRunLock } from '../../sys/run-lock.ts';
 import type { Sys } from '../../sys/sys.ts';
 import type { UnixSocket } from '../../sys/unix-contract.ts';
@@ -36,7 +36,10 @@ export class NodeLease implements Disposable {
   readonly #deps: LeaseDeps;
   #lock: RunLock | undefined;
   #heir: Heir | undefined;
+  /** Pods whose connections are being taken. */
+  readonly #following = new Set<Promise<void>>();
   #recovery: Promise<void> | undefined;
+  readonly #lost = Promise.withResolvers<void>();
 
   private constructor(options: LeaseOptions, deps: LeaseDeps) {
     this.#options = options;
@@ -62,14 +65,27 @@ export class NodeLease implements Disposable {
     return this.#lock;
   }
 
-  /** Listeners and connections of a pod from the agent before us; nothing when there is none, or it has ended. */
-  async inherit(pod: string): Promise<Inheritance> {
-    if (this.#heir === undefined) return NO_INHERITANCE;
+  /** Listeners of a pod from the agent before us; none when there is none, or it has ended. */
+  inherit(pod: string): Promise<readonly InheritedListener[]> {
+    return this.#from((heir) => heir.take(pod), []);
+  }
+
+  /** Gives `adopt` the connections of a pod whose listeners were inherited, a few at a time. Never rejects. */
+  async follow(pod: string, adopt: (connections: readonly InheritedConnection[]) => Promise<void>): Promise<void> {
+    if (this.#heir === undefined) return;
+    const done = Promise.withResolvers<void>();
+    this.#following.add(done.promise);
     try {
-      return await this.#heir.take(pod);
+      for (let isLast = false; !isLast; ) {
+        const part = await this.#from((heir) => heir.takeMore(pod), { connections: [], isLast: true });
+        await adopt(part.connections);
+        ({ isLast } = part);
+      }
     } catch (error) {
-      await this.#recover(toMeshError(error));
-      return NO_INHERITANCE;
+      this.#deps.log.error?.('connections of a pod were not taken over', { pod, reason: toMeshError(error).message });
+    } finally {
+      this.#following.delete(done.promise);
+      done.resolve();
     }
   }
 
@@ -86,10 +102,13 @@ export class NodeLease implements Disposable {
 
   /** Makes the node ours for good, once `ready` settles. Rejects when the agent before us serves on. */
   async settle(ready: Promise<void>): Promise<void> {
-    if (this.#heir === undefined) return;
-    await Promise.race([ready, delay(this.#deps.clock, READY_WAIT_MS)]);
+    if (this.#heir === undefined && this.#recovery === undefined) return;
+    await Promise.race([this.#allTaken(ready), delay(this.#deps.clock, READY_WAIT_MS), this.#lost.promise]);
     const heir = this.#heir;
-    if (heir === undefined) return;
+    if (heir === undefined) {
+      await this.#recovery;
+      return;
+    }
     try {
       this.#lock = adoptRunLock(await heir.commit(), this.#options.runDir);
     } catch (error) {
@@ -106,6 +125,22 @@ export class NodeLease implements Disposable {
     this.#lock?.[Symbol.dispose]();
   }
 
+  async #allTaken(ready: Promise<void>): Promise<void> {
+    await ready;
+    while (this.#following.size > 0) await Promise.all(this.#following);
+  }
+
+  /** What the agent before us answers, or `nothing` when it has ended. */
+  async #from<Answer>(ask: (heir: Heir) => Promise<Answer>, nothing: Answer): Promise<Answer> {
+    if (this.#heir === undefined) return nothing;
+    try {
+      return await ask(this.#heir);
+    } catch (error) {
+      await this.#recover(toMeshError(error));
+      return nothing;
+    }
+  }
+
   async #greet(link: HandOverLink): Promise<void> {
     const { clock, log } = this.#deps;
     try {
@@ -119,6 +154,7 @@ export class NodeLease implements Disposable {
   /** The exchange broke off: when the other agent is dead its lock is free and the node ours; else it serves on, and we end. */
   #recover(cause: MeshError): Promise<void> {
     this.#recovery ??= this.#takeFreeLock(cause);
+    this.#lost.resolve();
     return this.#recovery;
   }
 

@@ -1,10 +1,10 @@
 /** What two agents of one node say to each other while one takes the place of the other (`README.md`). JSON, one object a packet. */
 import { MeshError, messageOf } from '../../base/errors.ts';
-import type { ConnectionStart } from '../../telemetry/traffic.ts';
+import type { InheritedConnection } from '../../proxy/inheritance.ts';
 
 /** Versions that this build speaks. */
-export const VERSIONS = { min: 1, max: 1 } as const;
-/** One packet; a connection needs about one KiB. */
+export const VERSIONS = { min: 2, max: 2 } as const;
+/** One packet. */
 export const MAX_PACKET_BYTES = 64 * 1024;
 /** From a request to its whole answer. */
 export const ANSWER_TIMEOUT_MS = 10_000;
@@ -20,8 +20,10 @@ export type Request =
   | { readonly type: 'hello'; readonly min: number; readonly max: number; readonly build: string }
   /** Close the servers of admin, metrics and readiness: the heir needs their ports. */
   | { readonly type: 'yield-servers' }
-  /** Offer the listeners and connections of a pod. */
+  /** Offer the listeners of a pod. */
   | { readonly type: 'take'; readonly pod: string }
+  /** Offer some of the connections of a pod whose listeners were given. */
+  | { readonly type: 'more'; readonly pod: string }
   /** All of the offer has arrived, and is the heir's as soon as it reads `given`. */
   | { readonly type: 'accept'; readonly pod: string }
   /** Leave the node. */
@@ -34,34 +36,68 @@ export type Reply =
   | { readonly type: 'yielded' }
   /** With its descriptor. */
   | { readonly type: 'listener'; readonly port: number }
-  /** With descriptors of its downstream and its upstream socket. */
-  | { readonly type: 'connection'; readonly start: ConnectionStart }
-  /** Ends an offer: how many of each were sent, how many connections cannot move, and since when (wall time) nobody accepts. */
+  /** With descriptors of the downstream and the upstream socket of each. */
+  | { readonly type: 'connections'; readonly connections: readonly MovedConnection[] }
+  /** Ends an offer: how many of each were sent, how many connections are left here, and whether none of this pod will follow. */
   | {
       readonly type: 'offered';
       readonly listeners: number;
       readonly connections: number;
       readonly held: number;
-      readonly sinceMs: number;
+      readonly isLast: boolean;
     }
   | { readonly type: 'given' }
   /** With the descriptor of the run lock. */
   | { readonly type: 'left'; readonly held: number };
 
-const REQUESTS = ['hello', 'yield-servers', 'take', 'accept', 'commit'] as const satisfies readonly Request['type'][];
+/** Of an `InheritedConnection`, what is no descriptor. */
+export type MovedConnection = Omit<InheritedConnection, 'sockets'>;
+
+const REQUESTS = [
+  'hello',
+  'yield-servers',
+  'take',
+  'more',
+  'accept',
+  'commit',
+] as const satisfies readonly Request['type'][];
 const REPLIES = [
   'welcome',
   'refused',
   'yielded',
   'listener',
-  'connection',
+  'connections',
   'offered',
   'given',
   'left',
 ] as const satisfies readonly Reply['type'][];
 
+/** About one pod. */
+const POD_REQUESTS: ReadonlySet<string> = new Set<Request['type']>(['take', 'more', 'accept']);
+
 export function encode(message: Request | Reply): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(message));
+}
+
+/** What one packet takes of descriptors and of text, with room for what is around it. */
+const PACKET_CONNECTIONS = 120;
+const PACKET_CONNECTION_BYTES = MAX_PACKET_BYTES - 1_024;
+
+/** In parts that fit one packet each. */
+export function* inPackets(connections: readonly InheritedConnection[]): Iterable<readonly InheritedConnection[]> {
+  let part: InheritedConnection[] = [];
+  let bytes = 0;
+  for (const connection of connections) {
+    const more = Buffer.byteLength(JSON.stringify(connection));
+    if (part.length === PACKET_CONNECTIONS || (part.length > 0 && bytes + more > PACKET_CONNECTION_BYTES)) {
+      yield part;
+      part = [];
+      bytes = 0;
+    }
+    part.push(connection);
+    bytes += more;
+  }
+  if (part.length > 0) yield part;
 }
 
 /** Throws `CV-HAND-OVER`: whoever is there speaks something else. */
@@ -71,7 +107,7 @@ export function decodeRequest(data: Uint8Array): Request {
   const isWhole =
     type === 'hello'
       ? isCount(message['min']) && isCount(message['max']) && typeof message['build'] === 'string'
-      : (type !== 'take' && type !== 'accept') || typeof message['pod'] === 'string';
+      : !POD_REQUESTS.has(type) || typeof message['pod'] === 'string';
   if (!isWhole) throw foreign(`a ${type} without its fields`);
   return message as Request;
 }

@@ -12,7 +12,8 @@ import type {
   VerdictPush,
 } from '../../model/verdict.ts';
 import type { Hand } from '../../model/verdict-cache.ts';
-import type { Inheritance } from '../../proxy/inheritance.ts';
+import type { Departed } from '../../proxy/departure.ts';
+import type { Inheritance, InheritedConnection, InheritedListener } from '../../proxy/inheritance.ts';
 import type { ProxySettings } from '../../proxy/settings.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
@@ -106,6 +107,12 @@ export interface PodInheritance {
   readonly inherited: Inheritance;
 }
 
+export interface PodAdoption {
+  readonly id: number;
+  /** As for `PodInheritance`. */
+  readonly connections: readonly InheritedConnection[];
+}
+
 export interface PodStop {
   readonly id: number;
   readonly mode: StopMode;
@@ -115,8 +122,11 @@ export interface PodStop {
 export type WorkerCalls = {
   /** Binds its listeners, or throws. */
   readonly startPod: (start: PodInheritance) => void;
-  /** Leaves listeners and what can move to the main thread, descriptors included. */
-  readonly handOverPod: (id: number) => Promise<Inheritance>;
+  /** Leaves its listeners to the main thread, descriptors included. */
+  readonly leaveListeners: (id: number) => Promise<readonly InheritedListener[]>;
+  /** As above, of connections. */
+  readonly moveSome: (id: number) => Promise<Departed>;
+  readonly adopt: (adoption: PodAdoption) => Promise<void>;
   /** See `DataPlane.hasten`. */
   readonly hasten: (nothing: undefined) => void;
   readonly stopPod: (stop: PodStop) => Promise<void>;

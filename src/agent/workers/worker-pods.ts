@@ -1,10 +1,11 @@
 /** The pods that a worker serves: in namespaces whose descriptors belong to the main thread. */
-import { type Inheritance, NO_INHERITANCE } from '../../proxy/inheritance.ts';
+import type { Departed } from '../../proxy/departure.ts';
+import type { Inheritance, InheritedListener } from '../../proxy/inheritance.ts';
 import { closeFd, duplicate } from '../../sys/duplicate.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { MovableSet } from '../data-plane.ts';
 import type { PodProxies } from '../pod-proxies.ts';
-import type { PodInheritance, PodStart, PodStop } from './protocol.ts';
+import type { PodAdoption, PodInheritance, PodStart, PodStop } from './protocol.ts';
 
 interface Serving {
   readonly set: MovableSet;
@@ -26,8 +27,17 @@ export class WorkerPods {
     this.#pods.set(id, { set: this.#proxies.start(pod, borrowed, copyOf(inherited)), netns: borrowed });
   }
 
-  async handOver(id: number): Promise<Inheritance> {
-    return (await this.#pods.get(id)?.set.handOver()) ?? NO_INHERITANCE;
+  async leaveListeners(id: number): Promise<readonly InheritedListener[]> {
+    return (await this.#pods.get(id)?.set.leaveListeners()) ?? [];
+  }
+
+  async moveSome(id: number): Promise<Departed> {
+    return (await this.#pods.get(id)?.set.moveSome()) ?? { connections: [], isLast: true };
+  }
+
+  /** Connections of a pod that is not served here end with the descriptors of the main thread. */
+  async adopt({ id, connections }: PodAdoption): Promise<void> {
+    await this.#pods.get(id)?.set.adopt(copyOf({ listeners: [], connections }).connections);
   }
 
   /** Does nothing for a pod that is not served here. */

@@ -5,7 +5,14 @@ import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { ReasonCode } from '../../base/reasons.ts';
 import type { StopMode } from '../../capture/capture-contract.ts';
-import { descriptorsOf, type Inheritance, NO_INHERITANCE } from '../../proxy/inheritance.ts';
+import type { Departed } from '../../proxy/departure.ts';
+import {
+  descriptorsOf,
+  type Inheritance,
+  type InheritedConnection,
+  type InheritedListener,
+  NO_INHERITANCE,
+} from '../../proxy/inheritance.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { TrafficTotals } from '../../telemetry/connection-records.ts';
@@ -80,7 +87,9 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     const entry: PodStart = { id: ++this.#lastPod, pod: { uid, isAgent }, netns: { fd, path, id } };
     this.#pods.set(entry.id, entry);
     const set: MovableSet = {
-      handOver: () => this.#handOver(entry),
+      leaveListeners: () => this.#leaveListeners(entry),
+      moveSome: () => this.#moveSome(entry),
+      adopt: (connections) => this.#adopt(entry, connections),
       stop: (mode) => this.#stopPod(entry, mode),
     };
     try {
@@ -200,13 +209,35 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   }
 
   /** From now on a worker that takes the place of another does not serve the pod. */
-  async #handOver(pod: PodStart): Promise<Inheritance> {
-    this.#pods.delete(pod.id);
-    const parts = await Promise.all(this.#slots.map((slot) => slot.handOver(pod.id)));
+  async #leaveListeners({ id }: PodStart): Promise<readonly InheritedListener[]> {
+    this.#pods.delete(id);
+    const none: readonly InheritedListener[] = [];
+    const leave = (slot: WorkerSlot) => slot.ask((link) => link.call('leaveListeners', id), none);
+    return (await Promise.all(this.#slots.map(leave))).flat();
+  }
+
+  async #moveSome({ id }: PodStart): Promise<Departed> {
+    const none: Departed = { connections: [], isLast: true };
+    const parts = await Promise.all(this.#slots.map((slot) => slot.ask((link) => link.call('moveSome', id), none)));
     return {
-      listeners: parts.flatMap(({ listeners }) => listeners),
       connections: parts.flatMap(({ connections }) => connections),
+      isLast: parts.every(({ isLast }) => isLast),
     };
+  }
+
+  /** What a worker does not take ends here. */
+  async #adopt({ id }: PodStart, connections: readonly InheritedConnection[]): Promise<void> {
+    const inherited = { listeners: [], connections };
+    try {
+      const serving = this.#slots.filter(({ worker }) => worker !== undefined);
+      const parts = serving.map((slot, at) => {
+        const adoption = { id, connections: partOf(inherited, at, serving.length).connections };
+        return slot.ask((link) => link.call('adopt', adoption), undefined);
+      });
+      await Promise.all(parts);
+    } finally {
+      for (const descriptor of descriptorsOf(inherited)) closeFd(descriptor);
+    }
   }
 
   /** Resolves when a worker has come or gone, or the time is over. */

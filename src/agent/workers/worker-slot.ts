@@ -90,13 +90,15 @@ export class WorkerSlot {
     }
   }
 
-  /** What the pod has here, or nothing when the worker ends meanwhile: the descriptors are the caller's. */
-  async handOver(id: number): Promise<Inheritance> {
+  /** What `ask` answers, or `nothing` when there is no worker, or it ends meanwhile. */
+  async ask<Answer>(ask: (link: Worker['link']) => Promise<Answer>, nothing: Answer): Promise<Answer> {
+    const worker = this.#worker;
+    if (worker === undefined) return nothing;
     try {
-      return (await this.#worker?.link.call('handOverPod', id)) ?? NO_INHERITANCE;
+      return await ask(worker.link);
     } catch (error) {
-      if (this.#worker?.isOver === false) throw error;
-      return NO_INHERITANCE;
+      if (!worker.isOver) throw error;
+      return nothing;
     }
   }
 

@@ -59,7 +59,9 @@ function run(port: MessagePort, start: WorkerStart): void {
     (items) => port.postMessage(items),
     {
       startPod: (start) => pods.start(start),
-      handOverPod: (id) => pods.handOver(id),
+      leaveListeners: (id) => pods.leaveListeners(id),
+      moveSome: (id) => pods.moveSome(id),
+      adopt: (adoption) => pods.adopt(adoption),
       hasten: () => proxies.hasten(),
       stopPod: (stop) => pods.stop(stop),
       connections: () => ({ open: records.live(), refused: records.recentRefusals() }),

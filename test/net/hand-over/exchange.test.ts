@@ -10,20 +10,34 @@ import { Giver } from '../../../src/agent/hand-over/giver.ts';
 import { Heir } from '../../../src/agent/hand-over/heir.ts';
 import { NodeLease } from '../../../src/agent/hand-over/lease.ts';
 import { HandOverLink } from '../../../src/agent/hand-over/link.ts';
-import { decodeReply, encode, OFFER_TIMEOUT_MS, type Request } from '../../../src/agent/hand-over/protocol.ts';
+import {
+  decodeReply,
+  encode,
+  OFFER_TIMEOUT_MS,
+  type Reply,
+  type Request,
+  VERSIONS,
+} from '../../../src/agent/hand-over/protocol.ts';
 import { MeshError } from '../../../src/base/errors.ts';
-import { type Inheritance, NO_INHERITANCE } from '../../../src/proxy/inheritance.ts';
-import { closeFd } from '../../../src/sys/duplicate.ts';
+import type { Departed } from '../../../src/proxy/departure.ts';
+import {
+  descriptorsOf,
+  type Inheritance,
+  type InheritedConnection,
+  NO_INHERITANCE,
+} from '../../../src/proxy/inheritance.ts';
+import { closeFd, duplicate } from '../../../src/sys/duplicate.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { takeRunLock } from '../../../src/sys/run-lock.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
-import { duplicateListener, listenOn } from '../../../src/sys/tcp.ts';
+import { duplicateListener, listenOn, socketFd } from '../../../src/sys/tcp.ts';
 import type { UnixSocket } from '../../../src/sys/unix-contract.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
+import { tcpPair } from '../../support/tcp.ts';
 
 const timed = { timeout: 30_000 };
-const HELLO = { type: 'hello', min: 1, max: 1, build: 'test' } as const;
+const HELLO = { type: 'hello', ...VERSIONS, build: 'test' } as const;
 const POD = { uid: 'p1' };
 
 /** An agent with one pod, whose listener answers with the name of who accepted. */
@@ -34,6 +48,8 @@ class Node implements AsyncDisposable {
   readonly lines: string[] = [];
   /** What the pod was started with, each time. */
   readonly starts: Inheritance[] = [];
+  /** What it says when it is asked for connections. */
+  readonly departures: Departed[] = [];
   port = 0;
   hasLeft = false;
   readonly #undo = new AsyncDisposableStack();
@@ -90,16 +106,20 @@ class Node implements AsyncDisposable {
 
   #serve(inherited: Inheritance = NO_INHERITANCE) {
     this.starts.push(inherited);
+    for (const fd of descriptorsOf({ ...inherited, listeners: [] })) closeFd(fd);
     const [given] = inherited.listeners;
     const address = { address: '127.0.0.1', port: this.port, isReusePort: true };
     const server = answering('old', given?.fd ?? linuxSys.listenTcp(undefined, address).fd);
     this.port = (server.address() as net.AddressInfo).port;
     return {
-      handOver: async (): Promise<Inheritance> => {
+      leaveListeners: async () => {
+        if (!server.listening) return [];
         const fd = duplicateListener(server);
         server.close();
-        return { listeners: [{ port: this.port, fd }], connections: [] };
+        return [{ port: this.port, fd }];
       },
+      moveSome: async () => this.departures.shift() ?? { connections: [], isLast: true },
+      adopt: async () => assert.fail('nothing moves to this node'),
       stop: async () => void server.close(),
     };
   }
@@ -120,6 +140,23 @@ async function say(socket: UnixSocket, request: Request): Promise<void> {
   await socket.send(encode(request));
 }
 
+/** A connection between the two ends of `pair`, with descriptors of its own. */
+function inherited({ near, far }: { near: net.Socket; far: net.Socket }, id: string): InheritedConnection {
+  const ends = { src: { ip: '192.0.2.1', port: 1 }, dst: { ip: '192.0.2.2', port: 2 } };
+  const labels = { reporter: 'destination', securityPolicy: 'unknown' } as const;
+  return {
+    start: { id, podUid: POD.uid, direction: 'inbound', protocol: 'TCP', ...ends, labels },
+    sockets: { downstream: duplicate(socketFd(near) ?? -1), upstream: duplicate(socketFd(far) ?? -1) },
+    pausedAtMs: 0,
+  };
+}
+
+async function heard(link: HandOverLink): Promise<Reply> {
+  using message = await link.receive(20_000);
+  assert.ok(message !== undefined);
+  return decodeReply(message.data);
+}
+
 /** The type of the next reply; its descriptors are closed. */
 async function hear(socket: UnixSocket): Promise<string> {
   using message = await socket.receive(65_536);
@@ -129,8 +166,8 @@ async function hear(socket: UnixSocket): Promise<string> {
 test('a listener moves with its queue, and its former owner lets go of it', timed, async () => {
   await using node = await Node.start();
   using heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
-  const { listeners, connections } = await heir.take(node.key);
-  assert.deepEqual(connections, []);
+  const listeners = await heir.take(node.key);
+  assert.deepEqual(await heir.takeMore(node.key), { listeners: [], connections: [], isLast: true });
   const queued = answerOf(node.port);
   const server = answering('new', listeners[0]?.fd ?? -1);
   assert.equal(await queued, 'new');
@@ -142,7 +179,7 @@ test('a listener moves with its queue, and its former owner lets go of it', time
 test('a successor that dies after it was given a pod gives it back', timed, async () => {
   await using node = await Node.start();
   const heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
-  const { listeners } = await heir.take(node.key);
+  const listeners = await heir.take(node.key);
   closeFd(listeners[0]?.fd ?? -1);
   heir[Symbol.dispose]();
   while (node.starts.length < 2) await new Promise(setImmediate);
@@ -150,6 +187,33 @@ test('a successor that dies after it was given a pod gives it back', timed, asyn
   assert.equal(await node.answer(), 'old');
   assert.equal(node.hasLeft, false);
 });
+
+test(
+  'connections follow in parts, and only what is on offer when the successor is lost comes back',
+  timed,
+  async () => {
+    await using node = await Node.start();
+    await using pair = await tcpPair();
+    const part = (id: string): Departed => ({ connections: [inherited(pair, id)], isLast: false });
+    node.departures.push(part('a'), part('b'));
+    const link = new HandOverLink(node.connect(), systemClock);
+    const heir = await Heir.greet(link, systemClock, 'test');
+    const listeners = await heir.take(node.key);
+    const taken = await heir.takeMore(node.key);
+    assert.deepEqual([taken.connections.map(({ start }) => start.id), taken.isLast], [['a'], false]);
+    // A second part is asked for, and its acceptance never comes.
+    await link.send({ type: 'more', pod: node.key });
+    assert.equal((await heard(link)).type, 'connections');
+    heir[Symbol.dispose]();
+    while (node.starts.length < 2) await new Promise(setImmediate);
+    assert.deepEqual(node.starts[1]?.listeners, []);
+    assert.deepEqual(
+      node.starts[1]?.connections.map(({ start }) => start.id),
+      ['b'],
+    );
+    for (const fd of descriptorsOf({ listeners, connections: taken.connections })) closeFd(fd);
+  },
+);
 
 test('a successor that never accepts an offer loses it in time, and the next one is served', timed, async () => {
   await using node = await Node.start();

@@ -80,6 +80,8 @@ export class ProxyWorld implements AsyncDisposable {
   readonly lines: Line[] = [];
   readonly authority: VerdictAuthority;
   readonly proxies: PodProxies;
+  /** Of the captured pod. */
+  readonly proxy: ReturnType<PodProxies['start']>;
   readonly contexts = new TlsContexts();
   readonly metrics = new AgentMetrics({ buildTag: 'test', hasProcessMetrics: false });
   /** Original destination of plaintext and outbound connections. */
@@ -88,7 +90,6 @@ export class ProxyWorld implements AsyncDisposable {
   dials = 0;
   readonly #undo = new AsyncDisposableStack();
   readonly #ports = new Map<number, number>();
-  readonly #proxy: ReturnType<PodProxies['start']>;
   readonly #waiters = new Set<() => void>();
 
   constructor(options: WorldOptions = {}) {
@@ -115,12 +116,12 @@ export class ProxyWorld implements AsyncDisposable {
       drainGraceMs,
     });
     const netns = this.#undo.use(openNetns(POD.netnsPath));
-    this.#proxy = this.proxies.start(POD, netns);
+    this.proxy = this.proxies.start(POD, netns);
     this.#undo.defer(() => this.stop('immediate'));
   }
 
   stop(mode: 'graceful' | 'immediate'): Promise<void> {
-    return this.#proxy.stop(mode);
+    return this.proxy.stop(mode);
   }
 
   /** A TCP connection to one of the three listeners. */

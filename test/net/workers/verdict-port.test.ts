@@ -99,7 +99,9 @@ function world(state = OPEN, log: Logger = silentLogger) {
     {
       push: (push) => verdicts.receive(push),
       startPod: none,
-      handOverPod: none,
+      leaveListeners: none,
+      moveSome: none,
+      adopt: none,
       hasten: none,
       stopPod: none,
       connections: none,

@@ -7,10 +7,18 @@ import {
   type GiverState,
   giverStep,
 } from '../../../src/agent/hand-over/giver-state.ts';
-import { decodeReply, decodeRequest, encode } from '../../../src/agent/hand-over/protocol.ts';
+import {
+  decodeReply,
+  decodeRequest,
+  encode,
+  inPackets,
+  MAX_PACKET_BYTES,
+  VERSIONS,
+} from '../../../src/agent/hand-over/protocol.ts';
 import { MeshError } from '../../../src/base/errors.ts';
+import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
 
-const HELLO = { type: 'hello', min: 1, max: 1, build: 'test' } as const;
+const HELLO = { type: 'hello', ...VERSIONS, build: 'test' } as const;
 const PODS = ['a', 'b', 'c'] as const;
 
 /** Who carries each pod, as the effects say it: what a process would do, without the process. */
@@ -32,13 +40,20 @@ class World {
         assert.equal(this.owner.get(effect.pod), 'old');
         this.owner.set(effect.pod, 'nobody');
         return;
+      case 'offer-more':
+        assert.equal(this.owner.get(effect.pod), 'new');
+        this.owner.set(effect.pod, 'nobody');
+        return;
       case 'give':
         assert.equal(this.owner.get(effect.pod), 'nobody');
         this.owner.set(effect.pod, 'new');
         return;
       case 'take-back':
-        for (const pod of effect.given) this.#back(pod, 'new');
-        if (effect.offered !== undefined) this.#back(effect.offered, 'nobody');
+        assert.equal(new Set(effect.pods).size, effect.pods.length);
+        for (const pod of effect.pods) {
+          assert.notEqual(this.owner.get(pod), 'old');
+          this.owner.set(pod, 'old');
+        }
         return;
       case 'leave':
         this.hasLeft = true;
@@ -48,11 +63,6 @@ class World {
       case 'yield-servers':
     }
   }
-
-  #back(pod: string, from: 'new' | 'nobody'): void {
-    assert.equal(this.owner.get(pod), from);
-    this.owner.set(pod, 'old');
-  }
 }
 
 const pod = fc.constantFrom(...PODS);
@@ -61,6 +71,7 @@ const input: fc.Arbitrary<GiverInput> = fc.oneof(
   fc.record({ type: fc.constant('hello' as const), min: fc.nat(3), max: fc.nat(3), build: fc.string() }),
   fc.constant({ type: 'yield-servers' as const }),
   fc.record({ type: fc.constant('take' as const), pod }),
+  fc.record({ type: fc.constant('more' as const), pod }),
   fc.record({ type: fc.constant('accept' as const), pod }),
   fc.constant({ type: 'commit' as const }),
   fc.constant({ type: 'lost' as const }),
@@ -89,11 +100,13 @@ test('a whole exchange gives every pod, then the node', () => {
   const said = [
     HELLO,
     { type: 'yield-servers' },
-    ...PODS.flatMap((name) => [{ type: 'take', pod: name } as const, { type: 'accept', pod: name } as const]),
+    ...PODS.flatMap((name) =>
+      (['take', 'accept', 'more', 'accept', 'more', 'accept'] as const).map((type) => ({ type, pod: name })),
+    ),
     { type: 'commit' },
   ] as const;
   const effects = said.map((one) => world.step(one)?.kind);
-  assert.deepEqual(effects.slice(0, 4), ['welcome', 'yield-servers', 'offer', 'give']);
+  assert.deepEqual(effects.slice(0, 6), ['welcome', 'yield-servers', 'offer', 'give', 'offer-more', 'give']);
   assert.equal(effects.at(-1), 'leave');
   assert.deepEqual([...new Set(world.owner.values())], ['new']);
 });
@@ -102,8 +115,9 @@ for (const [name, inputs] of [
   ['taking a pod without a greeting', [{ type: 'take', pod: 'a' }]],
   ['accepting what was not offered', [HELLO, { type: 'accept', pod: 'a' }]],
   ['taking a pod twice', [HELLO, { type: 'take', pod: 'a' }, { type: 'accept', pod: 'a' }, { type: 'take', pod: 'a' }]],
+  ['asking for connections of a pod that was not given', [HELLO, { type: 'more', pod: 'a' }]],
   ['committing while an offer is open', [HELLO, { type: 'take', pod: 'a' }, { type: 'commit' }]],
-  ['greeting with versions of another time', [{ ...HELLO, min: 2, max: 9 }]],
+  ['greeting with versions of another time', [{ ...HELLO, min: VERSIONS.max + 1, max: VERSIONS.max + 9 }]],
 ] satisfies [string, GiverInput[]][]) {
   test(`${name} is refused`, () => {
     const world = new World();
@@ -129,3 +143,33 @@ test('any bytes at all are a message or a MeshError', () => {
     }),
   );
 });
+
+test('connections go out in packets that the socket takes, in order, whatever their size', () => {
+  const size = fc.oneof(fc.nat(2_000), fc.integer({ min: 20_000, max: 60_000 }));
+  fc.assert(
+    fc.property(fc.array(size, { maxLength: 300 }), (sizes) => {
+      const connections = sizes.map((bytes, at) => inherited(at, bytes));
+      const parts = [...inPackets(connections)];
+      assert.deepEqual(parts.flat(), connections);
+      for (const part of parts) {
+        assert.ok(part.length <= 120);
+        assert.ok(encode({ type: 'connections', connections: part }).length <= MAX_PACKET_BYTES);
+      }
+    }),
+    { numRuns: 30 },
+  );
+});
+
+function inherited(at: number, textBytes: number): InheritedConnection {
+  const ends = { src: { ip: '192.0.2.1', port: at }, dst: { ip: '192.0.2.2', port: 80 } };
+  const labels = { reporter: 'source', securityPolicy: 'unknown' } as const;
+  const start: InheritedConnection['start'] = {
+    id: String(at),
+    podUid: 'x'.repeat(textBytes),
+    direction: 'outbound',
+    protocol: 'TCP',
+    ...ends,
+    labels,
+  };
+  return { start, sockets: { downstream: at, upstream: at }, pausedAtMs: 1 };
+}

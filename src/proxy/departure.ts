@@ -1,0 +1,84 @@
+/** How the connections of a pod leave for another process: a few at a time, so that each stands still for milliseconds. */
+import { type Clock, delay } from '../base/clock.ts';
+import type { Connection, Connections } from './connections.ts';
+import type { InheritedConnection } from './inheritance.ts';
+
+/** Connections that stand still together: few at first, twice as many after each part that was quick, half after a slow one. */
+const AT_ONCE = { first: 8, min: 4, max: 64 } as const;
+/** From one part to the next, with all that both processes do with it. */
+const QUICK_MS = 15;
+const LONG_MS = 40;
+/** How long their bytes may take to leave this process, and again at the end for those that took longer. */
+const FLUSH_MS = 10;
+const SLOW_FLUSH_MS = 100;
+/** Longest wait for upstreams that are being dialled; everything flows meanwhile. */
+const DIAL_MS = 250;
+const POLL_MS = 2;
+
+export interface Departed {
+  readonly connections: readonly InheritedConnection[];
+  /** What is left cannot move. */
+  readonly isLast: boolean;
+}
+
+/** To be asked until it says that it was the last part. */
+export class Departure {
+  readonly #connections: Connections;
+  readonly #clock: Clock;
+  /** Tried once. */
+  readonly #slow = new Set<Connection>();
+  #atOnce: number = AT_ONCE.first;
+  #lastMs: number | undefined;
+
+  constructor(connections: Connections, clock: Clock) {
+    this.#connections = connections;
+    this.#clock = clock;
+  }
+
+  async next(): Promise<Departed> {
+    this.#adapt();
+    const fresh = this.#fresh() ?? (await this.#arrivals());
+    if (fresh !== undefined) return { connections: await this.#move(fresh, FLUSH_MS), isLast: false };
+    const slow = [...this.#slow].filter(({ isOver }) => !isOver);
+    this.#slow.clear();
+    return { connections: await this.#move(slow, SLOW_FLUSH_MS), isLast: true };
+  }
+
+  #adapt(): void {
+    const nowMs = this.#clock.monotonicMs();
+    const tookMs = nowMs - (this.#lastMs ?? nowMs - QUICK_MS);
+    this.#lastMs = nowMs;
+    if (tookMs < QUICK_MS) this.#atOnce = Math.min(2 * this.#atOnce, AT_ONCE.max);
+    if (tookMs > LONG_MS) this.#atOnce = Math.max(this.#atOnce / 2, AT_ONCE.min);
+  }
+
+  #fresh(): readonly Connection[] | undefined {
+    const fresh = this.#connections
+      .movable()
+      .filter((connection) => !this.#slow.has(connection))
+      .take(this.#atOnce)
+      .toArray();
+    return fresh.length === 0 ? undefined : fresh;
+  }
+
+  async #arrivals(): Promise<readonly Connection[] | undefined> {
+    const endMs = this.#clock.monotonicMs() + DIAL_MS;
+    while (this.#connections.isBusy && this.#clock.monotonicMs() < endMs) {
+      await delay(this.#clock, POLL_MS);
+      const fresh = this.#fresh();
+      if (fresh !== undefined) return fresh;
+    }
+    return undefined;
+  }
+
+  async #move(connections: readonly Connection[], flushMs: number): Promise<readonly InheritedConnection[]> {
+    const moved = await Promise.all(
+      connections.map(async (connection) => {
+        const inherited = await connection.move(this.#clock, flushMs);
+        if (inherited === undefined) this.#slow.add(connection);
+        return inherited;
+      }),
+    );
+    return moved.filter((connection) => connection !== undefined);
+  }
+}

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type net from 'node:net';
+import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
+import { closeFd } from '../../../src/sys/duplicate.ts';
+import { fillUntilBlocked } from '../../support/tcp.ts';
+import { policy } from '../../unit/model/sample-mesh.ts';
+import { OPEN_MESH, ProxyWorld } from './proxy-world.ts';
+
+const bounded = { timeout: 30_000 };
+
+/** A plaintext connection into the pod, to the target of now, relayed. */
+async function opened(world: ProxyWorld): Promise<net.Socket> {
+  const client = await world.connect('plaintext');
+  await echoed(client, 'before');
+  return client;
+}
+
+async function echoed(client: net.Socket, text: string): Promise<void> {
+  client.write(text);
+  let got = '';
+  while (got.length < text.length) got += String((await once(client, 'data'))[0]);
+  assert.equal(got, text);
+}
+
+/** Stops the listeners of `world`; they are nobody's from then on. */
+async function leave({ proxy }: ProxyWorld): Promise<void> {
+  for (const { fd } of await proxy.leaveListeners()) closeFd(fd);
+}
+
+/** All that moves, in parts. */
+async function parts({ proxy }: ProxyWorld): Promise<(readonly InheritedConnection[])[]> {
+  const all: (readonly InheritedConnection[])[] = [];
+  for (let isLast = false; !isLast; ) {
+    const part = await proxy.moveSome();
+    all.push(part.connections);
+    ({ isLast } = part);
+  }
+  return all;
+}
+
+async function moveAll(from: ProxyWorld, to: ProxyWorld): Promise<void> {
+  await leave(from);
+  for (const part of await parts(from)) await to.proxy.adopt(part);
+}
+
+function closeAll(connections: readonly InheritedConnection[]): void {
+  for (const { sockets } of connections) for (const fd of [sockets.downstream, sockets.upstream]) closeFd(fd);
+}
+
+test('many connections leave a few at a time, and each goes on elsewhere', bounded, async () => {
+  await using giver = new ProxyWorld();
+  await using heir = new ProxyWorld();
+  giver.target = await giver.app();
+  const clients = await Promise.all(Array.from({ length: 150 }, () => opened(giver)));
+  await leave(giver);
+
+  const left = await parts(giver);
+
+  assert.equal(left.flat().length, 150);
+  assert.ok(left.length > 3 && left.every((part) => part.length <= 64), left.map((part) => part.length).join());
+  for (const part of left) await heir.proxy.adopt(part);
+  await Promise.all(clients.map((client) => echoed(client, 'after')));
+  assert.equal(giver.ends.length, 0);
+});
+
+test(
+  'a connection whose reader is stuck flows on here while the others leave, and leaves once it is read',
+  bounded,
+  async () => {
+    await using giver = new ProxyWorld();
+    giver.target = await giver.app((socket) => socket.pause());
+    const stuck = await giver.connect('plaintext');
+    await fillUntilBlocked(stuck);
+    let reader: net.Socket | undefined;
+    giver.target = await giver.app((socket) => (reader = socket.pause()));
+    const slow = await giver.connect('plaintext');
+    await fillUntilBlocked(slow);
+    giver.target = await giver.app();
+    await Promise.all(Array.from({ length: 3 }, () => opened(giver)));
+    await leave(giver);
+
+    const first = await giver.proxy.moveSome();
+
+    assert.deepEqual([first.connections.length, first.isLast], [3, false]);
+    assert.equal(giver.proxies.counts('p1')?.connections, 2);
+    // It takes what was read for it, so all of it is on its way.
+    reader?.resume();
+    slow.end();
+    if (reader !== undefined) await once(reader, 'end');
+    const last = await giver.proxy.moveSome();
+    assert.ok(last.isLast);
+    assert.equal(last.connections.length, 1);
+    assert.equal(giver.proxies.counts('p1')?.connections, 1);
+    closeAll([...first.connections, ...last.connections]);
+  },
+);
+
+test(
+  'nobody stands still while an upstream is dialled, and that connection leaves when it is there',
+  bounded,
+  async () => {
+    await using giver = new ProxyWorld();
+    await using heir = new ProxyWorld();
+    giver.target = await giver.app();
+    const flowing = await opened(giver);
+    giver.target = await giver.silent();
+    await giver.connect('plaintext');
+    while (giver.proxies.counts('p1')?.connections !== 2) await nextTurn();
+    await leave(giver);
+    const first = await giver.proxy.moveSome();
+    await heir.proxy.adopt(first.connections);
+
+    const last = giver.proxy.moveSome();
+    await echoed(flowing, 'meanwhile');
+
+    assert.deepEqual(await last, { connections: [], isLast: true });
+    assert.equal(giver.proxies.counts('p1')?.connections, 1);
+  },
+);
+
+test(
+  'a connection that the mesh of the next process forbids is closed there for that, and the others live',
+  bounded,
+  async () => {
+    await using giver = new ProxyWorld();
+    giver.target = await giver.app();
+    const forbidden = await opened(giver);
+    const { port } = giver.target;
+    giver.target = await giver.app();
+    const allowed = await opened(giver);
+    const denied = policy('deny-one', { action: 'Deny', rules: [[[{ destinationPorts: [port] }]]] });
+    await using heir = new ProxyWorld({ mesh: { ...OPEN_MESH, policies: [denied] } });
+    const closed = new Promise((resolve) => forbidden.once('close', resolve));
+
+    await moveAll(giver, heir);
+
+    await closed;
+    await echoed(allowed, 'after');
+    const { fields } = await heir.line(({ message }) => message === 'connection complete');
+    assert.deepEqual([fields['reason'], fields['bytes_recv'], fields['bytes_sent']], ['CV-POLICY-CHANGED', 6, 6]);
+    assert.equal(giver.ends.length + heir.ends.length, 1);
+  },
+);
