@@ -1,10 +1,10 @@
 /** Chooses one endpoint of a service and its target port (datapath.md §4.4): health, scopes, failover, capacity weights. */
 import { ipFamily } from '../base/ip.ts';
 import type { Random } from '../base/random.ts';
-import type { EndpointPool } from './member-index.ts';
+import type { EndpointPool, Members, Place } from './member-index.ts';
 import { isOpen, type MeshIndex } from './mesh-index.ts';
-import { scopeRank, scopeValue } from './scope-rank.ts';
-import { type Service, serviceKey, type Workload } from './workload.ts';
+import { highestRank, scopeRank, scopeValue } from './scope-rank.ts';
+import type { Service, Workload } from './workload.ts';
 
 export interface EndpointRequest {
   /** The workload that connects; scopes compare with it. */
@@ -29,8 +29,9 @@ export function selectEndpoint(index: MeshIndex, request: EndpointRequest, rando
   const { service, port, isWaypoint = false } = request;
   if (service.loadBalancer.mode === 'Passthrough') return undefined;
   if (!isWaypoint && !service.ports.has(port)) return undefined;
-  const target = portResolver(service, port, isWaypoint);
-  const workload = drawn(index, request, target, random) ?? drawFrom(nearest(index, request, target), random);
+  const members = index.members(service);
+  const target = portResolver(members.serviceKey, service, port, isWaypoint);
+  const workload = drawn(members, request, target, random) ?? drawFrom(nearest(members, request, target), random);
   const targetPort = workload && target(workload);
   return workload === undefined || targetPort === undefined ? undefined : { workload, port: targetPort, service };
 }
@@ -77,70 +78,69 @@ export function pickResolved(
   return best[Math.floor(random.next() * best.length)];
 }
 
-/** From this many members on, looking at all of them for each connection is too slow. */
+/** Below it, looking at all members once is cheaper than drawing until one of the best rank comes up. */
 const MANY_MEMBERS = 64;
 /** Draws before giving up: with half of the members unfit, one connection in 65,000 looks at all of them. */
 const MAX_DRAWS = 16;
 
 /**
- * Rejection sampling for large services without scopes: a member drawn uniformly is kept if it is fit, with a chance
- * proportional to its capacity. The outcome is distributed exactly as that of looking at all, which `undefined` asks for.
- * Needs nothing that a change of one member would spoil.
+ * Rejection sampling: a member drawn uniformly is kept if no rank is higher than its own, with a chance proportional to its
+ * capacity. The outcome is distributed exactly as that of looking at all, which `undefined` asks for. The first connection to a
+ * service looks at one or two members only, and nothing is kept that a change of one would spoil.
  */
-function drawn(
-  index: MeshIndex,
-  { source, service }: EndpointRequest,
-  target: PortResolver,
-  random: Random,
-): Workload | undefined {
-  const { all, maxCapacity } = index.members(service);
-  if (service.loadBalancer.mode !== 'Standard' || all.length < MANY_MEMBERS) return undefined;
+function drawn(members: Members, request: EndpointRequest, target: PortResolver, random: Random): Workload | undefined {
+  const { all, maxCapacity } = members;
+  const balancer = request.service.loadBalancer;
+  const isSmall = all.length < (balancer.mode === 'Failover' ? MANY_MEMBERS : 2);
+  // Once it was in vain, what was found by looking at all is at hand until a member changes.
+  if (isSmall || members.hasPool(request.service)) return undefined;
+  const best = highestRank(balancer);
   for (let draw = 0; draw < MAX_DRAWS; draw++) {
     const workload = all[Math.floor(random.next() * all.length)];
-    if (workload === undefined || !isOpen(service, workload) || !isReachable(workload, source)) continue;
-    if (target(workload) !== undefined && random.next() * maxCapacity < workload.capacity) return workload;
+    if (workload === undefined || rankOf(workload, request, target) !== best) continue;
+    if (random.next() * maxCapacity < workload.capacity) return workload;
   }
   return undefined;
 }
 
 /** The members of the highest rank that can take the connection; kept until one of them or their service changes. */
-function nearest(index: MeshIndex, request: EndpointRequest, target: PortResolver): EndpointPool {
-  const members = index.members(request.service);
-  return members.pool(request.service, placeOf(request), () => poolOf(members.all, request, target));
+function nearest(members: Members, request: EndpointRequest, target: PortResolver): EndpointPool {
+  const place = placeOf(request);
+  const known = members.pool(request.service, place);
+  if (known !== undefined) return known;
+  const fit = fittest(members.all, request, target);
+  const pool = { place, members: fit, totals: runningTotals(fit) };
+  members.keep(request.service, pool);
+  return pool;
 }
 
-/** All that a pool depends on besides the service and its members. */
-function placeOf({ source, service, port, isWaypoint = false }: EndpointRequest): string {
+function placeOf({ source, service, port, isWaypoint = false }: EndpointRequest): Place {
   const scopes = service.loadBalancer.routingPreferences.map((scope) => scopeValue(scope, source));
-  return [port, isWaypoint, source.network, ...scopes].join('/');
+  return { port, isWaypoint, network: source.network, scopes };
 }
 
-function poolOf(
-  members: readonly Workload[],
-  { source, service }: EndpointRequest,
-  target: PortResolver,
-): EndpointPool {
+function fittest(members: readonly Workload[], request: EndpointRequest, target: PortResolver): readonly Workload[] {
   let best = Number.NEGATIVE_INFINITY;
   let fit: Workload[] = [];
   for (const workload of members) {
-    if (workload.capacity === 0 || !isOpen(service, workload) || !isReachable(workload, source)) continue;
-    const rank = scopeRank(service.loadBalancer, source, workload);
-    if (rank === undefined || rank < best || target(workload) === undefined) continue;
+    const rank = rankOf(workload, request, target);
+    if (rank === undefined || rank < best) continue;
     if (rank > best) fit = [];
     best = rank;
     fit.push(workload);
   }
-  const totals: number[] = [];
+  return fit;
+}
+
+function runningTotals(members: readonly Workload[]): readonly number[] {
   let total = 0;
-  for (const { capacity } of fit) {
-    total += capacity;
-    totals.push(total);
-  }
-  return { members: fit, totals };
+  return members.map(({ capacity }) => (total += capacity));
 }
 
 /** One member with a chance proportional to its capacity: the first whose running total exceeds the draw. */
 function drawFrom({ members, totals }: EndpointPool, random: Random): Workload | undefined {
+  // As in `pickWeighted`: without a choice the verdict can be used again.
+  if (members.length < 2) return members[0];
   const draw = random.next() * (totals.at(-1) ?? 0);
   let [low, high] = [0, members.length - 1];
   while (low < high) {
@@ -149,6 +149,12 @@ function drawFrom({ members, totals }: EndpointPool, random: Random): Workload |
     else low = middle + 1;
   }
   return members[low];
+}
+
+/** How near an endpoint is that can take the connection; `undefined` when it cannot. */
+function rankOf(workload: Workload, { source, service }: EndpointRequest, target: PortResolver): number | undefined {
+  if (workload.capacity === 0 || !isOpen(service, workload) || !isReachable(workload, source)) return undefined;
+  return target(workload) === undefined ? undefined : scopeRank(service.loadBalancer, source, workload);
 }
 
 /** Has an address, or a name that will have one, or a gateway in front of its network. */
@@ -160,15 +166,24 @@ function isReachable(workload: Workload, source: Workload): boolean {
 type PortResolver = (endpoint: Workload) => number | undefined;
 
 /** Target port by endpoint; everything that does not depend on the endpoint is looked up once. */
-function portResolver(service: Service, port: number, isWaypoint: boolean): PortResolver {
-  const key = serviceKey(service);
+function portResolver(key: string, service: Service, port: number, isWaypoint: boolean): PortResolver {
   const ofService = service.ports.get(port);
-  return ({ services, applicationTunnel }) => {
+  const resolve: PortResolver = ({ services, applicationTunnel }) => {
     if (ofService === undefined && isWaypoint && applicationTunnel === undefined) return undefined;
     const ofEndpoint = services.get(key)?.get(port);
     if (ofEndpoint !== undefined && ofEndpoint > 0) return ofEndpoint;
     if (ofService !== undefined && ofService > 0) return ofService;
     return applicationTunnel?.port === undefined ? undefined : port;
+  };
+  // Replicas of one deployment have both in common, so the answer for one is nearly always that for the next.
+  let last: Pick<Workload, 'services' | 'applicationTunnel'> | undefined;
+  let lastPort: number | undefined;
+  return (endpoint) => {
+    if (endpoint.services !== last?.services || endpoint.applicationTunnel !== last.applicationTunnel) {
+      lastPort = resolve(endpoint);
+      last = endpoint;
+    }
+    return lastPort;
   };
 }
 

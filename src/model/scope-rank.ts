@@ -12,9 +12,15 @@ export function scopeRank(balancer: LoadBalancer, source: Workload, endpoint: Wo
       return preferences.every((scope) => isSame(scope, source, endpoint)) ? 0 : undefined;
     case 'Failover':
       return preferences[0] === 'Network'
-        ? networkFirstRank(preferences.slice(1), source, endpoint)
-        : leadingMatches(preferences, source, endpoint);
+        ? networkFirstRank(preferences, source, endpoint)
+        : leadingMatches(preferences, 0, source, endpoint);
   }
+}
+
+/** Rank of an endpoint that matches all. */
+export function highestRank({ mode, routingPreferences }: LoadBalancer): number {
+  if (mode !== 'Failover') return 0;
+  return routingPreferences[0] === 'Network' ? 2 * routingPreferences.length - 1 : routingPreferences.length;
 }
 
 /** What a workload is in one scope. */
@@ -36,14 +42,15 @@ export function scopeValue(scope: Scope, { locality, node, clusterId, network }:
 }
 
 /** The own network outranks any number of other matches; endpoints of other networks are still ordered by the rest. */
-function networkFirstRank(others: readonly Scope[], source: Workload, endpoint: Workload): number {
+function networkFirstRank(preferences: readonly Scope[], source: Workload, endpoint: Workload): number {
   const isLocal = source.network === endpoint.network;
-  return (isLocal ? others.length + 1 : 0) + leadingMatches(others, source, endpoint);
+  return (isLocal ? preferences.length : 0) + leadingMatches(preferences, 1, source, endpoint);
 }
 
-function leadingMatches(preferences: readonly Scope[], source: Workload, endpoint: Workload): number {
-  const firstMiss = preferences.findIndex((scope) => !isSame(scope, source, endpoint));
-  return firstMiss < 0 ? preferences.length : firstMiss;
+/** How many from the position `start` on match, up to the first that does not. */
+function leadingMatches(preferences: readonly Scope[], start: number, source: Workload, endpoint: Workload): number {
+  const firstMiss = preferences.findIndex((scope, at) => at >= start && !isSame(scope, source, endpoint));
+  return (firstMiss < 0 ? preferences.length : firstMiss) - start;
 }
 
 function isSame(scope: Scope, a: Workload, b: Workload): boolean {

@@ -7,6 +7,8 @@ type OwnField = 'uid' | 'name' | 'ips' | 'hostname' | 'node' | 'locality';
 /** What all replicas of one deployment have in common, nearly always. */
 export type WorkloadProfile = Omit<Workload, OwnField>;
 
+const NO_LIST: readonly never[] = [];
+
 /** Reads like any other workload; made by `RecordStore` only. Cannot be spread: its fields are getters. */
 export class WorkloadRecord implements Workload {
   readonly uid: string;
@@ -15,8 +17,9 @@ export class WorkloadRecord implements Workload {
   readonly node: string;
   readonly locality: Locality;
   readonly profile: WorkloadProfile;
-  /** Without a list where there is one, as nearly always. */
-  readonly addresses: string | readonly string[];
+  /** The first address apart, without a list: nearly always it is the only one. */
+  readonly address: string | undefined;
+  readonly otherAddresses: readonly string[];
 
   constructor(own: Pick<Workload, OwnField>, profile: WorkloadProfile) {
     this.uid = own.uid;
@@ -25,12 +28,14 @@ export class WorkloadRecord implements Workload {
     this.node = own.node;
     this.locality = own.locality;
     this.profile = profile;
-    const [only] = own.ips;
-    this.addresses = own.ips.length === 1 && only !== undefined ? only : own.ips;
+    const [first, ...others] = own.ips;
+    this.address = first;
+    this.otherAddresses = others.length === 0 ? NO_LIST : others;
   }
 
   get ips(): readonly string[] {
-    return typeof this.addresses === 'string' ? [this.addresses] : this.addresses;
+    if (this.address === undefined) return NO_LIST;
+    return this.otherAddresses === NO_LIST ? [this.address] : [this.address, ...this.otherAddresses];
   }
   get namespace(): string {
     return this.profile.namespace;

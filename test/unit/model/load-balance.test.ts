@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { pickIp, pickWeighted, selectEndpoint } from '../../../src/model/load-balance.ts';
 import type { MeshIndex } from '../../../src/model/mesh-index.ts';
+import { scopeRank } from '../../../src/model/scope-rank.ts';
 import type { LoadBalancer, Scope, Service, Workload } from '../../../src/model/workload.ts';
 import { memberOf, mesh, NOTHING, STANDARD, seeded, service, workload } from './sample-mesh.ts';
 
@@ -220,6 +221,47 @@ test('the one fit member of a large service is always found', () => {
     [],
   );
 });
+
+/** From one per zone to so many that most of them are never looked at. */
+for (const count of [1, 2, 7, 63, 64, 300]) {
+  for (const balancer of [
+    STANDARD,
+    balanced('Strict', 'Region', 'Zone'),
+    balanced('Failover', 'Region', 'Zone'),
+    balanced('Failover', 'Network', 'Zone', 'Region'),
+    balanced('Failover', 'Node', 'Zone'),
+  ]) {
+    test(`of ${count} members ${balancer.mode} by ${balancer.routingPreferences.join()} chooses the nearest that are fit, and each`, () => {
+      const places = [OTHER_REGION, OTHER_ZONE, { ...FAR, ...OTHER_SUBZONE }, OTHER_SUBZONE, {}, {}];
+      const members = Array.from({ length: count }, (_, i) =>
+        endpoint(`e${i}`, {
+          node: 'node-2',
+          ...places[i % places.length],
+          status: i % 5 === 3 ? 'Unhealthy' : 'Healthy',
+        }),
+      );
+      const ranked = members
+        .filter(({ status }) => status === 'Healthy')
+        .map((member) => ({ name: member.name, rank: scopeRank(balancer, SOURCE, member) ?? -1 }))
+        .filter(({ rank }) => rank >= 0);
+      const best = Math.max(...ranked.map(({ rank }) => rank));
+      const nearest = ranked.filter(({ rank }) => rank === best).map(({ name }) => name);
+      const web = service('web', { loadBalancer: balancer });
+      const index = mesh({ workloads: members, services: [web] });
+      const counts = new Map(nearest.map((name) => [name, 0]));
+      const random = seeded(7);
+      for (let i = 0; i < 40 * nearest.length; i++) {
+        const { name = '' } = selectEndpoint(index, { source: SOURCE, service: web, port: 80 }, random)?.workload ?? {};
+        const before = counts.get(name);
+        assert(before !== undefined, `${name} is not among the nearest`);
+        counts.set(name, before + 1);
+      }
+      const [fewest, most] = [Math.min(...counts.values()), Math.max(...counts.values())];
+      if (nearest.length > 0)
+        assert(fewest >= 10 && most <= 80, `chosen ${fewest} to ${most} times instead of about 40`);
+    });
+  }
+}
 
 test('a service whose rules change chooses by the new ones, among the same members', () => {
   const web = service('web', { loadBalancer: balanced('Strict', 'Zone') });
