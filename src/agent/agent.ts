@@ -28,6 +28,7 @@ import { watchRevocationLists } from './revocation-lists.ts';
 import { servePod, serveSelf } from './serve-pod.ts';
 import { AgentServers } from './servers.ts';
 import { startDataPlane } from './start-data-plane.ts';
+import { watchThreads } from './thread-holdings.ts';
 import { VerdictAuthority } from './verdict-authority.ts';
 
 export interface AgentDeps {
@@ -156,6 +157,7 @@ async function makeParts(
   const estate = new Estate();
   const pods = makePods(config, deps, { metrics, authority, dataPlane, estate, lease, readiness, mesh });
   undo.defer(() => pods.stop('graceful'));
+  watchThreads({ metrics, authority, certificates, dataPlane, pods });
   const startedMs = clock.wallMs();
   return {
     config,

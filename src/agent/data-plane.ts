@@ -1,10 +1,13 @@
 /** Everything that carries traffic, wherever it runs: what the rest of the agent asks of it. */
 import type { ProxySet } from '../capture/capture-contract.ts';
+import type { TlsContexts } from '../identity/tls-context.ts';
 import type { Departed } from '../proxy/departure.ts';
 import type { Inheritance, InheritedConnection, InheritedListener } from '../proxy/inheritance.ts';
 import type { Netns } from '../sys/sys.ts';
+import { threadUsage } from '../sys/thread-usage.ts';
 import type { ConnectionRecords, TrafficTotals } from '../telemetry/connection-records.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
+import type { Holdings } from '../telemetry/thread-series.ts';
 import type { ConnectionsView, WorkerView } from './admin-views.ts';
 import type { PodProxies } from './pod-proxies.ts';
 import type { Inspect } from './thread-inspector.ts';
@@ -37,14 +40,22 @@ export interface DataPlane {
   threads(): readonly WorkerView[];
   /** Profilers of the threads that are not this one, by name. */
   inspectors(): Iterable<readonly [string, Inspect]>;
+  /** What its threads hold, by name. One that does not answer is left out. */
+  holdings(): Promise<readonly (readonly [thread: string, Holdings])[]>;
   /** Resolves when all numbers of the metrics are those of now. */
   settle(): Promise<void>;
   /** The log filter of the agent has changed to this. */
   setLogFilter(filter: string): void;
 }
 
+interface MainThreadParts {
+  readonly proxies: PodProxies;
+  readonly records: ConnectionRecords;
+  readonly contexts: TlsContexts;
+}
+
 /** The data plane of an agent without workers: the main thread carries all. */
-export function mainThreadPlane(proxies: PodProxies, records: ConnectionRecords): DataPlane {
+export function mainThreadPlane({ proxies, records, contexts }: MainThreadParts): DataPlane {
   return {
     start: async (pod, netns, inherited) => proxies.start(pod, netns, inherited),
     hasten: () => proxies.hasten(),
@@ -53,6 +64,10 @@ export function mainThreadPlane(proxies: PodProxies, records: ConnectionRecords)
     totals: () => records.totals(),
     threads: () => [{ name: 'main', state: 'running', connections: records.totals().live, restarts: 0 }],
     inspectors: () => [],
+    holdings: async () => {
+      const maps = { ...proxies.sizes, open_records: records.totals().live };
+      return [['main', { ...threadUsage(), maps, caches: { tls_contexts: contexts.size } }]];
+    },
     settle: async () => {},
     setLogFilter: () => {},
   };

@@ -67,6 +67,17 @@ export class PodProxies implements Disposable {
     return [...this.#proxies].find(([, uid]) => uid === podUid)?.[0].counts;
   }
 
+  /** Entries by map, over all pods. */
+  get sizes() {
+    const sizes = { pods: this.#proxies.size, connections: 0, tunnels_in: 0, tunnels_out: 0 };
+    for (const { counts } of this.#proxies.keys()) {
+      sizes.connections += counts.connections;
+      sizes.tunnels_in += counts.tunnelsIn;
+      sizes.tunnels_out += counts.tunnelsOut;
+    }
+    return sizes;
+  }
+
   [Symbol.dispose](): void {
     this.#pushes[Symbol.dispose]();
   }

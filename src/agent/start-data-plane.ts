@@ -38,7 +38,7 @@ export async function startDataPlane(
   const proxies = undo.use(
     new PodProxies({ settings, deps: proxyDeps, drainGraceMs: config.drainGraceMs, holdMs: config.holdMs }),
   );
-  return mainThreadPlane(proxies, telemetry);
+  return mainThreadPlane({ proxies, records: telemetry, contexts });
 }
 
 async function startWorkers(

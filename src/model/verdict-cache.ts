@@ -103,6 +103,10 @@ export class DeckCache<Question, Verdict> {
     this.#generation = deps.generation.current;
   }
 
+  get size(): number {
+    return this.#decks.size;
+  }
+
   /** `undefined`: ask. When `wanted` is not 0 the caller must ask for so many, and `add` or `failed` what came of it. */
   deal(question: Question): Dealt<Verdict> | undefined {
     this.#forgetOutdated();
@@ -191,6 +195,10 @@ export class InboundCache {
     this.#onLeft = onLeft;
     this.#tickets = new BoundedMap(MAX_INBOUND, ({ ticket }) => onLeft(ticket));
     this.#generation = deps.generation.current;
+  }
+
+  get size(): number {
+    return this.#tickets.size;
   }
 
   get(question: InboundQuestion): InboundTicket | undefined {

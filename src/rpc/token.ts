@@ -38,7 +38,8 @@ function fileText(path: string, files: FileAccess): string {
   try {
     return Buffer.from(files.read(path, MAX_TOKEN_BYTES)).toString('utf8');
   } catch (error) {
-    throw new Error(`token cannot be read (${messageOf(error)}); is the projected token mounted?`, { cause: error });
+    const why = messageOf(error);
+    throw new Error(`token file ${path} cannot be read (${why}); is the projected token mounted?`, { cause: error });
   }
 }
 

@@ -12,6 +12,7 @@ import { type XdsMetrics, xdsMetrics } from './metrics-xds.ts';
 import { type ZdsMetrics, zdsMetrics } from './metrics-zds.ts';
 
 import { type Family, renderOpenMetrics, type Sample } from './openmetrics.ts';
+import { ThreadTable } from './thread-series.ts';
 import type { ConnectionStart } from './traffic.ts';
 import { type TrafficSeries, TrafficSeriesTable } from './traffic-series.ts';
 
@@ -31,7 +32,7 @@ export interface ProxyMetrics {
   readonly stopped: Counter;
 }
 
-/** prom-client scans every handle of the process for these, and their names break OpenMetrics (`_total` gauges). */
+/** `ThreadTable` has them for all threads; prom-client lists every handle twice, and its `_total` gauges break OpenMetrics. */
 const LEFT_OUT = [
   'nodejs_active_handles',
   'nodejs_active_handles_total',
@@ -49,6 +50,7 @@ export class AgentMetrics implements ConnectionCounts, DnsCounts {
   readonly traffic: TrafficSeriesTable;
   readonly dns = new DnsSeriesTable();
   readonly hostLookups = new HostLookupTable();
+  readonly threads = new ThreadTable();
   readonly proxies: ProxyMetrics;
   readonly own: OwnMetrics;
   readonly revocation: RevocationMetrics;
@@ -128,6 +130,7 @@ export class AgentMetrics implements ConnectionCounts, DnsCounts {
       ...this.traffic.families(),
       ...this.dns.families(),
       this.hostLookups.family(),
+      ...(await this.threads.families()),
       ...(await this.#registered()),
     ]);
   }

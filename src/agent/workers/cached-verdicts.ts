@@ -50,6 +50,17 @@ export class CachedVerdicts implements VerdictPort {
     this.#inbound = new InboundCache(deps, (ticket) => ledger.leave(ticket));
   }
 
+  /** Entries by cache. */
+  get sizes() {
+    return {
+      outbound_verdicts: this.#outbound.size,
+      dns_verdicts: this.#resolutions.size,
+      inbound_verdicts: this.#inbound.size,
+      identities: this.#identities.size,
+      certificates: this.#materials.size,
+    };
+  }
+
   outbound(question: OutboundQuestion): Promise<OutboundVerdict> {
     return this.#outbound.get(question);
   }

@@ -15,6 +15,10 @@ export class DrawnVerdicts<Question, Verdict> {
     this.#generation = deps.generation;
   }
 
+  get size(): number {
+    return this.#cache.size;
+  }
+
   async get(question: Question): Promise<Verdict> {
     const dealt = this.#cache.deal(question);
     if (dealt === undefined) {

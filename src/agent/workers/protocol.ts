@@ -18,6 +18,7 @@ import type { ProxySettings } from '../../proxy/settings.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { DnsGains } from '../../telemetry/dns-gains.ts';
+import type { Holdings } from '../../telemetry/thread-series.ts';
 import type { TrafficReport } from '../../telemetry/traffic-report.ts';
 import type { ConnectionsView } from '../admin-views.ts';
 import type { ServedPod } from '../data-plane.ts';
@@ -132,6 +133,7 @@ export type WorkerCalls = {
   readonly stopPod: (stop: PodStop) => Promise<void>;
   readonly connections: (nothing: undefined) => ConnectionsView;
   readonly find: (id: string) => ConnectionView | undefined;
+  readonly holdings: (nothing: undefined) => Holdings;
   /** Resolves when all that happened until now was reported. */
   readonly settle: (nothing: undefined) => Promise<void>;
   readonly setLogFilter: (filter: string) => void;

@@ -17,6 +17,7 @@ import { closeFd } from '../../sys/duplicate.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { TrafficTotals } from '../../telemetry/connection-records.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
+import type { Holdings } from '../../telemetry/thread-series.ts';
 import type { ConnectionsView, WorkerView } from '../admin-views.ts';
 import type { DataPlane, MovableSet, ServedPod } from '../data-plane.ts';
 import type { Inspect } from '../thread-inspector.ts';
@@ -146,6 +147,14 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
 
   inspectors(): Iterable<readonly [string, Inspect]> {
     return this.#running().map((worker) => [worker.name, (call) => worker.link.call('inspect', call)]);
+  }
+
+  async holdings(): Promise<readonly (readonly [string, Holdings])[]> {
+    const held = await this.#askAll(async (worker) => {
+      const holdings = await worker.ask<Holdings | undefined>((link) => link.call('holdings', undefined), undefined);
+      return [worker.name, holdings] as const;
+    });
+    return held.flatMap(([name, holdings]) => (holdings === undefined ? [] : [[name, holdings] as const]));
   }
 
   async settle(): Promise<void> {

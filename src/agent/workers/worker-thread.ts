@@ -8,6 +8,7 @@ import { linuxSys } from '../../sys/linux.ts';
 import { useOwnNetnsFd } from '../../sys/netns.ts';
 import { systemClock } from '../../sys/system-clock.ts';
 import { systemRandom } from '../../sys/system-random.ts';
+import { threadUsage } from '../../sys/thread-usage.ts';
 import { ConnectionRecords } from '../../telemetry/connection-records.ts';
 import { DnsGainCounter } from '../../telemetry/dns-gains.ts';
 import { DnsRecords } from '../../telemetry/dns-records.ts';
@@ -66,6 +67,11 @@ function run(port: MessagePort, start: WorkerStart): void {
       stopPod: (stop) => pods.stop(stop),
       connections: () => ({ open: records.live(), refused: records.recentRefusals() }),
       find: (id) => records.find(id),
+      holdings: () => ({
+        ...threadUsage(),
+        maps: { ...proxies.sizes, open_records: records.totals().live },
+        caches: { ...verdicts.sizes, tls_contexts: contexts.size },
+      }),
       settle: () => reporter.settle(),
       setLogFilter: (filter) => logs.follow(filter),
       inspect: (inspection) => inspector.inspect(inspection),
@@ -85,6 +91,7 @@ function run(port: MessagePort, start: WorkerStart): void {
     clock,
     random: systemRandom,
   });
+  const contexts = new TlsContexts(start.tls);
   const proxies = new PodProxies({
     settings: start.settings,
     drainGraceMs: start.drainGraceMs,
@@ -94,7 +101,7 @@ function run(port: MessagePort, start: WorkerStart): void {
       clock,
       random: systemRandom,
       verdicts,
-      contexts: new TlsContexts(start.tls),
+      contexts,
       telemetry: records,
       dns: new DnsRecords({ metrics: dnsCounts, log: logs.scope('dns'), clock }),
       log: logs.scope('proxy'),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { test } from 'node:test';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
@@ -28,6 +28,7 @@ import { meshCa } from '../../support/certs.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { serverCertificate } from '../../support/server-certs.ts';
 import { tcpPair } from '../../support/tcp.ts';
+import { makeUnreadable, UNREADABLE } from '../../support/unreadable.ts';
 import { certificate, directory, loopback, serve } from '../rpc/rpc-fixture.ts';
 
 const bounded = { timeout: 60_000 };
@@ -72,7 +73,13 @@ function client({ port, isShared = true, channel: changes = {}, clock }: ClientO
       clock: clock ?? systemClock,
       random: systemRandom,
       log: { warn: (message, fields = {}) => void lines.push({ message, fields }) },
-      observer: { issued: () => events.emit('ended'), failed: () => events.emit('ended') },
+      observer: {
+        issued: () => events.emit('ended'),
+        failed: (_identity, error) => {
+          events.emit('failed', error);
+          events.emit('ended');
+        },
+      },
     }),
   );
   return {
@@ -206,7 +213,10 @@ test(
     using agent = client({ port: ca.port, channel: { credentials }, clock });
     const missing = await failure(agent.manager.get(CART));
     assert.equal(missing.code, 'CV-CA-AUTH');
-    assert.match(missing.message, /token cannot be read \(.*istio-token.*\); is the projected token mounted\?/);
+    assert.match(
+      missing.message,
+      /token file .*istio-token cannot be read \(ENOENT.*\); is the projected token mounted\?/,
+    );
 
     for (const [content, why] of [
       ['', /token file .*istio-token is empty/],
@@ -221,6 +231,43 @@ test(
     assert.equal((await agent.manager.get(CART)).identity, CART);
   },
 );
+
+for (const kind of UNREADABLE) {
+  test(
+    `while the token file ${kind.name} the certificate serves, each try is counted, and one line names the file`,
+    bounded,
+    async () => {
+      const clock = new FakeClock();
+      await using ca = await CaServer.start({ listen: loopback(), clock });
+      using files = directory();
+      const path = files.write('istio-token', AGENT_TOKEN);
+      const credentials = { token: { kind: 'file', path }, headers: new Map<string, string>() } as const;
+      using agent = client({ port: ca.port, channel: { credentials }, clock });
+      const first = await agent.manager.get(CART);
+      makeUnreadable(path, kind);
+
+      const failed: MeshError[] = [];
+      agent.events.on('failed', (error: MeshError) => failed.push(error));
+      for (let tries = 1; tries <= 3; tries += 1) {
+        await agent.retried();
+        assert.deepEqual(
+          failed.map(({ code }) => code),
+          Array.from({ length: tries }, () => 'CV-CA-AUTH'),
+        );
+        assert.equal(await agent.manager.get(CART), first);
+      }
+      assert.equal(agent.lines.length, 1);
+      const line = agent.lines[0]?.message ?? '';
+      assert(line.includes(`token file ${path} cannot be read (`) && line.includes(kind.error), line);
+      assert.match(line, /is the projected token mounted\?.*retaining existing valid certificate until/);
+
+      rmSync(path, { recursive: true });
+      writeFileSync(path, AGENT_TOKEN);
+      await agent.retried();
+      assert.notEqual((await agent.manager.get(CART)).serial, first.serial);
+    },
+  );
+}
 
 test('roots that change on disk are used for the very next request', bounded, async () => {
   await using ca = await CaServer.start({ listen: loopback() });

@@ -104,6 +104,7 @@ function world(state = OPEN, log: Logger = silentLogger) {
       adopt: none,
       hasten: none,
       stopPod: none,
+      holdings: none,
       connections: none,
       find: none,
       settle: none,

@@ -4,8 +4,9 @@ import { rmSync } from 'node:fs';
 import { test } from 'node:test';
 import { rpcRefusal } from '../../../src/rpc/status.ts';
 import { serverCertificate } from '../../support/server-certs.ts';
+import { makeUnreadable, UNREADABLE } from '../../support/unreadable.ts';
 import { certificate, directory, localhost, loopback, serve } from '../rpc/rpc-fixture.ts';
-import { ADDRESS, forever, POLICY, scripted, subject } from './xds-fixture.ts';
+import { ADDRESS, forever, POLICY, scripted, subject, workload } from './xds-fixture.ts';
 
 const seen: (string | undefined)[] = [];
 /** Refuses every token but the expected one. */
@@ -14,13 +15,17 @@ const guarded = (expected: string) =>
     seen.push(talk.header('authorization'));
     if (talk.header('authorization') !== `Bearer ${expected}`) throw rpcRefusal('UNAUTHENTICATED', 'token has expired');
     assert.equal(talk.header('clusterid'), 'Kubernetes');
-    yield { typeUrl: ADDRESS, nonce: 'a' };
+    yield { typeUrl: ADDRESS, nonce: 'a', resources: [workload('kept')] };
     yield { typeUrl: POLICY, nonce: 'p' };
     await forever(talk);
   });
 
 for (const { name, token, error } of [
-  { name: 'missing', token: undefined, error: /token cannot be read .*ENOENT.*; is the projected token mounted\?/ },
+  {
+    name: 'missing',
+    token: undefined,
+    error: /token file .*\/token cannot be read .*ENOENT.*; is the projected token mounted\?/,
+  },
   { name: 'empty', token: '', error: /token file .*\/token is empty/ },
   { name: 'no token at all', token: 'a\nb', error: /holds characters that no bearer token has/ },
   { name: 'expired', token: 'old', error: /token has expired \(UNAUTHENTICATED\)/ },
@@ -41,6 +46,32 @@ for (const { name, token, error } of [
     );
     files.write('token', 'good\n');
     await agent.until(() => agent.isReady, 'readiness');
+  });
+}
+
+for (const kind of UNREADABLE) {
+  test(`a token file that ${kind.name} from now on costs a line and a count per try; the mesh stays until it is mended`, async () => {
+    using files = directory();
+    const path = files.write('token', 'good');
+    const first = await serve(guarded('good'));
+    const credentials = { token: { kind: 'file', path }, clusterId: 'Kubernetes', headers: new Map() } as const;
+    await using agent = subject(localhost(first), { channel: { credentials } });
+    await agent.until(() => agent.isReady, 'readiness');
+    makeUnreadable(path, kind);
+    const { port } = first;
+    await first.stop(0);
+    await using _second = await serve(guarded('good'), { listen: loopback(certificate, port) });
+    const failures = (): number => agent.counted.filter((text) => text === 'ended ConnectionError').length;
+    await agent.until(() => failures() >= 3, 'three tries');
+    const error = agent.client.status.lastError ?? '';
+    assert(error.includes(`token file ${path} cannot be read (`) && error.includes(kind.error), error);
+    assert.match(error, /is the projected token mounted\?/);
+    const told = agent.lines.filter(({ level, fields }) => level !== 'debug' && fields['error'] === error);
+    assert.equal(told.length, 1);
+    assert.equal(agent.index.workloads.byUid('kept')?.name, 'kept');
+    rmSync(path, { recursive: true });
+    files.write('token', 'good');
+    await agent.until(() => agent.client.status.isConnected, 'the second stream');
   });
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,12 +10,14 @@ import { systemClock } from '../../../src/sys/system-clock.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { AGENT_TOKEN } from '../../support/ca-server.ts';
 import { CniAgent } from '../../support/cni-agent.ts';
+import { calmHoldings, nothingLeft } from '../../support/holdings.ts';
 import { Istiod } from '../../support/istiod.ts';
 import { identityOf, meshForFile, NAMESPACE, uidOf } from '../../support/mesh.ts';
-import { ask, type Client, dial, doubling } from '../../support/mesh-traffic.ts';
+import { ask, doubling } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { serverCertificate } from '../../support/server-certs.ts';
+import { Steady } from '../../support/steady.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 300_000 };
 const CONNECTIONS = 200;
@@ -49,6 +51,8 @@ const mesh = meshForFile({
     INPOD_UDS: join(made.lab.folder, `zds-${node}.sock`),
     CULVERT_RUN_DIR: made.runFolder(node),
     SECRET_TTL: `${LIFETIME_MS / 1_000}s`,
+    // Tunnels go soon after their connections: what is left then is compared.
+    POOL_UNUSED_RELEASE_TIMEOUT: '2s',
     INPOD_ENABLED: 'true',
     ISTIO_META_CLUSTER_ID: 'Kubernetes',
     TERMINATION_GRACE_PERIOD_SECONDS: '3',
@@ -79,64 +83,9 @@ const mesh = meshForFile({
 const to = () => ({ ip: mesh().pod('server').ip, port: 8080 });
 const n2 = (): AgentProcess => mesh().agent('n2');
 
-/** Connections that ask and check the answer until told to stop. */
-class Steady {
-  readonly #clients: readonly Client[];
-  readonly #loops: Promise<void>;
-  readonly failures: string[] = [];
-  #rounds = 0;
-  #isOver = false;
-
-  constructor(clients: readonly Client[]) {
-    this.#clients = clients;
-    this.#loops = Promise.all(clients.map((client, i) => this.#run(client, i))).then(() => undefined);
-  }
-
-  static async open(): Promise<Steady> {
-    const clients: Client[] = [];
-    for (let i = 0; i < CONNECTIONS; i += 20) {
-      clients.push(...(await Promise.all(Array.from({ length: 20 }, () => dial(mesh(), 'client', to())))));
-    }
-    return new Steady(clients);
-  }
-
-  /** Resolves when every connection has asked and been answered twice more: whatever happened before is behind it. */
-  async settled(): Promise<void> {
-    const goal = this.#rounds + 2 * CONNECTIONS;
-    while (this.#rounds < goal && this.failures.length === 0) await sleep(20);
-    assert.deepEqual(this.failures, []);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#isOver = true;
-    await this.#loops;
-    for (const client of this.#clients) client[Symbol.dispose]();
-  }
-
-  async #run(client: Client, number: number): Promise<void> {
-    let expected = 0;
-    try {
-      for (let round = 0; !this.#isOver; round += 1) {
-        const text = `${number}.${round};`;
-        const all = await client.exchange(text);
-        assert.equal(all.slice(expected), text + text);
-        expected = all.length;
-        this.#rounds += 1;
-        await sleep(50);
-      }
-    } catch (error) {
-      this.failures.push(`connection ${number}: ${String(error)}`);
-    }
-  }
-}
-
 /** Resolves when `is` holds, looked at now and again; the time-out of the test ends it. */
 async function until(is: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await is())) await sleep(50);
-}
-
-function descriptors(agent: AgentProcess): number {
-  return readdirSync(`/proc/${agent.pid}/fd`).length;
 }
 
 /** From the next renewal on certificates are signed by `ca`, and come with the roots of both CAs. */
@@ -173,9 +122,10 @@ test(
   async () => {
     using _app = mesh().serve('server', 8080, doubling);
     await ask(mesh(), 'client', to(), 'warm');
-    const before = { n1: descriptors(mesh().agent('n1')), n2: descriptors(n2()) };
+    const agents = [mesh().agent('n1'), n2()];
+    const before = await Promise.all(agents.map(calmHoldings));
     {
-      await using traffic = await Steady.open();
+      await using traffic = await Steady.open(mesh(), { from: 'client', to: to(), connections: CONNECTIONS });
       await traffic.settled();
 
       await istiod.ca.suspend();
@@ -217,7 +167,7 @@ test(
       await renewed();
       await traffic.settled();
     }
-    await until(() => descriptors(mesh().agent('n1')) <= before.n1 + 5 && descriptors(n2()) <= before.n2 + 5);
+    for (const [i, agent] of agents.entries()) await nothingLeft(agent, before[i] ?? {});
     await until(async () => {
       const metric = await metricsOf(n2());
       const opened = metric('istio_tcp_connections_opened_total', { reporter: 'destination' });
