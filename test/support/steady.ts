@@ -8,7 +8,7 @@ import { type Client, dial } from './mesh-traffic.ts';
 /** Dialled at once. */
 const BURST = 20;
 /** From an answer to the next question: two cores carry the pods, the agents and this. */
-const PAUSE_MS = 50;
+const PAUSE_MS = 150;
 
 export interface SteadyOptions {
   readonly from: string;

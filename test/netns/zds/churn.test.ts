@@ -11,7 +11,7 @@ import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { Steady } from '../../support/steady.ts';
 
-const privileged = { skip: skipWithoutRoot, timeout: 120_000 };
+const privileged = { skip: skipWithoutRoot, timeout: 300_000 };
 const LANES = ['lane1', 'lane2', 'lane3', 'lane4'] as const;
 const PODS = 1_000;
 const { mesh, cni } = cniMeshForFile({
