@@ -4,13 +4,13 @@
  */
 import net from 'node:net';
 
-/** Twice what libuv asks for when Node lets it choose: a page of `tunnel/pages.ts`. */
-const SHARED_BYTES = 128 * 1024;
+/** Most that is lent at once. Twice what libuv asks for when Node lets it choose: a page of `tunnel/pages.ts`. */
+export const LENT_BYTES = 128 * 1024;
 /** Written and not yet taken by the kernel before `write` says to wait. */
 const HIGH_WATER_BYTES = 128 * 1024;
 
 /** Reads are synchronous, from the system call to the end of the callback, so all sockets of a thread can share it. */
-const shared = Buffer.allocUnsafeSlow(SHARED_BYTES);
+const shared = Buffer.allocUnsafeSlow(LENT_BYTES);
 
 type Receive = (chunk: Uint8Array) => void;
 

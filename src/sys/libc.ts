@@ -77,6 +77,16 @@ export const libc = {
     length: number,
     flags: number,
   ) => number,
+  /** Offsets are null: neither end has one. */
+  splice: program.func(
+    'long splice(int from, void *fromOffset, int to, void *toOffset, size_t length, uint32_t flags)',
+  ) as (from: number, fromOffset: null, to: number, toOffset: null, length: number, flags: number) => number,
+  pipe2: program.func('int pipe2(void *fds, int flags)') as (fds: Int32Array, flags: number) => number,
+  read: program.func('long read(int fd, void *data, size_t length)') as (
+    fd: number,
+    data: Bytes,
+    length: number,
+  ) => number,
   ioctl: program.func('int ioctl(int fd, unsigned long request)') as (fd: number, request: number) => number,
   fcntl: program.func('int fcntl(int fd, int command, ...)') as (
     fd: number,

@@ -6,6 +6,7 @@ import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import { duplicate } from './duplicate.ts';
 import { acceptLending, lendingSocket } from './lending-socket.ts';
+import { libc } from './libc.ts';
 import { resetOnClose } from './sockopt.ts';
 import type { DialOptions, Netns, Sys } from './sys.ts';
 
@@ -163,6 +164,18 @@ export function socketFd(socket: net.Socket): number | undefined {
   const handle = (socket as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle;
   const fd = handle?.fd ?? -1;
   return fd < 0 ? undefined : fd;
+}
+
+/** MSG_DONTWAIT | MSG_NOSIGNAL. */
+const SEND_FLAGS = 0x4040;
+
+/**
+ * Gives `data` to the kernel past Node's queue, which must be empty; how many bytes it took. What is wrong with the socket
+ * shows in the next write through Node. Bytes that are only lent need no copy this way.
+ */
+export function sendNow(socket: net.Socket, data: Uint8Array): number {
+  const fd = socketFd(socket);
+  return fd === undefined ? 0 : Math.max(0, libc.send(fd, data, data.length, SEND_FLAGS));
 }
 
 /**

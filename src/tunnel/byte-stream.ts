@@ -1,5 +1,6 @@
 /** What the relay joins: a bidirectional byte stream whose halves end independently. Sockets and tunnel streams are both one. */
 import type { MeshError } from '../base/errors.ts';
+import type { Splice } from './splice.ts';
 
 /** Set once, before the first byte can arrive. Callbacks are called synchronously and must not throw. */
 export interface ByteStreamHandlers {
@@ -37,4 +38,11 @@ export interface ByteStream {
   duplicate?(): number | undefined;
   /** The chunks given to `onData` are lent; known once it is open. */
   readonly isLending: boolean;
+  /**
+   * A way on into `sink` for what need not be read here; `undefined` when they are not both sockets. `onFlushed`: what one of
+   * its turns left behind has gone on. Absent: it has no socket of its own.
+   */
+  spliceInto?(sink: ByteStream, onFlushed: () => void): Splice | undefined;
+  /** A chunk of `onData` of this length says that there is more; only where `spliceInto` is. */
+  readonly fullChunkBytes?: number;
 }

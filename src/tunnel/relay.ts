@@ -3,6 +3,7 @@ import { type Clock, delay } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import { closeFd } from '../sys/duplicate.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
+import type { Splice } from './splice.ts';
 
 /** Told of every chunk; resolved once per connection so that the path only adds numbers. */
 export interface RelayCounters {
@@ -151,6 +152,8 @@ class Side implements ByteStreamHandlers {
   hasEnded = false;
   isClosed = false;
   #isBlocked = false;
+  /** For bulk between two sockets; made when the first full chunk comes. */
+  #splice: Splice | undefined;
 
   constructor(relay: Relay, stream: ByteStream, count: (bytes: number) => void) {
     this.#relay = relay;
@@ -176,11 +179,9 @@ class Side implements ByteStreamHandlers {
   }
 
   onData(chunk: Uint8Array): void {
-    this.#count(chunk.length);
-    this.#relay.moved(chunk.length);
-    if (this.other.stream.write(chunk, this.stream.isLending)) return;
-    this.#isBlocked = true;
-    this.stream.pause();
+    this.#moved(chunk.length);
+    if (!this.other.stream.write(chunk, this.stream.isLending)) this.#block();
+    else if (chunk.length === this.stream.fullChunkBytes && this.stream.isLending) this.#spliceOn();
   }
 
   onEnd(): void {
@@ -190,22 +191,48 @@ class Side implements ByteStreamHandlers {
   }
 
   onDrain(): void {
-    this.other.#isBlocked = false;
-    if (!this.#relay.isQuiescing) this.other.stream.resume();
+    this.other.#unblock();
   }
 
   onClose(error: MeshError | undefined): void {
     if (this.isClosed) return;
     this.isClosed = true;
+    this.#splice?.close();
+    this.other.#splice?.close();
     this.#relay.closed(this, error);
   }
 
   get unflushedBytes(): number {
-    return this.isClosed ? 0 : this.stream.bufferedBytes;
+    return this.isClosed ? 0 : this.stream.bufferedBytes + (this.#splice?.heldBytes ?? 0);
   }
 
   resumeUnlessBlocked(): void {
     if (!this.#isBlocked) this.stream.resume();
+  }
+
+  #moved(bytes: number): void {
+    this.#count(bytes);
+    this.#relay.moved(bytes);
+  }
+
+  #block(): void {
+    this.#isBlocked = true;
+    this.stream.pause();
+  }
+
+  #unblock(): void {
+    if (this.#splice?.isHolding === true) return;
+    this.#isBlocked = false;
+    if (!this.#relay.isQuiescing) this.stream.resume();
+  }
+
+  /** There is more than fits one chunk: it goes on from socket to socket without coming here. */
+  #spliceOn(): void {
+    this.#splice ??= this.stream.spliceInto?.(this.other.stream, () => this.#unblock());
+    if (this.#splice === undefined) return;
+    const bytes = this.#splice.turn();
+    if (bytes > 0) this.#moved(bytes);
+    if (this.#splice.isHolding) this.#block();
   }
 }
 

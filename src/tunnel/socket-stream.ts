@@ -3,10 +3,12 @@ import type net from 'node:net';
 import { setImmediate } from 'node:timers';
 import { MeshError, messageOf } from '../base/errors.ts';
 import { duplicate } from '../sys/duplicate.ts';
-import { lendTo } from '../sys/lending-socket.ts';
-import { resetSocket, socketFd } from '../sys/tcp.ts';
+import { LENT_BYTES, lendTo } from '../sys/lending-socket.ts';
+import { Pipe } from '../sys/pipe.ts';
+import { resetSocket, sendNow, socketFd } from '../sys/tcp.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
 import { givePage, PAGE_BYTES, type Page, takePage } from './pages.ts';
+import { Splice, type SpliceEnd } from './splice.ts';
 
 /** Ways in which TCP connections end every day; the reference calls them ordinary termination too (datapath facts §1.9). */
 const ORDINARY_ENDS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 'ECONNABORTED']);
@@ -17,7 +19,8 @@ const ORDINARY_ENDS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOT
  */
 const BULK_BYTES = 8 * 1024;
 
-export class SocketStream implements ByteStream {
+export class SocketStream implements ByteStream, SpliceEnd {
+  readonly fullChunkBytes = LENT_BYTES;
   readonly #socket: net.Socket;
   #failure: MeshError | undefined;
   #isLending = false;
@@ -53,9 +56,8 @@ export class SocketStream implements ByteStream {
   write(chunk: Uint8Array, isLent = false): boolean {
     const socket = this.#socket;
     if (!socket.writable) return true;
-    if (this.#page !== undefined || chunk.length >= BULK_BYTES) this.#gather(chunk);
-    // The kernel may take only a part now, and Node would keep the chunk for the rest.
-    else socket.write(isLent ? Buffer.from(chunk) : chunk);
+    if (isLent || chunk.length < BULK_BYTES) this.#writeNow(chunk, isLent);
+    else this.#gather(chunk);
     return !socket.writableNeedDrain;
   }
 
@@ -87,6 +89,41 @@ export class SocketStream implements ByteStream {
     const isFlushed = this.bufferedBytes === 0 && writableEnded === writableFinished;
     // What an ordinary socket has read and not given out would be lost; a lending one keeps nothing.
     return fd === undefined || !this.#isLending || !isFlushed ? undefined : duplicate(fd);
+  }
+
+  spliceInto(sink: ByteStream, onFlushed: () => void): Splice | undefined {
+    if (!(sink instanceof SocketStream)) return undefined;
+    return new Splice({ source: this, sink }, () => Pipe.take(), onFlushed);
+  }
+
+  get fd(): number | undefined {
+    return socketFd(this.#socket);
+  }
+
+  get isFlushed(): boolean {
+    this.#flushPage();
+    return this.#socket.writable && this.bufferedBytes === 0;
+  }
+
+  writeThen(piece: Uint8Array, then: () => void): void {
+    if (!this.#socket.writable) return;
+    this.#socket.write(piece, (error) => {
+      if (error === undefined || error === null) then();
+    });
+  }
+
+  fail(errno: string): void {
+    this.#socket.destroy(Object.assign(new Error(`splice ${errno}`), { code: errno }));
+  }
+
+  /** In one system call and without a copy when the kernel takes it all, as it does unless the reader is slow. */
+  #writeNow(chunk: Uint8Array, isLent: boolean): void {
+    this.#flushPage();
+    const socket = this.#socket;
+    const sent = socket.writableLength === 0 ? sendNow(socket, chunk) : 0;
+    if (sent === chunk.length) return;
+    const rest = chunk.subarray(sent);
+    socket.write(isLent ? Buffer.from(rest) : rest);
   }
 
   #gather(chunk: Uint8Array): void {
