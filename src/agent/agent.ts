@@ -102,7 +102,8 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
     parts.pods.start();
     if (!isDedicated) parts.readiness.complete('proxy');
     parts.readiness.complete('dns proxy');
-    await lease.settle(parts.readiness.whenReady());
+    const result = await lease.settle(parts.readiness.whenReady());
+    if (result !== undefined) parts.metrics.handOver.taken(result);
     if (!isStopping) handedOver.resolve(awaitSuccessor({ parts, servers, deps }, late));
   };
   parts.mesh.start();

@@ -52,7 +52,7 @@ export class PodProxies implements Disposable {
       moveSome: () => proxy.moveSome(),
       adopt: async (connections) => proxy.adopt(connections),
       stop: async (mode) => {
-        await proxy.stop(graceMs[mode]);
+        await proxy.stop(graceMs[mode], mode === 'held' ? 'hold' : 'drain');
         this.#proxies.delete(proxy);
       },
     };

@@ -386,6 +386,14 @@ export const REASONS = {
     cause: 'the agent is stopping, or the pod is being removed',
     next: 'expected during a restart or un-enrolment',
   },
+  'CV-HOLD': {
+    fault: 'local',
+    layer: 'agent',
+    flag: '-',
+    status: 503,
+    cause: 'the agent was replaced, could not move this connection to its successor, and holds it no longer',
+    next: 'expected after an upgrade; culvert upgrade --plan names such connections before, --hold and CULVERT_HOLD_MEMORY bound them',
+  },
   'CV-WORKER': {
     fault: 'local',
     layer: 'agent',

@@ -32,6 +32,12 @@ const BACKLOG = 128;
 /** Longest wait for connections that were told to close. */
 const CLOSE_WITHIN_MS = 2_000;
 
+/** What connections are told that have not ended in time. */
+const STOP_ERRORS = {
+  drain: new MeshError('CV-DRAIN', 'connection closed due to connection drain'),
+  hold: new MeshError('CV-HOLD', 'connection closed: the agent that was replaced holds it no longer'),
+} as const;
+
 interface Listener {
   readonly port: number;
   readonly direction: Direction;
@@ -52,6 +58,7 @@ export class PodProxy {
   readonly #servers: { readonly server: net.Server; readonly port: number }[] = [];
   #sweeps: Disposable[] = [];
   #accepted = 0;
+  #stopError = STOP_ERRORS.drain;
   #departure: Departure | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -151,7 +158,7 @@ export class PodProxy {
   hasten(graceMs: number): void {
     const { connections, deps } = this.#context;
     deps.clock.after(graceMs, () => {
-      const error = new MeshError('CV-DRAIN', 'connection closed due to connection drain');
+      const error = this.#stopError;
       connections.closeAll(error);
       this.#pool.close(error);
       this.#hbone.close(error);
@@ -163,7 +170,8 @@ export class PodProxy {
    * (datapath facts §5.1). Those on which nothing moves for the first half of it are ended then: nobody is in the middle of
    * anything there, and their clients come back before the rush. 0 = now: the pod is gone. Idempotent.
    */
-  stop(graceMs: number): Promise<void> {
+  stop(graceMs: number, why: 'drain' | 'hold' = 'drain'): Promise<void> {
+    this.#stopError = STOP_ERRORS[why];
     this.#stopping ??= this.#stop(graceMs);
     return this.#stopping;
   }
@@ -176,7 +184,7 @@ export class PodProxy {
     this.#dns?.stopListening();
     this.#hbone.goaway();
     this.#pool.releaseIdle();
-    const error = new MeshError('CV-DRAIN', 'connection closed due to connection drain');
+    const error = this.#stopError;
     for (const partMs of graceMs > 0 ? [graceMs / 2, graceMs / 2] : []) {
       connections.closeIdle('drain', error);
       await this.#emptyWithin(partMs);

@@ -10,8 +10,11 @@ import type { InheritedConnection } from './inheritance.ts';
 import type { PodContext } from './pod-context.ts';
 
 /** Owns the descriptors. Nothing flows before the verdict, which may have changed. Rejects only by a defect. */
-export async function resumeConnection(context: PodContext, { start, sockets }: InheritedConnection): Promise<void> {
-  const { sys, verdicts } = context.deps;
+export async function resumeConnection(
+  context: PodContext,
+  { start, sockets, pausedAtMs }: InheritedConnection,
+): Promise<void> {
+  const { sys, clock, verdicts, telemetry } = context.deps;
   const downstream = adoptTcp(sys, sockets.downstream);
   const upstream = adoptOther(context, sockets.upstream, downstream);
   context.hold(downstream, start.direction);
@@ -26,6 +29,7 @@ export async function resumeConnection(context: PodContext, { start, sockets }: 
   }
   const release = start.direction === 'inbound' ? () => verdicts.release(start.id) : undefined;
   context.open(start, new SocketStream(downstream), release).join(new SocketStream(upstream));
+  telemetry.moved(start, Math.max(0, clock.wallMs() - pausedAtMs));
 }
 
 /** What a policy forbids was allowed before. */

@@ -6,18 +6,22 @@ import type { Refusal } from '../model/verdict.ts';
 import { type ConnectionOutcome, logComplete, logFailed, logOpened } from './access-log.ts';
 import { type ConnectionView, earlyView, viewOf } from './connection-view.ts';
 import { rfc3339 } from './timestamp.ts';
-import type { ConnectionRecord, ConnectionStart, EarlyRefusal, TrafficTelemetry } from './traffic.ts';
+import type { ConnectionKind, ConnectionRecord, ConnectionStart, EarlyRefusal, TrafficTelemetry } from './traffic.ts';
 import type { TrafficSeries } from './traffic-series.ts';
 
 /** Ended connections remembered for `culvert explain`. About 1 KiB each. */
 const MAX_ENDED = 1_024;
+
+/** `moved`: it goes on in another process. `undefined`: it ended in order. */
+export type ConnectionEnd = ReasonCode | 'moved' | undefined;
 
 /** Where connections are counted. */
 export interface ConnectionCounts {
   /** The numbers of the connection's label set, with this connection in them. */
   opened(start: ConnectionStart): TrafficSeries;
   /** Its series was closed before. */
-  ended(start: ConnectionStart): void;
+  ended(start: ConnectionStart, end: ConnectionEnd): void;
+  moved(kind: ConnectionKind, pauseMs: number): void;
   refused(code: ReasonCode, direction: ConnectionStart['direction']): void;
   socketOpened(reporter: 'source' | 'destination'): void;
   socketClosed(reporter: 'source' | 'destination'): void;
@@ -36,6 +40,7 @@ export interface TrafficDeps {
 /** Totals since the start of the agent. */
 export interface TrafficTotals {
   readonly live: number;
+  /** Without those that another process had before. */
   readonly opened: number;
   /** Refused or cut, by reason; only reasons that occurred. */
   readonly refused: Readonly<Partial<Record<ReasonCode, number>>>;
@@ -55,7 +60,7 @@ export class ConnectionRecords implements TrafficTelemetry {
   }
 
   open(start: ConnectionStart): ConnectionRecord {
-    this.#opened += 1;
+    if (start.earlier === undefined) this.#opened += 1;
     const series = this.#deps.metrics.opened(start);
     const record = new LiveRecord(start, series, this.#deps.clock, (refusal, isMoved) =>
       this.#end(record, refusal, isMoved),
@@ -63,6 +68,10 @@ export class ConnectionRecords implements TrafficTelemetry {
     this.#live.set(start.id, record);
     logOpened(this.#deps.accessLog, start);
     return record;
+  }
+
+  moved({ direction, protocol }: ConnectionKind, pauseMs: number): void {
+    this.#deps.metrics.moved({ direction, protocol }, pauseMs);
   }
 
   refused(early: EarlyRefusal): void {
@@ -114,11 +123,11 @@ export class ConnectionRecords implements TrafficTelemetry {
     const { start } = record;
     if (this.#live.get(start.id) === record) this.#live.delete(start.id);
     if (isMoved) {
-      this.#deps.metrics.ended(start);
+      this.#deps.metrics.ended(start, 'moved');
       return;
     }
     if (refusal !== undefined) this.#countRefusal(refusal.code, start.direction);
-    this.#deps.metrics.ended(start);
+    this.#deps.metrics.ended(start, refusal?.code);
     logComplete(this.#deps.accessLog, start, record.outcome());
     this.#remember(start.id, record);
   }
@@ -195,8 +204,8 @@ class LiveRecord implements ConnectionRecord, Viewable {
     this.#onEnd = undefined;
     this.#endedMs ??= this.#clock.monotonicMs();
     if (onEnd !== undefined) {
-      // Closed in the numbers of this process, as it will be opened in those of the next.
-      this.#series.close('-');
+      // The next process counts its end, and not its beginning.
+      this.#series.leave();
       onEnd(undefined, true);
     }
     const { clientBytes, serverBytes, durationMs } = this.outcome();

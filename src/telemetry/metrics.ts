@@ -1,10 +1,11 @@
 /** All metrics of the agent, assembled: one prom-client registry, one text for the scraper (facts/operations.md §2). */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { ReasonCode } from '../base/reasons.ts';
-import type { ConnectionCounts } from './connection-records.ts';
+import type { ConnectionCounts, ConnectionEnd } from './connection-records.ts';
 import type { DnsCounts } from './dns-records.ts';
 import { type DnsLabels, DnsSeriesTable } from './dns-series.ts';
 import { HostLookupTable } from './host-lookup-series.ts';
+import { type HandOverMetrics, handOverMetrics } from './metrics-hand-over.ts';
 import { type OwnMetrics, ownMetrics } from './metrics-own.ts';
 import { type RevocationMetrics, revocationMetrics } from './metrics-revocation.ts';
 
@@ -13,7 +14,7 @@ import { type ZdsMetrics, zdsMetrics } from './metrics-zds.ts';
 
 import { type Family, renderOpenMetrics, type Sample } from './openmetrics.ts';
 import { ThreadTable } from './thread-series.ts';
-import type { ConnectionStart } from './traffic.ts';
+import type { ConnectionKind, ConnectionStart } from './traffic.ts';
 import { type TrafficSeries, TrafficSeriesTable } from './traffic-series.ts';
 
 export interface MetricsOptions {
@@ -55,6 +56,7 @@ export class AgentMetrics implements ConnectionCounts, DnsCounts {
   readonly own: OwnMetrics;
   readonly revocation: RevocationMetrics;
   readonly zds: ZdsMetrics;
+  readonly handOver: HandOverMetrics;
   readonly #registry = new Registry();
   /** Plain numbers: a labelled gauge costs microseconds per call, and every connection makes two. */
   readonly #socketsOpen = new Map<'source' | 'destination', number>();
@@ -77,6 +79,7 @@ export class AgentMetrics implements ConnectionCounts, DnsCounts {
     this.own = ownMetrics(registers, this.traffic);
     this.revocation = revocationMetrics(registers);
     this.zds = zdsMetrics(registers);
+    this.handOver = handOverMetrics(registers);
     if (options.hasProcessMetrics) addProcessMetrics(this.#registry);
   }
 
@@ -85,12 +88,19 @@ export class AgentMetrics implements ConnectionCounts, DnsCounts {
     return xdsMetrics([this.#registry]);
   }
 
-  opened(start: ConnectionStart): TrafficSeries {
-    return this.traffic.open(start.labels);
+  opened({ earlier, labels }: ConnectionStart): TrafficSeries {
+    return earlier === undefined ? this.traffic.open(labels) : this.traffic.adopt(labels);
   }
 
-  /** The series has all there is to count. */
-  ended(): void {}
+  /** The series has all there is to count otherwise. */
+  ended(start: ConnectionKind, end: ConnectionEnd): void {
+    if (end === 'moved') this.handOver.left(start);
+    if (end === 'CV-HOLD') this.handOver.cut(start);
+  }
+
+  moved(kind: ConnectionKind, pauseMs: number): void {
+    this.handOver.moved(kind, pauseMs);
+  }
 
   refused(code: ReasonCode, direction: ConnectionStart['direction'], count = 1): void {
     this.own.refused(code, direction, count);

@@ -52,6 +52,9 @@ export class TrafficMirror {
       if (report.peersRevoked[reporter] > 0) this.#deps.metrics.peerRevoked(reporter, report.peersRevoked[reporter]);
     }
     this.#setSockets(report.sockets);
+    for (const [kind, pauseMs] of report.moved) this.#deps.metrics.moved(kind, pauseMs);
+    for (const kind of report.left) this.#deps.metrics.handOver.left(kind);
+    for (const kind of report.cut) this.#deps.metrics.handOver.cut(kind);
     for (const { start, openedWallMs } of report.opened) {
       this.#open.set(start.id, { start: { ...start, labels: this.#shared(start.labels) }, openedWallMs });
     }
@@ -89,15 +92,15 @@ export class TrafficMirror {
     return known ?? labels;
   }
 
-  #addGain({ id, opened, receivedBytes, sentBytes, closed }: SeriesGain): void {
+  #addGain({ id, opened, live, receivedBytes, sentBytes, closed }: SeriesGain): void {
     const name = this.#names.get(id);
     if (name === undefined) return;
     const series = this.#deps.metrics.traffic.resolve(name.key, () => name.labels);
     series.opened += opened;
-    series.live += opened;
+    series.live += live;
     series.receivedBytes += receivedBytes;
     series.sentBytes += sentBytes;
-    for (const [flag, count] of closed) for (let i = 0; i < count; i++) series.close(flag);
+    for (const [flag, count] of closed) series.closed.set(flag, (series.closed.get(flag) ?? 0) + count);
     this.#opened += opened;
   }
 

@@ -1,7 +1,7 @@
 /** Counts the connections of one thread for another one: what happened since the last report, as plain data. */
 import type { ReasonCode, ResponseFlag } from '../base/reasons.ts';
-import type { ConnectionCounts } from './connection-records.ts';
-import type { ConnectionStart } from './traffic.ts';
+import type { ConnectionCounts, ConnectionEnd } from './connection-records.ts';
+import type { ConnectionKind, ConnectionStart } from './traffic.ts';
 import type { TrafficLabels } from './traffic-labels.ts';
 import { type TrafficSeries, TrafficSeriesTable } from './traffic-series.ts';
 
@@ -19,6 +19,8 @@ export interface SeriesName {
 export interface SeriesGain {
   readonly id: number;
   readonly opened: number;
+  /** Open connections: may be negative. */
+  readonly live: number;
   readonly receivedBytes: number;
   readonly sentBytes: number;
   readonly closed: readonly (readonly [ResponseFlag, number])[];
@@ -43,12 +45,19 @@ export interface TrafficReport {
   readonly opened: readonly OpenConnection[];
   /** Reported as open before, and over now. */
   readonly ended: readonly string[];
+  /** Came from another process: how long each stood still, milliseconds. */
+  readonly moved: readonly (readonly [ConnectionKind, pauseMs: number])[];
+  /** Went to another process. */
+  readonly left: readonly ConnectionKind[];
+  /** Could not move to the next process, and were ended for that. */
+  readonly cut: readonly ConnectionKind[];
 }
 
 /** What was reported of a label set so far. */
 interface Told {
   readonly id: number;
   opened: number;
+  live: number;
   receivedBytes: number;
   sentBytes: number;
   readonly closed: Map<ResponseFlag, number>;
@@ -68,6 +77,9 @@ export class TrafficReporter implements ConnectionCounts {
   /** Bounded by the open connections. */
   readonly #fresh = new Map<string, OpenConnection>();
   #ended: string[] = [];
+  #moved: TrafficReport['moved'][number][] = [];
+  #left: ConnectionKind[] = [];
+  #cut: ConnectionKind[] = [];
 
   /** `onNews`: something happened that the other thread does not know yet; bytes alone are no news. */
   constructor(wallMs: () => number, onNews: () => void, maxLabelSets?: number) {
@@ -79,11 +91,19 @@ export class TrafficReporter implements ConnectionCounts {
   opened(start: ConnectionStart): TrafficSeries {
     this.#fresh.set(start.id, { start, openedWallMs: this.#wallMs() - (start.setupMs ?? 0) });
     this.#onNews();
-    return this.#table.open(start.labels);
+    return start.earlier === undefined ? this.#table.open(start.labels) : this.#table.adopt(start.labels);
+  }
+
+  moved(kind: ConnectionKind, pauseMs: number): void {
+    this.#moved.push([kind, pauseMs]);
+    this.#onNews();
   }
 
   /** What began and ended between two reports is in the numbers only. */
-  ended({ id }: ConnectionStart): void {
+  ended({ id, direction, protocol }: ConnectionStart, end: ConnectionEnd): void {
+    const kind = { direction, protocol };
+    if (end === 'moved') this.#left.push(kind);
+    if (end === 'CV-HOLD') this.#cut.push(kind);
     if (!this.#fresh.delete(id)) this.#ended.push(id);
     this.#onNews();
   }
@@ -124,11 +144,17 @@ export class TrafficReporter implements ConnectionCounts {
       sockets: { ...this.#sockets },
       opened: [...this.#fresh.values()],
       ended: this.#ended,
+      moved: this.#moved,
+      left: this.#left,
+      cut: this.#cut,
     };
     this.#refused = new Map();
     this.#peersRevoked = { source: 0, destination: 0 };
     this.#fresh.clear();
     this.#ended = [];
+    this.#moved = [];
+    this.#left = [];
+    this.#cut = [];
     return report;
   }
 
@@ -136,6 +162,7 @@ export class TrafficReporter implements ConnectionCounts {
   #gainOf(series: TrafficSeries, names: SeriesName[]): SeriesGain[] {
     const told = this.#told.get(series) ?? this.#introduce(series, names);
     const opened = series.opened - told.opened;
+    const live = series.live - told.live;
     const receivedBytes = series.receivedBytes - told.receivedBytes;
     const sentBytes = series.sentBytes - told.sentBytes;
     const closed = [...series.closed].flatMap(([flag, count]): [ResponseFlag, number][] => {
@@ -144,14 +171,15 @@ export class TrafficReporter implements ConnectionCounts {
       return gained === 0 ? [] : [[flag, gained]];
     });
     told.opened = series.opened;
+    told.live = series.live;
     told.receivedBytes = series.receivedBytes;
     told.sentBytes = series.sentBytes;
-    const isNothing = opened === 0 && receivedBytes === 0 && sentBytes === 0 && closed.length === 0;
-    return isNothing ? [] : [{ id: told.id, opened, receivedBytes, sentBytes, closed }];
+    const isNothing = opened === 0 && live === 0 && receivedBytes === 0 && sentBytes === 0 && closed.length === 0;
+    return isNothing ? [] : [{ id: told.id, opened, live, receivedBytes, sentBytes, closed }];
   }
 
   #introduce(series: TrafficSeries, names: SeriesName[]): Told {
-    const told: Told = { id: ++this.#lastId, opened: 0, receivedBytes: 0, sentBytes: 0, closed: new Map() };
+    const told: Told = { id: ++this.#lastId, opened: 0, live: 0, receivedBytes: 0, sentBytes: 0, closed: new Map() };
     this.#told.set(series, told);
     names.push({ id: told.id, key: series.key, labels: series.labels });
     return told;

@@ -20,7 +20,7 @@ export class TrafficSeries {
   /** Server to client. */
   sentBytes = 0;
   readonly closed = new Map<ResponseFlag, number>();
-  /** Connections that hold this object; a set in use is never given up. */
+  /** Open connections that hold this object; a set in use is never given up. */
   live = 0;
 
   constructor(key: string, labels: TrafficLabels) {
@@ -29,8 +29,13 @@ export class TrafficSeries {
   }
 
   close(flag: ResponseFlag): void {
-    this.live -= 1;
+    this.leave();
     this.closed.set(flag, (this.closed.get(flag) ?? 0) + 1);
+  }
+
+  /** Another process goes on with the connection, and counts its end. */
+  leave(): void {
+    this.live -= 1;
   }
 }
 
@@ -57,10 +62,16 @@ export class TrafficSeriesTable {
     return this.#evicted;
   }
 
-  /** The numbers of `labels`, counted as one connection more. Give back with `close`. */
+  /** The numbers of `labels`, counted as one connection more. Give back with `close`, or with `leave`. */
   open(labels: ConnectionLabels): TrafficSeries {
-    const series = this.resolve(labelKey(labels), () => trafficLabels(labels));
+    const series = this.adopt(labels);
     series.opened += 1;
+    return series;
+  }
+
+  /** As `open`, for a connection that another process has counted as opened: the sum over both has it once. */
+  adopt(labels: ConnectionLabels): TrafficSeries {
+    const series = this.resolve(labelKey(labels), () => trafficLabels(labels));
     series.live += 1;
     return series;
   }

@@ -22,6 +22,9 @@ export interface ConnectionStart {
   readonly earlier?: { readonly clientBytes: number; readonly serverBytes: number };
 }
 
+/** What connections are counted by in a hand-over. */
+export type ConnectionKind = Pick<ConnectionStart, 'direction' | 'protocol'>;
+
 /** Handles are resolved at `open`; `add…` is a counter increment, fit for the hot path. */
 export interface ConnectionRecord {
   /** Bytes that went from the client towards the server. */
@@ -44,6 +47,8 @@ export interface EarlyRefusal {
 
 export interface TrafficTelemetry {
   open(start: ConnectionStart): ConnectionRecord;
+  /** A connection of another process goes on here, after so long a pause. */
+  moved(kind: ConnectionKind, pauseMs: number): void;
   /** Refused before labels could be computed: one `connection failed` line, no traffic metrics. */
   refused(refusal: EarlyRefusal): void;
   /** Accepted downstream sockets currently held (`istio_tcp_sockets_open`). */

@@ -6,7 +6,7 @@ import { Giver } from './giver.ts';
 import { SOCKET_FILE } from './protocol.ts';
 
 export interface SuccessorParts {
-  readonly parts: Pick<AgentParts, 'config' | 'estate' | 'lease' | 'dataPlane'>;
+  readonly parts: Pick<AgentParts, 'config' | 'estate' | 'lease' | 'dataPlane' | 'metrics'>;
   readonly servers: AgentServers;
   readonly deps: Pick<AgentDeps, 'sys' | 'clock' | 'logs' | 'version'>;
 }
@@ -14,7 +14,7 @@ export interface SuccessorParts {
 /** Resolves when a successor serves this node. `undo` closes the socket. */
 export function awaitSuccessor({ parts, servers, deps }: SuccessorParts, undo: AsyncDisposableStack): Promise<void> {
   const { promise: handedOver, resolve: onLeft } = Promise.withResolvers<void>();
-  const { config, estate, lease, dataPlane } = parts;
+  const { config, estate, lease, dataPlane, metrics } = parts;
   const listener = deps.sys.listenUnix(join(config.runDir, SOCKET_FILE), { type: 'seqpacket' });
   undo.use(
     new Giver(listener, {
@@ -26,8 +26,16 @@ export function awaitSuccessor({ parts, servers, deps }: SuccessorParts, undo: A
       lock: lease.lock,
       liveCount: () => dataPlane.totals().live,
       servers: { yield: () => servers.stop(), resume: () => servers.start() },
-      onLeft,
+      onResult: (result) => metrics.handOver.given(result),
+      onLeft: () => {
+        onLeft();
+        void countHeld(parts);
+      },
     }),
   );
   return handedOver;
+}
+
+async function countHeld({ dataPlane, metrics }: SuccessorParts['parts']): Promise<void> {
+  for (const view of (await dataPlane.connections()).open) metrics.handOver.held(view);
 }

@@ -4,6 +4,7 @@ import { MeshError, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { RunLock } from '../../sys/run-lock.ts';
 import type { FdMessage, UnixListener, UnixSocket } from '../../sys/unix-contract.ts';
+import type { HandOverResult } from '../../telemetry/metrics-hand-over.ts';
 import type { Estate } from './estate.ts';
 import { type GiverEffect, type GiverInput, type GiverState, giverStep } from './giver-state.ts';
 import { HandOverLink } from './link.ts';
@@ -23,6 +24,8 @@ export interface GiverDeps {
   /** Connections that are open here. */
   readonly liveCount: () => number;
   readonly servers: { yield(): Promise<void>; resume(): Promise<void> };
+  /** How each exchange went. */
+  readonly onResult: (result: HandOverResult) => void;
   /** The heir has the node: hold what could not move, then end. Called once. */
   readonly onLeft: () => void;
 }
@@ -61,13 +64,16 @@ export class Giver implements Disposable {
   /** One heir, from its first word to its end. Never rejects. */
   async #serve(socket: UnixSocket): Promise<void> {
     using link = new HandOverLink(socket, this.#deps.clock);
+    let result: HandOverResult = 'lost';
     try {
       if (socket.peer.uid !== this.#deps.uid) throw new MeshError('CV-HAND-OVER', 'the successor is of another user');
       await this.#talk(link);
     } catch (error) {
       const { code, message } = toMeshError(error);
+      if (this.#state.kind === 'alone') result = 'refused';
       this.#deps.log.warn?.('hand-over broken off', { code, reason: message, pid: socket.peer.pid });
     }
+    this.#deps.onResult(this.#state.kind === 'left' ? 'complete' : result);
     await this.#apply({ type: 'lost' }, link);
   }
 

@@ -9,6 +9,7 @@ import type { InheritedConnection, InheritedListener } from '../../proxy/inherit
 import { adoptRunLock, type RunLock, takeRunLock } from '../../sys/run-lock.ts';
 import type { Sys } from '../../sys/sys.ts';
 import type { UnixSocket } from '../../sys/unix-contract.ts';
+import type { HandOverResult } from '../../telemetry/metrics-hand-over.ts';
 import { Heir } from './heir.ts';
 import { HandOverLink } from './link.ts';
 import { SOCKET_FILE } from './protocol.ts';
@@ -100,24 +101,28 @@ export class NodeLease implements Disposable {
     }
   }
 
-  /** Makes the node ours for good, once `ready` settles. Rejects when the agent before us serves on. */
-  async settle(ready: Promise<void>): Promise<void> {
-    if (this.#heir === undefined && this.#recovery === undefined) return;
+  /**
+   * Makes the node ours for good, once `ready` settles. Rejects when the agent before us serves on. `undefined`: there was
+   * none.
+   */
+  async settle(ready: Promise<void>): Promise<HandOverResult | undefined> {
+    if (this.#heir === undefined && this.#recovery === undefined) return undefined;
     await Promise.race([this.#allTaken(ready), delay(this.#deps.clock, READY_WAIT_MS), this.#lost.promise]);
     const heir = this.#heir;
     if (heir === undefined) {
       await this.#recovery;
-      return;
+      return 'lost';
     }
     try {
       this.#lock = adoptRunLock(await heir.commit(), this.#options.runDir);
     } catch (error) {
       await this.#recover(toMeshError(error));
-      return;
+      return 'lost';
     }
     this.#heir = undefined;
     heir[Symbol.dispose]();
     this.#deps.log.info?.('took the node over', { ...heir.counts });
+    return 'complete';
   }
 
   [Symbol.dispose](): void {

@@ -50,6 +50,8 @@ class Node implements AsyncDisposable {
   readonly starts: Inheritance[] = [];
   /** What it says when it is asked for connections. */
   readonly departures: Departed[] = [];
+  /** How exchanges went. */
+  readonly results: string[] = [];
   port = 0;
   hasLeft = false;
   readonly #undo = new AsyncDisposableStack();
@@ -82,6 +84,7 @@ class Node implements AsyncDisposable {
       lock,
       liveCount: () => 0,
       servers: { yield: async () => {}, resume: async () => {} },
+      onResult: (result) => node.results.push(result),
       onLeft: () => (node.hasLeft = true),
     });
     node.#undo.use(giver);
@@ -173,6 +176,7 @@ test('a listener moves with its queue, and its former owner lets go of it', time
   assert.equal(await queued, 'new');
   closeFd(await heir.commit());
   assert.ok(node.hasLeft);
+  assert.deepEqual(node.results, ['complete']);
   server.close();
 });
 
@@ -185,7 +189,7 @@ test('a successor that dies after it was given a pod gives it back', timed, asyn
   while (node.starts.length < 2) await new Promise(setImmediate);
   assert.equal(node.starts[1]?.listeners.length, 0);
   assert.equal(await node.answer(), 'old');
-  assert.equal(node.hasLeft, false);
+  assert.deepEqual([node.hasLeft, node.results], [false, ['lost']]);
 });
 
 test(

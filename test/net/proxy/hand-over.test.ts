@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
 import { closeFd } from '../../../src/sys/duplicate.ts';
+import { metricSum } from '../../support/metric-text.ts';
 import { fillUntilBlocked } from '../../support/tcp.ts';
 import { policy } from '../../unit/model/sample-mesh.ts';
 import { OPEN_MESH, ProxyWorld } from './proxy-world.ts';
@@ -48,6 +49,12 @@ async function moveAll(from: ProxyWorld, to: ProxyWorld): Promise<void> {
 
 function closeAll(connections: readonly InheritedConnection[]): void {
   for (const { sockets } of connections) for (const fd of [sockets.downstream, sockets.upstream]) closeFd(fd);
+}
+
+/** Sums over the processes of a node. */
+async function summed(worlds: readonly ProxyWorld[], name: string, labels = {}): Promise<number> {
+  const pages = await Promise.all(worlds.map(({ metrics }) => metrics.render()));
+  return pages.reduce((sum, page) => sum + metricSum(page, name, labels), 0);
 }
 
 test('many connections leave a few at a time, and each goes on elsewhere', bounded, async () => {
@@ -142,5 +149,35 @@ test(
     const { fields } = await heir.line(({ message }) => message === 'connection complete');
     assert.deepEqual([fields['reason'], fields['bytes_recv'], fields['bytes_sent']], ['CV-POLICY-CHANGED', 6, 6]);
     assert.equal(giver.ends.length + heir.ends.length, 1);
+  },
+);
+
+test(
+  'over both processes a connection that moved is opened once, closed once, and each byte counts once',
+  bounded,
+  async () => {
+    await using giver = new ProxyWorld();
+    await using heir = new ProxyWorld();
+    giver.target = await giver.app();
+    const clients = await Promise.all(Array.from({ length: 3 }, () => opened(giver)));
+    await moveAll(giver, heir);
+    await Promise.all(clients.map((client) => echoed(client, 'after')));
+    const both = [giver, heir];
+
+    assert.equal(await summed(both, 'istio_tcp_connections_opened_total'), 3);
+    assert.equal(await summed(both, 'istio_tcp_connections_closed_total'), 0);
+    for (const client of clients) client.end();
+    await heir.line(() => heir.ends.length === 3);
+    assert.equal(await summed(both, 'istio_tcp_connections_opened_total'), 3);
+    assert.equal(await summed(both, 'istio_tcp_connections_closed_total'), 3);
+    assert.equal(await summed(both, 'istio_tcp_received_bytes_total'), 3 * 'beforeafter'.length);
+    assert.equal(await summed(both, 'istio_tcp_sent_bytes_total'), 3 * 'beforeafter'.length);
+    const moves = 'culvert_hand_over_connections_total';
+    assert.equal(await summed([giver], moves, { fate: 'left', direction: 'inbound', protocol: 'TCP' }), 3);
+    assert.equal(await summed([heir], moves, { fate: 'moved', direction: 'inbound', protocol: 'TCP' }), 3);
+    assert.equal(await summed([heir], 'culvert_hand_over_pause_seconds_count'), 3);
+    // One line each, where it ended, with the numbers of both.
+    assert.equal(giver.ends.length, 0);
+    for (const { fields } of heir.ends) assert.deepEqual([fields['bytes_recv'], fields['bytes_sent']], [11, 11]);
   },
 );

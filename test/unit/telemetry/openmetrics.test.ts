@@ -27,6 +27,8 @@ test('label values are escaped, so a value cannot end its quotes or its line', (
   );
 });
 
+const PAUSES = [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, '+Inf'];
+
 test('an agent without traffic exposes its build and the unlabelled metrics, and nothing else', async () => {
   const text = await new AgentMetrics({ buildTag: '1.2.3', hasProcessMetrics: false }).render();
   const samples = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
@@ -42,6 +44,9 @@ test('an agent without traffic exposes its build and the unlabelled metrics, and
     'culvert_label_sets 0',
     'culvert_label_sets_evicted 0',
     'culvert_zds_connected 0',
+    ...PAUSES.map((le) => `culvert_hand_over_pause_seconds_bucket{le="${le}"} 0`),
+    'culvert_hand_over_pause_seconds_sum 0',
+    'culvert_hand_over_pause_seconds_count 0',
   ]);
   assert.match(text, /^# HELP istio_build Istio component build info\.\n# TYPE istio_build gauge$/m);
 });

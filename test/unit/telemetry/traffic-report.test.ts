@@ -39,6 +39,9 @@ const SERIES = [
   'istio_tcp_sockets_open',
   'culvert_refusals_total',
   'istio_crl_policy_rejections_total',
+  'culvert_hand_over_connections_total',
+  'culvert_hand_over_pause_seconds_count',
+  'culvert_hand_over_pause_seconds_sum',
 ] as const;
 
 async function pageOf(metrics: AgentMetrics): Promise<readonly string[]> {
@@ -55,11 +58,15 @@ function start(id: string, set: number): ConnectionStart {
   return { ...base, id, labels: { ...base.labels, source: { ...shop, workload: `w${set}` } } };
 }
 
+const CODES = ['CV-POLICY-DENY', 'CV-HOLD'] as const;
+
 const steps = fc.array(
   fc.oneof(
     fc.record({ kind: fc.constant('open' as const), set: fc.nat(3) }),
     fc.record({ kind: fc.constant('bytes' as const), at: fc.nat(9), client: fc.nat(99), server: fc.nat(99) }),
-    fc.record({ kind: fc.constant('close' as const), at: fc.nat(9), isRefused: fc.boolean() }),
+    fc.record({ kind: fc.constant('close' as const), at: fc.nat(9), code: fc.constantFrom(undefined, ...CODES) }),
+    fc.record({ kind: fc.constant('adopt' as const), set: fc.nat(3), pauseMs: fc.nat(3_000) }),
+    fc.record({ kind: fc.constant('move' as const), at: fc.nat(9) }),
     fc.record({ kind: fc.constant('early' as const) }),
     fc.record({ kind: fc.constant('socket' as const), isSource: fc.boolean() }),
     fc.record({ kind: fc.constant('revoked' as const), isSource: fc.boolean() }),
@@ -90,7 +97,13 @@ class Driver {
         this.#open[step.at % this.#open.length]?.addServerBytes(step.server);
         return;
       case 'close':
-        this.#close(step.at, step.isRefused);
+        this.#take(step.at)?.close(step.code && { code: step.code, text: 'denied' });
+        return;
+      case 'adopt':
+        this.#adopt(step.set, step.pauseMs);
+        return;
+      case 'move':
+        this.#take(step.at)?.move();
         return;
       case 'early':
         this.#records.refused({ ...outbound, refusal: { code: 'CV-BUG', text: 'x' } });
@@ -105,9 +118,14 @@ class Driver {
     }
   }
 
-  #close(at: number, isRefused: boolean): void {
-    const [record] = this.#open.splice(at % Math.max(1, this.#open.length), 1);
-    record?.close(isRefused ? { code: 'CV-POLICY-DENY', text: 'denied' } : undefined);
+  #take(at: number): ConnectionRecord | undefined {
+    return this.#open.splice(at % Math.max(1, this.#open.length), 1)[0];
+  }
+
+  #adopt(set: number, pauseMs: number): void {
+    const from = { ...start(`m-${++this.#count}`, set), earlier: { clientBytes: 1, serverBytes: 2 } };
+    this.#open.push(this.#records.open(from));
+    this.#records.moved(from, pauseMs);
   }
 }
 
