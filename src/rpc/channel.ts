@@ -15,6 +15,7 @@ import { formatRpcAddress, type RpcAddress } from './address.ts';
 import { ClientCall } from './client-call.ts';
 import type { FileAccess } from './file-access.ts';
 import { parser, pathOf, serializer } from './method.ts';
+import { OwnedCredentials } from './owned-credentials.ts';
 import { callFailure, type RpcStatus } from './status.ts';
 import { TlsChannelCredentials } from './tls-credentials.ts';
 import { readToken, type TokenSource } from './token.ts';
@@ -173,7 +174,11 @@ export class RpcChannel implements Disposable {
     const isUsable = this.#channel !== undefined && this.#rootsText === rootsText && !hasFailed(this.#channel);
     if (this.#channel !== undefined && isUsable) return this.#channel;
     this.#channel?.close();
-    this.#channel = new Channel(targetOf(address), this.#channelCredentials(roots), this.#channelOptions());
+    this.#channel = new Channel(
+      targetOf(address),
+      new OwnedCredentials(this.#channelCredentials(roots)),
+      this.#channelOptions(),
+    );
     this.#rootsText = rootsText;
     return this.#channel;
   }

@@ -39,6 +39,16 @@ export async function calmHoldings(agent: AgentProcess): Promise<Held> {
   }
 }
 
+/** The most it holds of anything while traffic goes on: of several looks. */
+export async function busyHoldings(agent: AgentProcess): Promise<Held> {
+  const most: Record<string, number> = {};
+  for (let looks = 0; looks < 10; looks += 1) {
+    for (const [kind, count] of Object.entries(await heldBy(agent))) most[kind] = Math.max(most[kind] ?? 0, count);
+    await sleep(POLL_MS);
+  }
+  return most;
+}
+
 /** Resolves when the agent holds no more of anything than `before`. */
 export async function nothingLeft(agent: AgentProcess, before: Held): Promise<void> {
   const endMs = performance.now() + PATIENCE_MS;

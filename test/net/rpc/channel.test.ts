@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import net from 'node:net';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import tls from 'node:tls';
 import { create } from '@bufbuild/protobuf';
 import { MeshError } from '../../../src/base/errors.ts';
@@ -39,6 +41,14 @@ async function fails(work: Promise<unknown>, text: RegExp): Promise<MeshError> {
   assert.equal(error.code, 'CV-XDS');
   assert.match(error.message, text);
   return error;
+}
+
+/** Connections of this machine to a port of loopback that are established. */
+function connectionsTo(port: number): number {
+  const established = `:${port.toString(16).toUpperCase().padStart(4, '0')} 01`;
+  const lines = ['tcp', 'tcp6'].flatMap((table) => readFileSync(`/proc/self/net/${table}`, 'utf8').split('\n'));
+  // Of each line the far end comes third, its state fourth.
+  return lines.filter((line) => line.trim().split(/\s+/).slice(2, 4).join(' ').endsWith(established)).length;
 }
 
 test('a call goes through TLS to a host name and to an IP address', async () => {
@@ -181,6 +191,20 @@ test('a port that nobody listens on is told as that', async () => {
   await server.stop(0);
   using channel = channelTo(address);
   await fails(ask(channel), /cannot connect: connect ECONNREFUSED 127.0.0.1:/);
+});
+
+test('what was tried in vain is not tried again behind the back: one connection once the server is back', async () => {
+  const first = await serve(echo);
+  using channel = channelTo(localhost(first));
+  const { port } = first;
+  await first.stop(0);
+  const tries = Array.from({ length: 5 }, () => undefined);
+  for (const _try of tries) await fails(ask(channel), /ECONNREFUSED/);
+  await using _second = await serve(echo, { listen: loopback(certificate, port) });
+  assert.equal(await ask(channel), 'signed csr');
+  // Longer than grpc-js waits before its second try, 1.2 s at most.
+  await sleep(2_500);
+  assert.equal(connectionsTo(port), 1);
 });
 
 test('a name that does not exist is told as that', async () => {
