@@ -9,8 +9,11 @@ import { reauthorize, type TrackedConnection } from '../model/inbound-verdict.ts
 import type { MeshIndex } from '../model/mesh-index.ts';
 import type { Refusal } from '../model/verdict.ts';
 
-/** Longest run of judging and closing in one turn, milliseconds; the pause after it is as long. */
-const SLICE_MS = 5;
+/**
+ * Longest run of judging and closing in one turn, milliseconds; the pause after it is as long. Short, because the collector
+ * of garbage, which comes when it likes, may add ten to it.
+ */
+const SLICE_MS = 2;
 /** Connections closed between two looks at the clock: closing one costs more than judging many. */
 const MAX_CLOSED_AT_ONCE = 16;
 
@@ -30,10 +33,15 @@ interface Live {
 /** Bounded by the connections that are open. */
 export class LiveConnections {
   readonly #deps: LiveConnectionsDeps;
-  /** Who was judged longest ago comes first: with changes faster than a round, everybody still has a turn. */
   readonly #live = new Map<string, Live>();
   #changes = 0;
-  #isJudging = false;
+  /** How many are not judged after the last change. */
+  #behind = 0;
+  /**
+   * Who comes next, round and round: with changes faster than a round everybody still has a turn. Absent while nobody is
+   * judged, since an iterator that waits keeps what its map was before it grew.
+   */
+  #round: MapIterator<[string, Live]> | undefined;
 
   constructor(deps: LiveConnectionsDeps) {
     this.#deps = deps;
@@ -45,18 +53,21 @@ export class LiveConnections {
 
   /** `tracked` was judged by the mesh as it is now. */
   add(connectionId: string, tracked: TrackedConnection): void {
-    this.#live.delete(connectionId);
+    this.delete(connectionId);
     this.#live.set(connectionId, { tracked, judgedAfter: this.#changes });
   }
 
   /** `tracked` was allowed by the mesh as it was before: judged again now, as its turn may be over. */
   addFormer(connectionId: string, tracked: TrackedConnection): void {
     const closing = new Closing(this.#deps.revoke);
-    this.#judge(connectionId, tracked, closing);
+    if (this.#judge(connectionId, tracked, closing)) this.add(connectionId, tracked);
     closing.flush();
   }
 
   delete(connectionId: string): void {
+    const live = this.#live.get(connectionId);
+    if (live === undefined) return;
+    if (live.judgedAfter !== this.#changes) this.#behind -= 1;
     this.#live.delete(connectionId);
   }
 
@@ -66,48 +77,52 @@ export class LiveConnections {
    */
   rejudge(): void {
     this.#changes += 1;
-    if (this.#isJudging) return;
-    this.#isJudging = true;
+    this.#behind = this.#live.size;
+    if (this.#round !== undefined) return;
+    this.#round = this.#live.entries();
     this.#deps.clock.after(0, () => this.#slice());
   }
 
   #slice(): void {
-    let isRoundOver = false;
     try {
-      isRoundOver = this.#judgeSome();
+      this.#judgeSome();
     } finally {
-      this.#isJudging = !isRoundOver;
-      if (!isRoundOver) this.#deps.clock.after(SLICE_MS, () => this.#slice());
+      if (this.#behind === 0) this.#round = undefined;
+      else this.#deps.clock.after(SLICE_MS, () => this.#slice());
     }
   }
 
-  /** True when nobody is left to judge. */
-  #judgeSome(): boolean {
+  #judgeSome(): void {
     const { clock, revoke } = this.#deps;
     const endMs = clock.monotonicMs() + SLICE_MS;
     const closing = new Closing(revoke);
-    for (const [id, live] of this.#live) {
-      if (live.judgedAfter === this.#changes) break;
-      this.#judge(id, live.tracked, closing);
-      if (clock.monotonicMs() < endMs) continue;
-      closing.flush();
-      return false;
-    }
+    do this.#judgeNext(closing);
+    while (this.#behind > 0 && clock.monotonicMs() < endMs);
     closing.flush();
-    return true;
   }
 
-  #judge(id: string, tracked: TrackedConnection, closing: Closing): void {
-    const { index, log } = this.#deps;
-    const refusal = reauthorize(index, tracked);
-    if (refusal === undefined) {
-      this.add(id, tracked);
+  #judgeNext(closing: Closing): void {
+    const next = this.#round?.next();
+    if (next === undefined || next.done === true) {
+      this.#round = this.#live.entries();
       return;
     }
-    // Closed once and for all: later changes allow new connections, not this one.
-    this.#live.delete(id);
+    const [id, live] = next.value;
+    if (live.judgedAfter === this.#changes) return;
+    if (!this.#judge(id, live.tracked, closing)) return;
+    live.judgedAfter = this.#changes;
+    this.#behind -= 1;
+  }
+
+  /** True when it stays; else it is closed once and for all: later changes allow new connections, not this one. */
+  #judge(id: string, tracked: TrackedConnection, closing: Closing): boolean {
+    const { index, log } = this.#deps;
+    const refusal = reauthorize(index, tracked);
+    if (refusal === undefined) return true;
+    this.delete(id);
     log.info?.(refusal.text, { src: formatHostPort(tracked.source), dst: formatHostPort(tracked.destination) });
     closing.add(id, refusal);
+    return false;
   }
 }
 

@@ -16,8 +16,8 @@ export interface PolicyConnection {
 
 /** A connection in the form the predicates read. */
 export interface PolicyFacts {
-  readonly sourceBytes: Uint8Array;
-  readonly destinationBytes: Uint8Array;
+  readonly sourceIp: string;
+  readonly destinationIp: string;
   readonly destinationPort: number;
   /** SPIFFE ID without `spiffe://`; empty text = no identity. */
   readonly principal: string;
@@ -52,17 +52,14 @@ export function compilePolicy(policy: Policy): CompiledPolicy {
 export function policyFacts({ source, sourceIdentity, destination }: PolicyConnection): PolicyFacts {
   const id = sourceIdentity === undefined ? undefined : parseSpiffeId(sourceIdentity);
   return {
-    sourceBytes: ipBytes(source.ip) ?? NO_ADDRESS,
-    destinationBytes: ipBytes(destination.ip) ?? NO_ADDRESS,
+    sourceIp: source.ip,
+    destinationIp: destination.ip,
     destinationPort: destination.port,
     principal: id === undefined ? '' : `${id.trustDomain}/ns/${id.namespace}/sa/${id.serviceAccount}`,
     namespace: id?.namespace ?? '',
     serviceAccount: id === undefined ? '' : `${id.namespace}/${id.serviceAccount}`,
   };
 }
-
-/** Matches no range. Cannot come from a socket; keeps the predicates total. */
-const NO_ADDRESS = new Uint8Array();
 
 /** Clauses ANDed: an empty rule matches everything. A clause with no match in it matches everything as well. */
 function compileRule(rule: Rule): Predicate {
@@ -121,18 +118,26 @@ function serviceAccountIn(values: readonly ServiceAccountMatch[]): Predicate {
 }
 
 function sourceIn(values: readonly Cidr[]): Predicate {
-  const ranges = new CidrMap(values.map((cidr) => [cidr, true] as const));
-  return ({ sourceBytes }) => ranges.has(sourceBytes);
+  const isInside = compileRanges(values);
+  return ({ sourceIp }) => isInside(sourceIp);
 }
 
 function destinationIn(values: readonly Cidr[]): Predicate {
-  const ranges = new CidrMap(values.map((cidr) => [cidr, true] as const));
-  return ({ destinationBytes }) => ranges.has(destinationBytes);
+  const isInside = compileRanges(values);
+  return ({ destinationIp }) => isInside(destinationIp);
 }
 
 function portIn(values: readonly number[]): Predicate {
   const ports = new Set(values);
   return ({ destinationPort }) => ports.has(destinationPort);
+}
+
+/** Matches no range. Cannot come from a socket; keeps the predicates total. */
+const NO_ADDRESS = new Uint8Array();
+
+function compileRanges(values: readonly Cidr[]): (ip: string) => boolean {
+  const ranges = new CidrMap(values.map((cidr) => [cidr, true] as const));
+  return (ip) => ranges.has(ipBytes(ip) ?? NO_ADDRESS);
 }
 
 function compileStrings(matches: readonly StringMatch[]): (text: string) => boolean {
