@@ -49,13 +49,23 @@ function connectionsOf(views: readonly ConnectionView[]): object {
   };
 }
 
+/** Readers of the dump know no short cut, which is plain TCP for them. */
+function dumpedProtocol(protocol: ConnectionView['protocol']): string {
+  return protocol === 'SAMENODE' ? 'TCP' : protocol;
+}
+
 /** `originalDst` is the forwarded host or, literally, null: tools distinguish that from a missing key. */
 function inboundConnection({ src, originalDst, hboneAuthority, dst, protocol }: ConnectionView): object {
-  return { src, originalDst: originalDst ?? null, actualDst: hboneAuthority ?? dst, protocol };
+  return {
+    src,
+    originalDst: originalDst ?? null,
+    actualDst: hboneAuthority ?? dst,
+    protocol: dumpedProtocol(protocol),
+  };
 }
 
 function outboundConnection({ src, originalDst, dst, protocol }: ConnectionView): object {
-  return { src, originalDst: originalDst ?? dst, actualDst: dst, protocol };
+  return { src, originalDst: originalDst ?? dst, actualDst: dst, protocol: dumpedProtocol(protocol) };
 }
 
 function compare(a: string, b: string): number {

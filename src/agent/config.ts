@@ -9,6 +9,7 @@ import { type LogSettings, logSettings } from './settings-logs.ts';
 import { type NodeSettings, nodeSettings } from './settings-node.ts';
 import { SettingsReader } from './settings-reader.ts';
 import { type ServerSettings, serverSettings } from './settings-servers.ts';
+import { type ShortCutSettings, shortCutSettings } from './settings-short-cut.ts';
 import { type SnapshotSettings, snapshotSettings } from './settings-snapshot.ts';
 import { type SocketSettings, socketSettings } from './settings-sockets.ts';
 import { type SocksSettings, socksSettings } from './settings-socks.ts';
@@ -26,6 +27,7 @@ export interface AgentConfig
     XdsSettings,
     IdentitySettings,
     ServerSettings,
+    ShortCutSettings,
     SnapshotSettings,
     SocketSettings,
     TunnelSettings,
@@ -70,6 +72,7 @@ function readAll(read: SettingsReader): AgentConfig {
     ...tlsSettings(read),
     ...dnsSettings(read),
     ...socksSettings(read),
+    ...shortCutSettings(read),
     ...lifetimeSettings(read),
     ...handOverSettings(read, sources),
     ...logSettings(read),

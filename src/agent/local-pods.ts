@@ -77,6 +77,13 @@ export class LocalPods {
     return pod && this.#deps.index.localWorkload({ ...pod, node: this.#deps.node });
   }
 
+  /** The captured pod that a record describes; `undefined` also while two of that name are there, one of them to go. */
+  uidOf(record: Workload): string | undefined {
+    const pods = this.#byName.get(nameOf(record)) ?? [];
+    const [found, ...others] = pods.filter(({ uid }) => this.workload(uid)?.uid === record.uid);
+    return others.length === 0 ? found?.uid : undefined;
+  }
+
   /** Settles when the record is there or did not come in time. Look again then: it may have changed or gone meanwhile. */
   async waitFor(podUid: string): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();

@@ -33,6 +33,8 @@ export interface OutboundDeciderDeps {
   readonly pods: LocalPods;
   readonly random: Random;
   readonly names: HostNames;
+  /** Connections between two of `pods` may skip the tunnel. */
+  readonly isShortCutAccepted: boolean;
   /** Told of each look-up for a client, remembered answers included. */
   readonly onLookup?: ((client: PeerLabels, hostname: string) => void) | undefined;
 }
@@ -40,12 +42,14 @@ export interface OutboundDeciderDeps {
 export class OutboundDecider {
   readonly #settings: Pick<DataPathSettings, 'illegalPorts' | 'network'>;
   readonly #deps: OutboundDeciderDeps;
+  readonly #capturedPod: ((record: Workload) => string | undefined) | undefined;
   /** Absent: the mesh state is complete, and what it does not know does not exist. */
   #questions: MeshQuestions | undefined;
 
   constructor(settings: Pick<DataPathSettings, 'illegalPorts' | 'network'>, deps: OutboundDeciderDeps) {
     this.#settings = settings;
     this.#deps = deps;
+    this.#capturedPod = deps.isShortCutAccepted ? (record) => deps.pods.uidOf(record) : undefined;
   }
 
   /** On-demand mode: the mesh state is what was asked for. */
@@ -89,7 +93,11 @@ export class OutboundDecider {
     course.generation = generation.current;
     const source = pods.workload(question.podUid);
     if (source === undefined) return { kind: 'refuse', refusal: pods.unknown(question.podUid) };
-    const decision = outboundDecision(index, source, question, { settings: this.#settings, random: course.random });
+    const decision = outboundDecision(index, source, question, {
+      settings: this.#settings,
+      random: course.random,
+      capturedPod: this.#capturedPod,
+    });
     const missing = this.#missing(source, question, decision);
     course.isLasting &&= missing === undefined && decision.kind === 'verdict';
     if (missing !== undefined && !asked.has(missing)) {

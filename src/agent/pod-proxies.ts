@@ -4,6 +4,7 @@ import type { StopMode } from '../capture/capture-contract.ts';
 import { Revocation } from '../identity/revocation.ts';
 import type { VerdictPush } from '../model/verdict.ts';
 import type { Inheritance } from '../proxy/inheritance.ts';
+import type { PodContext } from '../proxy/pod-context.ts';
 import { PodProxy } from '../proxy/pod-proxy.ts';
 import type { ProxyDeps, ProxySettings } from '../proxy/settings.ts';
 import type { Netns } from '../sys/sys.ts';
@@ -11,7 +12,7 @@ import type { MovableSet, ServedPod } from './data-plane.ts';
 
 export interface PodProxiesOptions {
   readonly settings: ProxySettings;
-  readonly deps: Omit<ProxyDeps, 'revocation'>;
+  readonly deps: Omit<ProxyDeps, 'revocation' | 'neighbour'>;
   /** How long connections may finish when the whole agent stops. */
   readonly drainGraceMs: number;
   /** How long they may when another agent serves their pods already. Default: the same. */
@@ -37,7 +38,7 @@ export class PodProxies implements Disposable {
     const revocation = options.settings.hasRevocationLists
       ? new Revocation({ log, onRejected: (reporter) => telemetry.peerRevoked(reporter) })
       : undefined;
-    this.#deps = { ...options.deps, revocation };
+    this.#deps = { ...options.deps, revocation, neighbour: (podUid) => this.#neighbour(podUid) };
     this.#pushes = options.deps.verdicts.subscribe((push) => this.#receive(push));
   }
 
@@ -65,6 +66,13 @@ export class PodProxies implements Disposable {
 
   counts(podUid: string): PodCounts | undefined {
     return [...this.#proxies].find(([, uid]) => uid === podUid)?.[0].counts;
+  }
+
+  #neighbour(podUid: string): PodContext | undefined {
+    for (const [proxy, uid] of this.#proxies) {
+      if (uid === podUid && proxy.neighbour !== undefined) return proxy.neighbour;
+    }
+    return undefined;
   }
 
   /** Entries by map, over all pods. */

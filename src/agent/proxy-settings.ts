@@ -68,6 +68,7 @@ export function authoritySettings(config: AgentConfig): AuthoritySettings {
     isOrigSrcEnabled: config.isOrigSrcEnabled ?? hasReturnPath(config),
     isLocalhostAppTunnelEnabled: config.isLocalhostAppTunnelEnabled,
     isPolicyLogAtInfo: config.isPolicyLogAtInfo,
+    isShortCutAccepted: config.isShortCutAccepted,
     dns: {
       clusterDomain: config.clusterDomain,
       preferredNamespace: config.preferredServiceNamespace,

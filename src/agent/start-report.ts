@@ -15,6 +15,9 @@ export function reportStart(config: AgentConfig, version: string, logs: RootLogg
   // Node has raised the soft limit to the hard one before any of our code ran.
   log.info?.(`file descriptor limit is ${fileDescriptorLimit()}`);
   log.info?.(`running with config: ${JSON.stringify(sortKeys(configSection(config)))}`);
+  if (config.isShortCutAccepted) {
+    log.info?.('same-node short cut is on: pods of this node talk in clear inside the agent, past every NetworkPolicy');
+  }
   if (config.ignored.length > 0) log.info?.('settings without effect here', { names: config.ignored.join(' ') });
 }
 

@@ -46,6 +46,8 @@ export interface AuthoritySettings extends DataPathSettings {
   /** `AUTHZ_POLICY_INFO_LOGGING`: decisions of policies at info instead of debug. */
   readonly isPolicyLogAtInfo: boolean;
   readonly dns: DnsSettings;
+  /** Connections between two captured pods may skip the tunnel. Default: false. */
+  readonly isShortCutAccepted?: boolean;
 }
 
 export interface Certificates extends PrefetchedCertificates {
@@ -105,6 +107,7 @@ export class VerdictAuthority implements VerdictPort {
       random: deps.random,
       names: new HostNames(deps.lookupHost, clock),
       onLookup: deps.onHostLookup,
+      isShortCutAccepted: settings.isShortCutAccepted === true,
     });
   }
 

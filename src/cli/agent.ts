@@ -78,6 +78,10 @@ export function withAgentOptions(command: Command): Command {
       '--hold <duration>',
       'how long connections that cannot move to a successor go on (CULVERT_HOLD; default 1h)',
     )
+    .option(
+      '--same-node-short-cut <choice>',
+      'off, or accept-no-network-policy: pods of this node talk past the tunnel (CULVERT_SAME_NODE_SHORT_CUT)',
+    )
     .option('--verify-period <duration>', 'how often rules in pods are compared (CULVERT_VERIFY_PERIOD; default 1s)')
     .option('--workers <count>', 'threads that carry traffic: N, N% of the CPUs, auto, or 0 for none (default auto)')
     .option('--log-level <filter>', 'for example info or access=debug,info (RUST_LOG)')

@@ -116,7 +116,7 @@ function connectionFacts(view: ConnectionView): readonly (readonly [string, Cell
   return [
     ['Connection', view.id],
     ['State', stateCell(view)],
-    ['Direction', `${view.direction}, ${view.isMutualTls ? 'mutual TLS (HBONE)' : 'plaintext'}`],
+    ['Direction', `${view.direction}, ${securityText(view)}`],
     ['From', `${view.src}${peerText(view.source)}`],
     ['To', `${target}${peerText(view.destination)}`],
     ...(target === view.dst ? [] : [['By way of', view.dst] as const]),
@@ -125,6 +125,11 @@ function connectionFacts(view: ConnectionView): readonly (readonly [string, Cell
     ['Traffic', traffic],
     ...(view.error === undefined ? [] : [['Error', { text: view.error, colour: 'red' }] as const]),
   ];
+}
+
+function securityText({ isMutualTls, protocol }: ConnectionView): string {
+  if (protocol === 'SAMENODE') return 'same-node short cut (in clear, inside this agent)';
+  return isMutualTls ? 'mutual TLS (HBONE)' : 'plaintext';
 }
 
 function stateCell({ state, durationMs }: ConnectionView): Cell {

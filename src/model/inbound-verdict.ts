@@ -138,8 +138,13 @@ function labelsOf(index: MeshIndex, judged: Judged, settings: DataPathSettings):
     ...(source && { source }),
     destination: workloadLabels(local),
     ...(service && { destinationService: serviceLabels(service) }),
-    securityPolicy: question.hbone === undefined ? 'unknown' : 'mutual_tls',
+    securityPolicy: securityOf(question),
   };
+}
+
+function securityOf({ hbone, isSameNode }: InboundQuestion): ConnectionLabels['securityPolicy'] {
+  if (hbone === undefined) return 'unknown';
+  return isSameNode === true ? 'same_node' : 'mutual_tls';
 }
 
 /** By address, unless the request came through a gateway of another network; there, and where that fails, by baggage. */

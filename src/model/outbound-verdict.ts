@@ -3,13 +3,21 @@ import { type HostPort, isLoopback } from '../base/ip.ts';
 import type { Random } from '../base/random.ts';
 import { formatBaggage } from '../wire/baggage.ts';
 import { formatForwarded } from '../wire/forwarded.ts';
+import { parseHboneAuthority } from '../wire/hbone.ts';
 import type { DataPathSettings } from './data-path-settings.ts';
 import { selfCall } from './inbound-target.ts';
 import { serviceLabels, workloadBaggage, workloadLabels } from './labels.ts';
 import type { MeshIndex } from './mesh-index.ts';
 import { nextHop, type SettledHop } from './next-hop.ts';
 import { workloadIdentity } from './spiffe.ts';
-import type { ConnectionLabels, OutboundQuestion, OutboundVerdict, Refusal, TunnelRoute } from './verdict.ts';
+import type {
+  ConnectionLabels,
+  OutboundQuestion,
+  OutboundVerdict,
+  Refusal,
+  SameNodeRoute,
+  TunnelRoute,
+} from './verdict.ts';
 import type { Workload } from './workload.ts';
 
 /** Checked before anything is looked up: an application dialled the agent's own port on loopback. */
@@ -35,19 +43,24 @@ export type OutboundDecision =
       readonly withAddresses: (ips: readonly string[]) => OutboundVerdict;
     };
 
+export interface DecisionInputs {
+  readonly settings: Pick<DataPathSettings, 'illegalPorts' | 'network'>;
+  readonly random: Random;
+  /** UID of the pod of this agent that a record describes. Absent: no connection takes the short cut. */
+  readonly capturedPod?: ((workload: Workload) => string | undefined) | undefined;
+}
+
 export function outboundDecision(
   index: MeshIndex,
   source: Workload,
   question: OutboundQuestion,
-  {
-    settings,
-    random,
-  }: { readonly settings: Pick<DataPathSettings, 'illegalPorts' | 'network'>; readonly random: Random },
+  { settings, random, capturedPod }: DecisionInputs,
 ): OutboundDecision {
   const { client, target } = question;
   const refusal = outboundSelfCall(target, settings);
   if (refusal !== undefined) return { kind: 'verdict', verdict: { kind: 'refuse', refusal } };
-  const verdictOn = (settled: SettledHop): OutboundVerdict => verdictOf(settled, { source, client, settings });
+  const verdictOn = (settled: SettledHop): OutboundVerdict =>
+    verdictOf(settled, { source, client, settings, capturedPod });
   const hop = nextHop(index, { source, clientIp: client.ip, target }, random);
   switch (hop.kind) {
     case 'resolve':
@@ -61,13 +74,13 @@ export function outboundDecision(
   }
 }
 
-interface Asker {
+interface Asker extends Pick<DecisionInputs, 'settings' | 'capturedPod'> {
   readonly source: Workload;
   readonly client: HostPort;
-  readonly settings: Pick<DataPathSettings, 'illegalPorts' | 'network'>;
 }
 
-function verdictOf(hop: SettledHop, { source, client, settings }: Asker): OutboundVerdict {
+function verdictOf(hop: SettledHop, asker: Asker): OutboundVerdict {
+  const { source, client, settings } = asker;
   switch (hop.kind) {
     case 'refuse':
       return { kind: 'refuse', refusal: hop.refusal };
@@ -77,8 +90,15 @@ function verdictOf(hop: SettledHop, { source, client, settings }: Asker): Outbou
       if (refusal !== undefined) return { kind: 'refuse', refusal };
       return { kind: 'plaintext', address: hop.address, labels: labelsOf(source, hop) };
     }
-    case 'hbone':
-      return { kind: 'hbone', ...routeOf(source, client, hop), labels: labelsOf(source, hop) };
+    case 'hbone': {
+      const sameNode = sameNodeRoute(hop, asker);
+      return {
+        kind: 'hbone',
+        ...routeOf(source, client, hop),
+        labels: labelsOf(source, hop),
+        ...(sameNode && { sameNode }),
+      };
+    }
     case 'double-hbone':
       return {
         kind: 'double-hbone',
@@ -88,6 +108,23 @@ function verdictOf(hop: SettledHop, { source, client, settings }: Asker): Outbou
         labels: labelsOf(source, hop),
       };
   }
+}
+
+/**
+ * Only straight to the destination: a waypoint is asked for an address that is not its own. The identity that the pod would
+ * prove must be one that is expected. The address that the client calls from is judged by policies and shown to the
+ * application, and so must be one that the mesh knows as the pod's.
+ */
+function sameNodeRoute(
+  hop: Extract<SettledHop, { kind: 'hbone' }>,
+  { source, client, capturedPod }: Asker,
+): SameNodeRoute | undefined {
+  const podUid = capturedPod?.(hop.upstream);
+  const authority = parseHboneAuthority(hop.authority);
+  if (podUid === undefined || authority?.kind !== 'address' || authority.ip !== hop.address.ip) return undefined;
+  const isExpected = hop.expectedIdentities.includes(workloadIdentity(hop.upstream));
+  if (!isExpected || !source.ips.includes(client.ip)) return undefined;
+  return { podUid, address: { ip: authority.ip, port: authority.port } };
 }
 
 function routeOf(

@@ -34,7 +34,8 @@ export interface ConnectionLabels {
   readonly source?: PeerLabels;
   readonly destination?: PeerLabels;
   readonly destinationService?: ServiceLabels;
-  readonly securityPolicy: 'mutual_tls' | 'unknown';
+  /** `same_node`: not encrypted and never off this node, between pods whose identities the agent knows by their enrolment. */
+  readonly securityPolicy: 'mutual_tls' | 'same_node' | 'unknown';
 }
 
 /** Why a connection is not carried. `text` is the operator-facing error of facts/operations.md §3.5. */
@@ -65,11 +66,23 @@ export interface TunnelRoute {
   readonly forwarded: string;
 }
 
+/** The destination is captured by this agent too, and the operator has accepted that such connections skip the tunnel. */
+export interface SameNodeRoute {
+  readonly podUid: string;
+  /** Where the application is meant to listen. */
+  readonly address: HostPort;
+}
+
 export type OutboundVerdict =
   /** `labels` absent: refused before enough was known; logged as `connection failed`, not counted. */
   | { readonly kind: 'refuse'; readonly refusal: Refusal; readonly labels?: ConnectionLabels }
   | { readonly kind: 'plaintext'; readonly address: HostPort; readonly labels: ConnectionLabels }
-  | ({ readonly kind: 'hbone'; readonly labels: ConnectionLabels } & TunnelRoute)
+  | ({
+      readonly kind: 'hbone';
+      readonly labels: ConnectionLabels;
+      /** Present: the tunnel is not needed while that pod is served here. */
+      readonly sameNode?: SameNodeRoute;
+    } & TunnelRoute)
   /** Into another network: a tunnel to its gateway, and inside the stream one more to whoever serves there. */
   | ({
       readonly kind: 'double-hbone';
@@ -89,6 +102,8 @@ export interface InboundQuestion {
   readonly peer: HostPort;
   /** hbone: local address of the tunnel; plaintext: original destination. */
   readonly local: HostPort;
+  /** There is no tunnel: `hbone` is what would have come through it, and the identity is that of the pod which called. */
+  readonly isSameNode?: true;
   /** Present for HBONE, absent for plaintext. */
   readonly hbone?: {
     /** From the verified certificate; absent when it carries no parsable SPIFFE ID. */

@@ -69,7 +69,8 @@ const STATUS_TEXT: Readonly<Record<number, string>> = {
   504: 'Gateway Timeout',
 };
 
-function statusError(status: number): MeshError {
+/** What a connection ends with whose CONNECT was answered so. */
+export function statusError(status: number): MeshError {
   const text = STATUS_TEXT[status];
   return new MeshError(codeOfStatus(status), `http status: ${status}${text === undefined ? '' : ` ${text}`}`);
 }

@@ -1,10 +1,10 @@
 /** Open connections of one pod: each ends exactly once, whoever ends it, with one record closed. */
 import { setImmediate } from 'node:timers';
 import type { Clock } from '../base/clock.ts';
-import type { MeshError } from '../base/errors.ts';
+import { MeshError } from '../base/errors.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
-import { type IdleSweep, Relay } from '../tunnel/relay.ts';
+import { type IdleLooks, type IdleSweep, Relay } from '../tunnel/relay.ts';
 import type { InheritedConnection } from './inheritance.ts';
 import { refusalOf } from './operator-text.ts';
 
@@ -22,7 +22,11 @@ export class Connection {
   readonly #registry: Connections;
   readonly #parts: ConnectionParts;
   #relay: Relay | undefined;
+  /** The other one of a same-node short cut, which has the same relay. */
+  #partner: Connection | undefined;
+  readonly #looks: IdleLooks = {};
   #isOver = false;
+  #cutFor: MeshError | undefined;
 
   /** @internal `Connections.open` makes them. */
   constructor(registry: Connections, parts: ConnectionParts) {
@@ -50,9 +54,63 @@ export class Connection {
     this.#relay.start();
   }
 
+  /**
+   * Starts relaying for two: out of one pod of this node, and into another. Whichever is closed ends both; the other one's
+   * end is an ordinary one then, as that of a connection whose peer was cut.
+   */
+  static joinBoth(outbound: Connection, inbound: Connection, upstream: ByteStream): void {
+    if (outbound.#isOver || inbound.#isOver) {
+      upstream.destroy();
+      const error = new MeshError('CV-TUNNEL-CLOSED', 'the other end gave up before there was a connection');
+      for (const one of [outbound, inbound]) one.close(error);
+      return;
+    }
+    const { downstream, record } = outbound.#parts;
+    const other = inbound.#parts.record;
+    const counters = {
+      addClientBytes: (bytes: number): void => {
+        record.addClientBytes(bytes);
+        other.addClientBytes(bytes);
+      },
+      addServerBytes: (bytes: number): void => {
+        record.addServerBytes(bytes);
+        other.addServerBytes(bytes);
+      },
+    };
+    const relay = new Relay(downstream, upstream, counters, (error) => {
+      for (const one of [outbound, inbound]) one.#finish(one.#isCutByPartner ? undefined : error);
+    });
+    outbound.#share(relay, inbound);
+    inbound.#share(relay, outbound);
+    relay.start();
+  }
+
+  #share(relay: Relay, partner: Connection): void {
+    this.#relay = relay;
+    this.#partner = partner;
+  }
+
+  get #isCutByPartner(): boolean {
+    const partner = this.#partner;
+    return this.#cutFor === undefined && partner !== undefined && partner.#cutFor !== undefined;
+  }
+
+  /** Another process could go on with it. */
+  get isMovable(): boolean {
+    return this.#partner === undefined && this.#relay?.isMovable === true;
+  }
+
+  /** True when nothing moved since the previous call for `sweep`. */
+  takeIdle(sweep: IdleSweep): boolean {
+    const relay = this.#relay;
+    if (relay === undefined || (sweep === 'half-closed' && !relay.isHalfClosed)) return false;
+    return relay.takeIdle(sweep, this.#looks);
+  }
+
   /** Ends the connection now, for `error`. Idempotent. */
   close(error: MeshError): void {
     if (this.#isOver) return;
+    this.#cutFor ??= error;
     if (this.#relay !== undefined) {
       this.#relay.close(error);
       return;
@@ -147,7 +205,7 @@ export class Connections {
 
   /** Those that another process could go on with. */
   movable(): IteratorObject<Connection> {
-    return this.#open.values().filter(({ relay }) => relay?.isMovable === true);
+    return this.#open.values().filter(({ isMovable }) => isMovable);
   }
 
   /** Somebody waits for a verdict or for an upstream. */
@@ -164,9 +222,8 @@ export class Connections {
 
   /** Closes, for `error`, connections on which nothing moved since the previous sweep of their kind; the first finds none. */
   closeIdle(kind: IdleSweep, error: MeshError): void {
-    for (const { relay, id } of [...this.#open.values()]) {
-      if (relay === undefined || (kind === 'half-closed' && !relay.isHalfClosed)) continue;
-      if (relay.takeIdle(kind)) this.#open.get(id)?.close(error);
+    for (const connection of [...this.#open.values()]) {
+      if (connection.takeIdle(kind)) connection.close(error);
     }
   }
 

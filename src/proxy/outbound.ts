@@ -10,6 +10,7 @@ import { SocketStream } from '../tunnel/socket-stream.ts';
 import { connectHeaders, openStream, type TunnelPool } from './connect.ts';
 import { openDoubleStream } from './double-tunnel.ts';
 import type { PodContext } from './pod-context.ts';
+import { carryShort, shortCutFor } from './short-cut.ts';
 
 type Carried = Exclude<OutboundVerdict, { kind: 'refuse' }>;
 type DoubleVerdict = Extract<OutboundVerdict, { kind: 'double-hbone' }>;
@@ -52,8 +53,13 @@ export async function carryOutbound(context: PodContext, pool: TunnelPool, call:
       await carryFar(context, pool, call, verdict);
       return;
     case 'plaintext':
-    case 'hbone':
       await carry(context, pool, call, verdict);
+      return;
+    case 'hbone': {
+      const shortCut = shortCutFor(context, verdict);
+      if (shortCut === undefined) await carry(context, pool, call, verdict);
+      else await carryShort(context, call, verdict, shortCut);
+    }
   }
 }
 

@@ -115,6 +115,12 @@ export class PodProxy {
     for (const id of connectionIds) this.#context.connections.get(id)?.close(error);
   }
 
+  /** For connections that come from another pod without a tunnel; `undefined` when a listener would not take them either. */
+  get neighbour(): PodContext | undefined {
+    const isLeaving = this.#stopping !== undefined || this.#departure !== undefined;
+    return isLeaving || this.#context.pod.isAgent === true ? undefined : this.#context;
+  }
+
   get counts(): { readonly connections: number; readonly tunnelsIn: number; readonly tunnelsOut: number } {
     return {
       connections: this.#context.connections.size,

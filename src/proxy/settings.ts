@@ -10,6 +10,7 @@ import type { DnsTelemetry } from '../telemetry/dns-report.ts';
 import type { TrafficTelemetry } from '../telemetry/traffic.ts';
 import type { H2Settings } from '../tunnel/h2-settings.ts';
 import type { DnsProxySettings } from './dns-settings.ts';
+import type { PodContext } from './pod-context.ts';
 
 export interface ProxySettings {
   /** 15008, 15006, 15001 and, where SOCKS is offered, 15080, unless a test says otherwise. */
@@ -49,7 +50,12 @@ export interface ProxySettings {
   readonly dns?: DnsProxySettings;
 }
 
+/** The pod of that UID while this thread serves it and takes new connections for it. */
+export type Neighbour = (podUid: string) => PodContext | undefined;
+
 export interface ProxyDeps {
+  /** Absent: connections of pods go through tunnels, wherever they lead. */
+  readonly neighbour?: Neighbour;
   readonly sys: Sys;
   readonly clock: Clock;
   readonly random: Random;

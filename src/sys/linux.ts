@@ -6,7 +6,7 @@ import { libc } from './libc.ts';
 import { adoptNetns, inNetns, openNetns, scratchNetns } from './netns.ts';
 import { addPolicyRoute, policyRouteState, removePolicyRoute } from './policy-routes.ts';
 import { closeTcp, ownSocketInodes, tcpSockets } from './sock-diag.ts';
-import { listenTcp, originalDestination, peerAddress, socketTcp, socketUdp } from './sockets.ts';
+import { isOwnAddress, listenTcp, originalDestination, peerAddress, socketTcp, socketUdp } from './sockets.ts';
 import type { Netns, Sys } from './sys.ts';
 import { runTool } from './tool.ts';
 import { connectUnix, listenUnix } from './unix-socket.ts';
@@ -23,6 +23,7 @@ export const linuxSys: Sys = {
   socketTcp,
   socketUdp,
   originalDestination,
+  isOwnAddress,
   peerAddress,
   connectUnix,
   listenUnix,

@@ -39,6 +39,8 @@ const SOCK_FLAGS = 0o2_004_000;
 /** As the reference for listeners in a pod. */
 const DEFAULT_BACKLOG = 128;
 const V6_ANY = '::';
+/** Of a datagram that is never sent. */
+const ANY_PORT = 9;
 
 export function listenTcp(netns: Netns | undefined, options: ListenOptions): { fd: number; isTransparent: boolean } {
   return withSocket(netns, ipFamily(options.address), SOCK_STREAM, (fd) => {
@@ -87,6 +89,22 @@ export function peerAddress(fd: number): HostPort | undefined {
   // The kernel takes no longer buffer than the address is.
   const found = tryGetBytes(fd, SO_PEERNAME, SOCKADDR_IN6_BYTES) ?? tryGetBytes(fd, SO_PEERNAME, SOCKADDR_IN_BYTES);
   return found === undefined ? undefined : decodeSockaddr(found);
+}
+
+/**
+ * `ip` belongs to an interface of `netns`: the kernel would answer from that very address. Nothing is sent; what a sysctl
+ * lets a socket bind to has no part in it.
+ */
+export function isOwnAddress(netns: Netns | undefined, ip: string): boolean {
+  const address = encodeSockaddr({ ip, port: ANY_PORT });
+  if (address === undefined) return false;
+  return withSocket(netns, ipFamily(ip), SOCK_DGRAM, (fd) => {
+    try {
+      return libc.connect(fd, address, address.length) === 0 && localAddress(fd)?.ip === ip;
+    } finally {
+      libc.close(fd);
+    }
+  });
 }
 
 /** Address a descriptor is bound to; `undefined` when it is no IP socket. */

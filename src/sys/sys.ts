@@ -95,6 +95,8 @@ export interface Sys {
   socketUdp(netns: Netns | undefined, options: ListenOptions): number;
   /** SO_ORIGINAL_DST, then IP6T_SO_ORIGINAL_DST, canonicalised; `undefined` when the socket was not redirected. */
   originalDestination(fd: number): HostPort | undefined;
+  /** `ip`, canonical, is an address of the namespace itself: what is sent to it there stays there. */
+  isOwnAddress(netns: Netns | undefined, ip: string): boolean;
   /** The other end of a TCP socket, canonicalised, also after a reset. */
   peerAddress(fd: number): HostPort | undefined;
   /** Main thread only, as `listenUnix`. */

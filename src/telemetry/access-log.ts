@@ -44,11 +44,11 @@ export function peerName(peer: PeerLabels | undefined): string | undefined {
 
 /**
  * All fields in their order; absent ones are `undefined` and not written. Identities are printed only when TLS proved
- * them. `reason` and `connection` are ours, after everything that ztunnel prints.
+ * them, or both pods are ours. `reason` and `connection` are ours, after everything that ztunnel prints.
  */
 function lineFields(start: ConnectionStart, outcome: ConnectionOutcome | undefined): LogFields {
   const { source, destination, destinationService, securityPolicy } = start.labels;
-  const isProven = securityPolicy === 'mutual_tls';
+  const isProven = securityPolicy !== 'unknown';
   const isOutbound = start.direction === 'outbound';
   return {
     'src.addr': formatHostPort(start.src),

@@ -11,7 +11,7 @@ const MAX_TEXT_CHARS = 512;
 export interface PeerView {
   readonly workload?: string;
   readonly namespace?: string;
-  /** SPIFFE URI; what the mesh state or the certificate says, proven only when `isMutualTls`. */
+  /** SPIFFE URI; what the mesh state or the certificate says, proven when `isMutualTls`, and by enrolment when `SAMENODE`. */
   readonly identity?: string;
 }
 

@@ -40,10 +40,9 @@ export type TrafficLabels = Readonly<Record<(typeof TRAFFIC_LABELS)[number], str
 /** The labels of one connection, `response_flags` being `-`. */
 export function trafficLabels({ reporter, source, destination, ...rest }: ConnectionLabels): TrafficLabels {
   const service = rest.destinationService;
-  const isMutualTls = rest.securityPolicy === 'mutual_tls';
   return {
     reporter,
-    ...sourceLabels(source, isMutualTls),
+    ...sourceLabels(source, rest.securityPolicy !== 'unknown'),
     destination_service: known(service?.hostname),
     destination_service_namespace: known(service?.namespace),
     destination_service_name: known(service?.name),
@@ -80,13 +79,13 @@ function peerKey(peer: PeerLabels | undefined): string {
 }
 
 /** A plaintext source has no identity, whatever its workload record says. */
-export function sourceLabels(peer: PeerLabels | undefined, isMutualTls: boolean) {
+export function sourceLabels(peer: PeerLabels | undefined, isProven: boolean) {
   return {
     source_workload: known(peer?.workload),
     source_canonical_service: known(peer?.canonicalName),
     source_canonical_revision: known(peer?.canonicalRevision),
     source_workload_namespace: known(peer?.namespace),
-    source_principal: isMutualTls ? known(peer?.identity) : 'unknown',
+    source_principal: isProven ? known(peer?.identity) : 'unknown',
     source_app: known(peer?.app),
     source_version: known(peer?.canonicalRevision),
     source_cluster: known(peer?.cluster),

@@ -7,9 +7,12 @@ export interface ConnectionStart {
   readonly id: string;
   readonly podUid: string;
   readonly direction: 'inbound' | 'outbound';
-  readonly protocol: 'HBONE' | 'TCP' | 'DOUBLEHBONE';
+  readonly protocol: 'HBONE' | 'TCP' | 'DOUBLEHBONE' | 'SAMENODE';
   readonly src: HostPort;
-  /** Access log `dst.addr`: the next hop (outbound), `<pod ip>:15008` (inbound HBONE), the original destination (plaintext). */
+  /**
+   * Access log `dst.addr`: the next hop (outbound), `<pod ip>:15008` (inbound HBONE), the original destination (plaintext),
+   * the application (both lines of a same-node short cut).
+   */
   readonly dst: HostPort;
   /** Original destination as the application dialled it (outbound), or the forwarded host (inbound HBONE). */
   readonly originalDst?: string;

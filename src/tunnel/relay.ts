@@ -25,6 +25,8 @@ const QUIESCE_POLL_MS = 1;
 
 /** Who asks whether a connection is idle: each sweep has its own period, and so its own memory of the last look. */
 export type IdleSweep = 'any' | 'half-closed' | 'drain';
+/** How much had moved at the last look of each sweep. */
+export type IdleLooks = Partial<Record<IdleSweep, number>>;
 
 /** RFC 9113 §8.5: an error in the TCP connection is passed on as a reset, never as an orderly end. */
 const RESET_BY_PEER = new MeshError('CV-IO', 'connection reset by peer');
@@ -42,7 +44,7 @@ export class Relay {
   #isMoved = false;
   /** Grows with every byte, and with the end of a half. */
   #moves = 0;
-  readonly #movesAtLastLook: Record<IdleSweep, number> = { any: -1, 'half-closed': -1, drain: -1 };
+  readonly #looks: IdleLooks = {};
 
   constructor(downstream: ByteStream, upstream: ByteStream, counters: RelayCounters, done: RelayDone) {
     this.#done = done;
@@ -118,10 +120,10 @@ export class Relay {
     return this.#down.hasEnded || this.#up.hasEnded;
   }
 
-  /** True when nothing moved since the previous call for `sweep`: to be asked once per period. */
-  takeIdle(sweep: IdleSweep): boolean {
-    const isIdle = this.#moves === this.#movesAtLastLook[sweep];
-    this.#movesAtLastLook[sweep] = this.#moves;
+  /** True when nothing moved since the previous call for `sweep`: to be asked once per period. `looks` of whoever asks. */
+  takeIdle(sweep: IdleSweep, looks: IdleLooks = this.#looks): boolean {
+    const isIdle = this.#moves === looks[sweep];
+    looks[sweep] = this.#moves;
     return isIdle;
   }
 

@@ -254,3 +254,17 @@ function portOf(listeners: string, not: number): number {
   const ports = [...listeners.matchAll(/\*:(\d+) /g)].map(([, port]) => Number(port));
   return ports.find((port) => port !== not && port !== 0) ?? -1;
 }
+
+test(
+  'an address is a pod’s own when an interface there has it, whatever a sysctl lets it bind to',
+  privileged,
+  async () => {
+    await using wire = await Wire.create();
+    const pod = await wire.addPod();
+    const other = await wire.addPod();
+    await pod.netns.exec(['sysctl', '-qw', 'net.ipv4.ip_nonlocal_bind=1', 'net.ipv6.ip_nonlocal_bind=1']);
+    const isOwn = (ip: string): boolean => linuxSys.isOwnAddress(pod.netns.handle, ip);
+    assert.deepEqual(['127.0.0.1', '::1', pod.ip4, pod.ip6].map(isOwn), [true, true, true, true]);
+    assert.deepEqual([other.ip4, other.ip6, '192.0.2.1', 'no address'].map(isOwn), [false, false, false, false]);
+  },
+);
