@@ -69,6 +69,7 @@ async function status(parts: AgentParts, deps: AgentDeps): Promise<StatusView> {
     certificates: certificatesView(parts),
     connections: dataPlane.totals(),
     workers: dataPlane.threads(),
+    handOver: { holdMs: config.holdMs },
   };
 }
 

@@ -87,6 +87,11 @@ export interface WorkerView {
   readonly restarts: number;
 }
 
+/** What becomes of connections that cannot move when another agent takes over. */
+export interface HandOverView {
+  readonly holdMs: number;
+}
+
 /** `GET /status`. */
 export interface StatusView {
   readonly node: string;
@@ -102,6 +107,7 @@ export interface StatusView {
   readonly certificates: CertificatesView;
   readonly connections: TrafficTotals;
   readonly workers: readonly WorkerView[];
+  readonly handOver: HandOverView;
 }
 
 /** `GET /connections`: open ones, oldest first, and the refused and cut ones still remembered, newest first. */

@@ -59,7 +59,7 @@ export function mainThreadPlane({ proxies, records, contexts }: MainThreadParts)
   return {
     start: async (pod, netns, inherited) => proxies.start(pod, netns, inherited),
     hasten: () => proxies.hasten(),
-    connections: async () => ({ open: records.live(), refused: records.recentRefusals() }),
+    connections: async () => ({ open: proxies.withObstacles(records.live()), refused: records.recentRefusals() }),
     find: async (id) => records.find(id),
     totals: () => records.totals(),
     threads: () => [{ name: 'main', state: 'running', connections: records.totals().live, restarts: 0 }],

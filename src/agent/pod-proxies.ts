@@ -8,6 +8,7 @@ import type { PodContext } from '../proxy/pod-context.ts';
 import { PodProxy } from '../proxy/pod-proxy.ts';
 import type { ProxyDeps, ProxySettings } from '../proxy/settings.ts';
 import type { Netns } from '../sys/sys.ts';
+import type { ConnectionView } from '../telemetry/connection-view.ts';
 import type { MovableSet, ServedPod } from './data-plane.ts';
 
 export interface PodProxiesOptions {
@@ -84,6 +85,15 @@ export class PodProxies implements Disposable {
       sizes.tunnels_out += counts.tunnelsOut;
     }
     return sizes;
+  }
+
+  /** Open connections, each with what would keep it from moving to another agent. */
+  withObstacles(views: readonly ConnectionView[]): readonly ConnectionView[] {
+    const obstacles = new Map([...this.#proxies.keys()].flatMap((proxy) => proxy.obstacles().toArray()));
+    return views.map((view) => {
+      const obstacle = obstacles.get(view.id);
+      return obstacle === undefined ? view : { ...view, obstacle };
+    });
   }
 
   [Symbol.dispose](): void {

@@ -2,6 +2,7 @@
 import { setImmediate } from 'node:timers';
 import type { Clock } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
+import type { Obstacle } from '../telemetry/connection-view.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import { type IdleLooks, type IdleSweep, Relay } from '../tunnel/relay.ts';
@@ -38,6 +39,12 @@ export class Connection {
   /** The relay, once there is an upstream: the handle for quiescing and idle checks. */
   get relay(): Relay | undefined {
     return this.#relay;
+  }
+
+  /** What would keep it in this process if another one took over now. */
+  get obstacle(): Obstacle | undefined {
+    if (this.#partner !== undefined) return 'short-cut';
+    return this.#relay === undefined ? 'dialling' : this.#relay.obstacle;
   }
 
   get isOver(): boolean {
@@ -190,6 +197,10 @@ export class Connections {
     this.#open.set(connection.id, connection);
     if (this.#ended !== undefined) connection.close(this.#ended);
     return connection;
+  }
+
+  all(): IteratorObject<Connection> {
+    return this.#open.values();
   }
 
   get(id: string): Connection | undefined {

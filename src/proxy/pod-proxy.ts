@@ -5,6 +5,7 @@ import { type Clock, withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { closeFd } from '../sys/duplicate.ts';
 import { duplicateListener, listenOn } from '../sys/tcp.ts';
+import type { Obstacle } from '../telemetry/connection-view.ts';
 import { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import type { IdleSweep } from '../tunnel/relay.ts';
@@ -119,6 +120,11 @@ export class PodProxy {
   get neighbour(): PodContext | undefined {
     const isLeaving = this.#stopping !== undefined || this.#departure !== undefined;
     return isLeaving || this.#context.pod.isAgent === true ? undefined : this.#context;
+  }
+
+  /** By connection: see `Connection.obstacle`. */
+  obstacles(): IteratorObject<readonly [id: string, Obstacle | undefined]> {
+    return this.#context.connections.all().map((connection) => [connection.id, connection.obstacle]);
   }
 
   get counts(): { readonly connections: number; readonly tunnelsIn: number; readonly tunnelsOut: number } {

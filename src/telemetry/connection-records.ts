@@ -165,6 +165,7 @@ class LiveRecord implements ConnectionRecord, Viewable {
   #refusal: Refusal | undefined;
   #clientBytes = 0;
   #serverBytes = 0;
+  #activeMs: number;
 
   constructor(start: ConnectionStart, series: TrafficSeries, clock: Clock, onEnd: OnEnd) {
     this.start = start;
@@ -174,17 +175,20 @@ class LiveRecord implements ConnectionRecord, Viewable {
     this.#openedMs = clock.monotonicMs() - setupMs;
     this.#openedWallMs = clock.wallMs() - setupMs;
     this.#onEnd = onEnd;
-    const { clientBytes = 0, serverBytes = 0 } = start.earlier ?? {};
+    const { clientBytes = 0, serverBytes = 0, idleMs = 0 } = start.earlier ?? {};
+    this.#activeMs = clock.monotonicMs() - idleMs;
     this.#clientBytes = clientBytes;
     this.#serverBytes = serverBytes;
   }
 
   addClientBytes(bytes: number): void {
+    this.#activeMs = this.#clock.monotonicMs();
     this.#clientBytes += bytes;
     this.#series.receivedBytes += bytes;
   }
 
   addServerBytes(bytes: number): void {
+    this.#activeMs = this.#clock.monotonicMs();
     this.#serverBytes += bytes;
     this.#series.sentBytes += bytes;
   }
@@ -209,7 +213,11 @@ class LiveRecord implements ConnectionRecord, Viewable {
       onEnd(undefined, true);
     }
     const { clientBytes, serverBytes, durationMs } = this.outcome();
-    return { ...this.start, setupMs: durationMs, earlier: { clientBytes, serverBytes } };
+    return { ...this.start, setupMs: durationMs, earlier: { clientBytes, serverBytes, idleMs: this.idleMs } };
+  }
+
+  get idleMs(): number {
+    return Math.trunc(this.#clock.monotonicMs() - this.#activeMs);
   }
 
   outcome(): ConnectionOutcome & { readonly clientBytes: number; readonly serverBytes: number } {
@@ -218,7 +226,9 @@ class LiveRecord implements ConnectionRecord, Viewable {
   }
 
   view(): ConnectionView {
-    return viewOf(this.start, this.#state(), { openedAt: rfc3339(this.#openedWallMs), ...this.outcome() });
+    const state = this.#state();
+    const idle = state === 'open' ? { idleMs: this.idleMs } : {};
+    return viewOf(this.start, state, { openedAt: rfc3339(this.#openedWallMs), ...idle, ...this.outcome() });
   }
 
   #state(): ConnectionView['state'] {

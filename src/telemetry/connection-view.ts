@@ -8,6 +8,13 @@ import type { ConnectionStart, EarlyRefusal } from './traffic.ts';
 /** Peer-chosen text kept for a view, UTF-16 units. */
 const MAX_TEXT_CHARS = 512;
 
+/**
+ * What would keep an open connection in this process when another agent took over now: it is in a tunnel, or one half of a
+ * short cut; Node may have read ahead on a socket of it (SOCKS); its reader has not taken all that was sent; its upstream is
+ * being dialled.
+ */
+export type Obstacle = 'tunnel' | 'short-cut' | 'read-ahead' | 'unread' | 'dialling';
+
 export interface PeerView {
   readonly workload?: string;
   readonly namespace?: string;
@@ -32,6 +39,10 @@ export interface ConnectionView {
   /** RFC 3339, UTC. */
   readonly openedAt: string;
   readonly durationMs: number;
+  /** Of an open one: since its last byte. */
+  readonly idleMs?: number;
+  /** Of an open one; absent: it can move to the next agent. */
+  readonly obstacle?: Obstacle;
   /** Client to server. Absent: the thread that knew is gone. */
   readonly clientBytes?: number;
   /** Server to client. */
@@ -43,6 +54,7 @@ export interface ConnectionView {
 /** A connection at one moment, or at its end. */
 export interface ConnectionProgress extends ConnectionOutcome {
   readonly openedAt: string;
+  readonly idleMs?: number;
 }
 
 export function viewOf(

@@ -22,7 +22,7 @@ export interface ConnectionStart {
   /** How long the connection had been there before enough was known to open a record: part of its duration. */
   readonly setupMs?: number;
   /** What another process carried of it before this one. */
-  readonly earlier?: { readonly clientBytes: number; readonly serverBytes: number };
+  readonly earlier?: { readonly clientBytes: number; readonly serverBytes: number; readonly idleMs?: number };
 }
 
 /** What connections are counted by in a hand-over. */
@@ -34,6 +34,8 @@ export interface ConnectionRecord {
   addClientBytes(bytes: number): void;
   /** Bytes that went from the server towards the client. */
   addServerBytes(bytes: number): void;
+  /** Since its last byte, or its start. */
+  readonly idleMs: number;
   /** Ends the record; only the first call counts. No refusal = ended in order. */
   close(refusal?: Refusal): void;
   /** Ends the record without a line: another process goes on with the connection, from these numbers, and writes it. */

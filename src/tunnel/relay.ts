@@ -2,6 +2,7 @@
 import { type Clock, delay } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import { closeFd } from '../sys/duplicate.ts';
+import type { Obstacle } from '../telemetry/connection-view.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
 import type { Splice } from './splice.ts';
 
@@ -81,6 +82,13 @@ export class Relay {
   /** Both streams have sockets of their own. */
   get isMovable(): boolean {
     return this.#down.stream.duplicate !== undefined && this.#up.stream.duplicate !== undefined;
+  }
+
+  /** What keeps the sockets here, as far as can be told before anything was tried. */
+  get obstacle(): Obstacle | undefined {
+    if (!this.isMovable) return 'tunnel';
+    if (!this.#down.stream.isLending || !this.#up.stream.isLending) return 'read-ahead';
+    return this.#unflushedBytes > 0 ? 'unread' : undefined;
   }
 
   /**

@@ -65,7 +65,7 @@ function run(port: MessagePort, start: WorkerStart): void {
       adopt: (adoption) => pods.adopt(adoption),
       hasten: () => proxies.hasten(),
       stopPod: (stop) => pods.stop(stop),
-      connections: () => ({ open: records.live(), refused: records.recentRefusals() }),
+      connections: () => ({ open: proxies.withObstacles(records.live()), refused: records.recentRefusals() }),
       find: (id) => records.find(id),
       holdings: () => ({
         ...threadUsage(),

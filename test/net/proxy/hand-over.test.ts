@@ -7,7 +7,7 @@ import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
 import { closeFd } from '../../../src/sys/duplicate.ts';
 import { metricSum } from '../../support/metric-text.ts';
 import { fillUntilBlocked } from '../../support/tcp.ts';
-import { policy } from '../../unit/model/sample-mesh.ts';
+import { policy, workload } from '../../unit/model/sample-mesh.ts';
 import { OPEN_MESH, ProxyWorld } from './proxy-world.ts';
 
 const bounded = { timeout: 30_000 };
@@ -21,9 +21,14 @@ async function opened(world: ProxyWorld): Promise<net.Socket> {
 
 async function echoed(client: net.Socket, text: string): Promise<void> {
   client.write(text);
+  assert.equal(await bytes(client, text.length), text);
+}
+
+/** The next bytes, which must be so many. */
+async function bytes(client: net.Socket, count: number): Promise<string> {
   let got = '';
-  while (got.length < text.length) got += String((await once(client, 'data'))[0]);
-  assert.equal(got, text);
+  while (got.length < count) got += ((await once(client, 'data')) as [Buffer])[0].toString('latin1');
+  return got;
 }
 
 /** Stops the listeners of `world`; they are nobody's from then on. */
@@ -181,3 +186,50 @@ test(
     for (const { fields } of heir.ends) assert.deepEqual([fields['bytes_recv'], fields['bytes_sent']], [11, 11]);
   },
 );
+
+test('what is said to keep a connection here keeps it here, and all others move', bounded, async () => {
+  await using world = new ProxyWorld();
+  world.target = await world.app();
+  await opened(world);
+  const { ip, port } = await world.app();
+  const tunnel = await world.tunnel();
+  await tunnel.session.request({ authority: `${ip}:${port}` }).response;
+  world.target = await world.app((socket) => socket.pause());
+  await fillUntilBlocked(await world.connect('plaintext'));
+  world.target = await world.silent();
+  await world.connect('plaintext');
+  while (world.records.live().length < 4) await nextTurn();
+  const said = obstaclesOf(world);
+  assert.deepEqual([...said.values()], [undefined, 'tunnel', 'unread', 'dialling']);
+
+  await leave(world);
+  const moved = (await parts(world)).flat();
+
+  assert.deepEqual(
+    moved.map(({ start }) => said.get(start.id)),
+    [undefined],
+  );
+  closeAll(moved);
+});
+
+test('a connection through SOCKS stays, and is said to', bounded, async () => {
+  // Nobody in the mesh has the address of the application: it is dialled as it is.
+  const mesh = { ...OPEN_MESH, workloads: [workload('server', { ips: ['127.0.0.2'] })] };
+  await using world = new ProxyWorld({ mesh });
+  const { ip, port } = await world.app();
+  const client = await world.connect('socks');
+  client.write(Buffer.from([5, 1, 0]));
+  client.write(Buffer.from([5, 1, 0, 1, ...ip.split('.').map(Number), port >> 8, port & 0xff]));
+  await bytes(client, 2 + 10);
+  await echoed(client, 'before');
+  assert.deepEqual([...obstaclesOf(world).values()], ['read-ahead']);
+
+  await leave(world);
+
+  assert.deepEqual((await parts(world)).flat(), []);
+  await echoed(client, 'after');
+});
+
+function obstaclesOf({ proxies, records }: ProxyWorld): ReadonlyMap<string, string | undefined> {
+  return new Map(proxies.withObstacles(records.live()).map(({ id, obstacle }) => [id, obstacle]));
+}

@@ -83,6 +83,7 @@ export class ProxyWorld implements AsyncDisposable {
   /** Of the captured pod. */
   readonly proxy: ReturnType<PodProxies['start']>;
   readonly contexts = new TlsContexts();
+  readonly records: ConnectionRecords;
   readonly metrics = new AgentMetrics({ buildTag: 'test', hasProcessMetrics: false });
   /** Original destination of plaintext and outbound connections. */
   target: HostPort | undefined;
@@ -99,6 +100,7 @@ export class ProxyWorld implements AsyncDisposable {
       { ...SETTINGS, network, nodeName: 'node-1', isPolicyLogAtInfo: false, dns: DNS_SETTINGS },
       { clock, random: systemRandom, certificates: certificatesOf(materials), lookupHost: noHosts, log },
     );
+    this.records = new ConnectionRecords({ metrics: this.metrics, accessLog: log, clock });
     this.authority.addPod(POD);
     this.authority.replace(mesh);
     this.proxies = new PodProxies({
@@ -109,7 +111,7 @@ export class ProxyWorld implements AsyncDisposable {
         random: systemRandom,
         verdicts: this.authority,
         contexts: this.contexts,
-        telemetry: new ConnectionRecords({ metrics: this.metrics, accessLog: log, clock }),
+        telemetry: this.records,
         dns: new DnsRecords({ metrics: this.metrics, log, clock }),
         log,
       },

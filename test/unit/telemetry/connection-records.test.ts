@@ -26,6 +26,7 @@ test('an open connection is found and listed with what it has carried so far', (
     service: 'cart.retail.svc.cluster.local',
     openedAt: '2026-01-01T00:00:00Z',
     durationMs: 1_500,
+    idleMs: 1_500,
     clientBytes: 11,
     serverBytes: 0,
   });
