@@ -22,3 +22,32 @@ export interface MeshUpdate {
   readonly removedServices: readonly string[];
   readonly removedPolicies: readonly string[];
 }
+
+export const NO_UPDATE: MeshUpdate = {
+  workloads: [],
+  services: [],
+  policies: [],
+  rejectedPolicies: [],
+  removedWorkloads: [],
+  removedServices: [],
+  removedPolicies: [],
+};
+
+/** Records put into the index in one step: about 4 ms. */
+const STEP_RECORDS = 1_000;
+
+/** The same change in steps, each small enough for one turn. Who reads the mesh between them sees a part of the change. */
+export function* stepsOf(update: MeshUpdate): Generator<MeshUpdate> {
+  const { services, workloads } = update;
+  if (services.length + workloads.length <= STEP_RECORDS) {
+    yield update;
+    return;
+  }
+  for (const some of chunksOf(services)) yield { ...NO_UPDATE, services: some };
+  for (const some of chunksOf(workloads)) yield { ...NO_UPDATE, workloads: some };
+  yield { ...update, services: [], workloads: [] };
+}
+
+function* chunksOf<T>(records: readonly T[]): Generator<readonly T[]> {
+  for (let at = 0; at < records.length; at += STEP_RECORDS) yield records.slice(at, at + STEP_RECORDS);
+}

@@ -1,7 +1,7 @@
 /** A response as one change of the mesh, or as the reasons why none of it is used. Works in slices between turns of the event loop. */
 import { type Clock, delay } from '../base/clock.ts';
 import type { AdsResource } from '../model/ads-names.ts';
-import type { MeshUpdate } from '../model/mesh-update.ts';
+import { type MeshUpdate, NO_UPDATE } from '../model/mesh-update.ts';
 import type { Policy, RejectedPolicy } from '../model/policy.ts';
 import type { RecordStore } from '../model/record-store.ts';
 import type { Service, Workload } from '../model/workload.ts';
@@ -80,16 +80,6 @@ export async function decodeResponse(
 export function refusingUpdate(policies: readonly BadPolicy[]): MeshUpdate {
   return { ...NO_UPDATE, rejectedPolicies: policies.map(({ policy }) => policy) };
 }
-
-const NO_UPDATE: MeshUpdate = {
-  workloads: [],
-  services: [],
-  policies: [],
-  rejectedPolicies: [],
-  removedWorkloads: [],
-  removedServices: [],
-  removedPolicies: [],
-};
 
 /** What is left of the records after the removals of the same response, and the removals. */
 export function updateOf(records: MeshRecords, removedKeys: ReadonlySet<string>, isPolicies: boolean): MeshUpdate {

@@ -1,9 +1,9 @@
 /** From responses to mesh updates: decodes, lets `AdsState` judge, changes the mesh, releases who waits, and answers. */
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, delay } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type AdsAcceptance, type AdsRequest, AdsState } from '../model/ads-state.ts';
-import type { MeshUpdate } from '../model/mesh-update.ts';
+import { type MeshUpdate, stepsOf } from '../model/mesh-update.ts';
 import { policyKey } from '../model/policy.ts';
 import { RecordStore } from '../model/record-store.ts';
 import type { XdsMetrics } from '../telemetry/metrics-xds.ts';
@@ -37,7 +37,7 @@ export interface MeshFeedDeps {
   readonly clock: Clock;
   readonly log: Logger;
   readonly metrics: XdsMetrics;
-  /** Takes effect before it returns. */
+  /** Takes effect before it returns. Before `onReady` a large change comes in several. */
   readonly onUpdate: (update: MeshUpdate) => void;
   /** Once, when the whole mesh has been told. */
   readonly onReady: () => void;
@@ -89,7 +89,7 @@ export class MeshFeed {
 
   get status(): FeedStatus {
     return {
-      isReady: this.#state.isReady,
+      isReady: this.#isReady,
       isBehind: this.#state.isBehind,
       addresses: this.#state.held(TYPE_URL.address),
       policies: this.#state.held(TYPE_URL.authorization),
@@ -125,7 +125,7 @@ export class MeshFeed {
       const response = readDeltaResponse(message);
       if (!this.#state.isSubscribed(response.typeUrl)) continue;
       const decoding = await decodeResponse(response, () => undefined, this.#decoding);
-      this.#use(response, decoding);
+      await this.#use(response, decoding);
       if (decoding.rejection !== undefined) this.#failClosed(response, decoding.rejection);
     }
     this.#checkReady();
@@ -145,7 +145,7 @@ export class MeshFeed {
     const rejection = decoding.rejection ?? this.#excess(typeUrl, decoding);
     if (rejection !== undefined) return this.#refuse(response, rejection);
     this.#deps.archive?.append(message);
-    const { request, released, forgotten, isResyncDue } = this.#use(response, decoding);
+    const { request, released, forgotten, isResyncDue } = await this.#use(response, decoding);
     if (forgotten.length > 0) this.#deps.archive?.append(encoded({ typeUrl, removedResources: [...forgotten] }));
     this.#demands.release(released);
     this.#refusals.reset();
@@ -154,10 +154,25 @@ export class MeshFeed {
     return { request: this.#message(request), isResyncDue };
   }
 
-  #use({ typeUrl, nonce, removed }: DeltaResponse, { resources, records }: ResponseDecoding): AdsAcceptance {
+  async #use(
+    { typeUrl, nonce, removed }: DeltaResponse,
+    { resources, records }: ResponseDecoding,
+  ): Promise<AdsAcceptance> {
     const acceptance = this.#state.accept({ typeUrl, nonce, resources, removed });
-    this.#deps.onUpdate(updateOf(records, acceptance.removedKeys, typeUrl === TYPE_URL.authorization));
+    await this.#apply(updateOf(records, acceptance.removedKeys, typeUrl === TYPE_URL.authorization));
     return acceptance;
+  }
+
+  /** In one turn, so that who decides sees all of it or nothing; in several while nobody decides by a mesh half told. */
+  async #apply(update: MeshUpdate): Promise<void> {
+    if (this.#isReady) {
+      this.#deps.onUpdate(update);
+      return;
+    }
+    for (const step of stepsOf(update)) {
+      this.#deps.onUpdate(step);
+      await delay(this.#deps.clock, 0);
+    }
   }
 
   #excess(typeUrl: string, { resources }: ResponseDecoding): Rejection | undefined {

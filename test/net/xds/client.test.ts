@@ -87,6 +87,32 @@ test('one response is one update, with its removals; the mesh is changed before 
   );
 });
 
+test('a large mesh is told in small updates until all of it is there once, and later changes in one each', async () => {
+  const many = (prefix: string) => Array.from({ length: 2_500 }, (_, n) => workload(`${prefix}${n}`));
+  await using server = await serve(
+    scripted(async function* (talk) {
+      yield empty;
+      const removedResources = ['first7', 'nobody'];
+      yield { typeUrl: ADDRESS, nonce: '1', resources: [service('web'), ...many('first')], removedResources };
+      await talk.answer(ADDRESS, '1');
+      yield { typeUrl: ADDRESS, nonce: '2', resources: many('second') };
+      await forever(talk);
+    }),
+  );
+  await using agent = subject(localhost(server));
+  await agent.until(() => agent.isReady, 'readiness');
+  await agent.until(() => agent.index.workloads.size > 2_499, 'the second change');
+  const sizes = agent.updates.map(({ workloads, services }) => workloads.length + services.length);
+  assert.equal(sizes.pop(), 2_500);
+  assert(Math.max(...sizes) <= 1_000, sizes.join());
+  assert.equal(
+    sizes.reduce((sum, size) => sum + size),
+    2_500,
+  );
+  assert.equal(agent.index.workloads.size, 4_999);
+  assert.equal(agent.index.workloads.byUid('first7'), undefined);
+});
+
 test('after a lost stream the held versions are echoed, and the mesh stays as it was meanwhile', async () => {
   const echoed: Record<string, string>[] = [];
   const script = scripted(async function* (talk, stream) {
