@@ -1,5 +1,6 @@
 /** Every setting of the agent. Resolved once, at start; nothing else in `src/` may look at the environment. */
 
+import { type BudgetSettings, budgetSettings } from './settings-budgets.ts';
 import { type DnsSettings, dnsSettings } from './settings-dns.ts';
 import { type HandOverSettings, handOverSettings } from './settings-hand-over.ts';
 import { type IdentitySettings, identitySettings } from './settings-identity.ts';
@@ -38,6 +39,7 @@ export interface AgentConfig
     LifetimeSettings,
     HandOverSettings,
     LogSettings,
+    BudgetSettings,
     WorkerSettings {
   readonly proxyArgs: string;
 }
@@ -76,6 +78,7 @@ function readAll(read: SettingsReader): AgentConfig {
     ...lifetimeSettings(read),
     ...handOverSettings(read, sources),
     ...logSettings(read),
+    ...budgetSettings(read),
     ...workerSettings(read),
     ...unsupportedSettings(read),
     proxyArgs: read.start.args.join(' '),

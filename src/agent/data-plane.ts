@@ -8,9 +8,11 @@ import { threadUsage } from '../sys/thread-usage.ts';
 import type { ConnectionRecords, TrafficTotals } from '../telemetry/connection-records.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
 import type { Holdings } from '../telemetry/thread-series.ts';
+import type { WorkloadUse } from '../telemetry/workload-use.ts';
 import type { ConnectionsView, WorkerView } from './admin-views.ts';
 import type { PodProxies } from './pod-proxies.ts';
 import type { Inspect } from './thread-inspector.ts';
+import { UsageTable } from './usage-table.ts';
 
 /** Whose traffic is to be carried. Plain data: it may go to another thread. */
 export interface ServedPod {
@@ -37,6 +39,8 @@ export interface DataPlane {
   /** An open or remembered connection. */
   find(id: string): Promise<ConnectionView | undefined>;
   totals(): TrafficTotals;
+  /** What each pod uses, over all threads. */
+  usage(): Promise<readonly WorkloadUse[]>;
   threads(): readonly WorkerView[];
   /** Profilers of the threads that are not this one, by name. */
   inspectors(): Iterable<readonly [string, Inspect]>;
@@ -56,12 +60,17 @@ interface MainThreadParts {
 
 /** The data plane of an agent without workers: the main thread carries all. */
 export function mainThreadPlane({ proxies, records, contexts }: MainThreadParts): DataPlane {
+  const usage = new UsageTable();
   return {
     start: async (pod, netns, inherited) => proxies.start(pod, netns, inherited),
     hasten: () => proxies.hasten(),
     connections: async () => ({ open: proxies.withObstacles(records.live()), refused: records.recentRefusals() }),
     find: async (id) => records.find(id),
     totals: () => records.totals(),
+    usage: async () => {
+      usage.tell('main', proxies, proxies.usage());
+      return usage.all();
+    },
     threads: () => [{ name: 'main', state: 'running', connections: records.totals().live, restarts: 0 }],
     inspectors: () => [],
     holdings: async () => {

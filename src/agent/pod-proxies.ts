@@ -7,13 +7,18 @@ import type { Inheritance } from '../proxy/inheritance.ts';
 import type { PodContext } from '../proxy/pod-context.ts';
 import { PodProxy } from '../proxy/pod-proxy.ts';
 import type { ProxyDeps, ProxySettings } from '../proxy/settings.ts';
+import type { LoopTime } from '../sys/loop-time.ts';
 import type { Netns } from '../sys/sys.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
+import type { WorkloadUse } from '../telemetry/workload-use.ts';
+import { LoopShares, TURN_LIMITS } from '../tunnel/loop-shares.ts';
 import type { MovableSet, ServedPod } from './data-plane.ts';
 
 export interface PodProxiesOptions {
   readonly settings: ProxySettings;
-  readonly deps: Omit<ProxyDeps, 'revocation' | 'neighbour'>;
+  readonly deps: Omit<ProxyDeps, 'revocation' | 'neighbour' | 'loop'>;
+  /** Of this thread. */
+  readonly loopTime: LoopTime;
   /** How long connections may finish when the whole agent stops. */
   readonly drainGraceMs: number;
   /** How long they may when another agent serves their pods already. Default: the same. */
@@ -27,6 +32,8 @@ export interface PodCounts {
 }
 
 export class PodProxies implements Disposable {
+  /** Who uses the event loop of this thread. */
+  readonly loop: LoopShares;
   readonly #options: PodProxiesOptions;
   readonly #deps: ProxyDeps;
   /** Of a pod that was handed over and came back there are two. */
@@ -39,7 +46,8 @@ export class PodProxies implements Disposable {
     const revocation = options.settings.hasRevocationLists
       ? new Revocation({ log, onRejected: (reporter) => telemetry.peerRevoked(reporter) })
       : undefined;
-    this.#deps = { ...options.deps, revocation, neighbour: (podUid) => this.#neighbour(podUid) };
+    this.loop = new LoopShares(options.loopTime, options.settings.isFair ? TURN_LIMITS : undefined);
+    this.#deps = { ...options.deps, revocation, loop: this.loop, neighbour: (podUid) => this.#neighbour(podUid) };
     this.#pushes = options.deps.verdicts.subscribe((push) => this.#receive(push));
   }
 
@@ -63,6 +71,11 @@ export class PodProxies implements Disposable {
   /** What is held ends within the drain grace. */
   hasten(): void {
     for (const proxy of this.#proxies.keys()) proxy.hasten(this.#options.drainGraceMs);
+  }
+
+  /** One entry per pod and proxy. */
+  usage(): readonly WorkloadUse[] {
+    return [...this.#proxies.keys()].map(({ use }) => use);
   }
 
   counts(podUid: string): PodCounts | undefined {

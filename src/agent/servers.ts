@@ -4,6 +4,7 @@ import { adminProviders } from './admin-providers.ts';
 import type { AgentDeps, AgentParts } from './agent.ts';
 import { startReadinessServer } from './readiness.ts';
 import { startStatsServer } from './stats.ts';
+import { namedUsage } from './workload-usage.ts';
 
 /** The servers while they are open; a successor that shares our netns needs their ports. */
 export class AgentServers implements AsyncDisposable {
@@ -40,6 +41,7 @@ async function startServers(parts: AgentParts, deps: AgentDeps, undo: AsyncDispo
   const metrics = {
     render: async () => {
       await dataPlane.settle();
+      parts.metrics.workloads.replace(await namedUsage(parts));
       return await parts.metrics.render();
     },
   };

@@ -1,6 +1,7 @@
 /** Starts what carries traffic: in worker threads, or in this one. */
 import { TlsContexts } from '../identity/tls-context.ts';
 import type { ProxySettings } from '../proxy/settings.ts';
+import { systemLoopTime } from '../sys/loop-time.ts';
 import { ownNetnsFd } from '../sys/netns.ts';
 import { ConnectionRecords } from '../telemetry/connection-records.ts';
 import { DnsRecords } from '../telemetry/dns-records.ts';
@@ -36,7 +37,13 @@ export async function startDataPlane(
   const contexts = new TlsContexts(config.tls);
   const proxyDeps = { sys, clock, random, verdicts, contexts, telemetry, dns, log: logs.scope('proxy') };
   const proxies = undo.use(
-    new PodProxies({ settings, deps: proxyDeps, drainGraceMs: config.drainGraceMs, holdMs: config.holdMs }),
+    new PodProxies({
+      settings,
+      loopTime: systemLoopTime,
+      deps: proxyDeps,
+      drainGraceMs: config.drainGraceMs,
+      holdMs: config.holdMs,
+    }),
   );
   return mainThreadPlane({ proxies, records: telemetry, contexts });
 }

@@ -370,6 +370,15 @@ export const REASONS = {
     cause: 'nothing was sent for longer than the idle bound',
     next: 'let the application send keepalives, or raise the bound (see README.md, Limits)',
   },
+  'CV-BUDGET-QUEUE': {
+    fault: 'local',
+    layer: 'agent',
+    flag: 'CONNECT',
+    status: 503,
+    cause:
+      'so many new connections of this workload wait for their turn that one more cannot: it opens them faster than its share of the agent carries',
+    next: 'culvert top shows what the workload uses; let its clients keep connections open, or give the agent more workers',
+  },
   'CV-LIMIT': {
     fault: 'local',
     layer: 'agent',

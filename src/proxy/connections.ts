@@ -5,7 +5,7 @@ import { MeshError } from '../base/errors.ts';
 import type { Obstacle } from '../telemetry/connection-view.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
-import { type IdleLooks, type IdleSweep, Relay } from '../tunnel/relay.ts';
+import { type IdleLooks, type IdleSweep, Relay, type RelayCounters } from '../tunnel/relay.ts';
 import type { InheritedConnection } from './inheritance.ts';
 import { refusalOf } from './operator-text.ts';
 
@@ -13,6 +13,8 @@ export interface ConnectionParts {
   readonly id: string;
   readonly downstream: ByteStream;
   readonly record: ConnectionRecord;
+  /** Told of every byte; count it in the record too. */
+  readonly counters: RelayCounters;
   /** Called once, after the record was closed. */
   onEnd(): void;
 }
@@ -57,7 +59,7 @@ export class Connection {
       upstream.destroy();
       return;
     }
-    this.#relay = new Relay(this.#parts.downstream, upstream, this.#parts.record, (error) => this.#finish(error));
+    this.#relay = new Relay(this.#parts.downstream, upstream, this.#parts.counters, (error) => this.#finish(error));
     this.#relay.start();
   }
 
@@ -72,15 +74,15 @@ export class Connection {
       for (const one of [outbound, inbound]) one.close(error);
       return;
     }
-    const { downstream, record } = outbound.#parts;
-    const other = inbound.#parts.record;
+    const { downstream, counters: one } = outbound.#parts;
+    const { counters: other } = inbound.#parts;
     const counters = {
       addClientBytes: (bytes: number): void => {
-        record.addClientBytes(bytes);
+        one.addClientBytes(bytes);
         other.addClientBytes(bytes);
       },
       addServerBytes: (bytes: number): void => {
-        record.addServerBytes(bytes);
+        one.addServerBytes(bytes);
         other.addServerBytes(bytes);
       },
     };

@@ -11,7 +11,7 @@ import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { duplexOf } from '../tunnel/stream-duplex.ts';
 import { parseBaggage } from '../wire/baggage.ts';
 import { answerOf, type ConnectHeaders, connectHeaders, openStream, type TunnelPool } from './connect.ts';
-import type { PodContext } from './pod-context.ts';
+import { HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
 
 type DoubleVerdict = Extract<OutboundVerdict, { kind: 'double-hbone' }>;
 
@@ -48,18 +48,21 @@ async function openInner(
   const { contexts, clock } = deps;
   const expected = verdict.innerExpectedIdentities;
   const material = await deps.verdicts.certificate(verdict.identity);
+  await context.handshakeTurn();
   const secured = await connectTls(transport, material, expected, {
     contexts,
     clock,
     timeoutMs: settings.handshakeTimeoutMs,
     revocation: deps.revocation,
   });
+  context.share.enter(HANDSHAKE_END_MS);
   const identity = provedIdentity(secured, expected);
   const session: H2Session = new H2Session({
     socket: secured,
     role: 'client',
     settings: settings.http2Client,
     clock,
+    share: context.share,
     handlers: {
       onIdle: () => session.destroy(),
       onClose: (error) => {

@@ -1,19 +1,21 @@
 /** Inbound HBONE, port 15008: tunnels of other nodes, and the CONNECT streams in them (datapath facts §4.5). */
 import type net from 'node:net';
 import type tls from 'node:tls';
+import { withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { HostPort } from '../base/ip.ts';
 import { reasonOf } from '../base/reasons.ts';
+import { handshakeTimeout, tlsFailure } from '../identity/tls-failure.ts';
 import { acceptTls } from '../identity/tls-handshake.ts';
 import type { InboundVerdict, TlsMaterial } from '../model/verdict.ts';
+import { spoken } from '../sys/tcp.ts';
 import { H2Session } from '../tunnel/h2-session.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
-import { SocketStream } from '../tunnel/socket-stream.ts';
 import { parseForwardedHost } from '../wire/forwarded.ts';
 import type { RequestHead } from '../wire/h2-head.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
 import { refusalOf } from './operator-text.ts';
-import type { PodContext } from './pod-context.ts';
+import { HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
 
 type Accept = Extract<InboundVerdict, { kind: 'accept' }>;
 
@@ -34,7 +36,8 @@ interface Handshake {
 export class HboneServer {
   readonly #context: PodContext;
   readonly #sessions = new Set<H2Session>();
-  /** Oldest first. */
+  /** Oldest first; of the silent ones not a byte has come. */
+  readonly #silent = new Set<Handshake>();
   readonly #handshakes = new Set<Handshake>();
   /** Sockets of tunnels: they outlive their session by the time its last frames take. */
   readonly #sockets = new Set<net.Socket>();
@@ -47,6 +50,11 @@ export class HboneServer {
 
   get tunnelCount(): number {
     return this.#sessions.size;
+  }
+
+  /** In progress, or waited for. */
+  get handshakeCount(): number {
+    return this.#silent.size + this.#handshakes.size;
   }
 
   /** Takes over one accepted socket. */
@@ -70,42 +78,67 @@ export class HboneServer {
   }
 
   close(error: MeshError): void {
-    for (const handshake of [...this.#handshakes]) this.#drop(handshake, error);
+    for (const handshake of [...this.#silent, ...this.#handshakes]) this.#drop(handshake, error);
     for (const session of [...this.#sessions]) session.destroy(error);
   }
 
   /** Resolves when no tunnel and no handshake is left. */
   async empty(): Promise<void> {
-    if (this.#handshakes.size + this.#sockets.size === 0) return;
+    if (!this.#isBusy) return;
     this.#idle ??= Promise.withResolvers();
     await this.#idle.promise;
   }
 
+  get #isBusy(): boolean {
+    return this.handshakeCount + this.#sockets.size > 0;
+  }
+
   #tellEmpty(): void {
-    if (this.#handshakes.size + this.#sockets.size > 0) return;
+    if (this.#isBusy) return;
     this.#idle?.resolve();
     this.#idle = undefined;
   }
 
   async #handshake(socket: net.Socket, ends: { peer: HostPort; local: HostPort }): Promise<void> {
-    const { settings, deps, connections } = this.#context;
+    const { connections, share } = this.#context;
     const handshake: Handshake = { socket };
     try {
       this.#makeRoom();
+      this.#silent.add(handshake);
+      const timeoutMs = await this.#firstBytes(socket);
+      if (handshake.dropped !== undefined) throw handshake.dropped;
+      this.#silent.delete(handshake);
       this.#handshakes.add(handshake);
+      await this.#context.handshakeTurn();
       // Asked for each handshake, so that a renewed certificate serves the very next one.
       const material = await connections.arrive(this.#material());
-      const { contexts, clock, revocation } = deps;
-      const limits = { timeoutMs: settings.handshakeTimeoutMs };
-      const secured = await acceptTls(socket, material, { contexts, clock, revocation, ...limits });
+      share.enter();
+      const { contexts, clock, revocation } = this.#context.deps;
+      const secured = await acceptTls(socket, material, { contexts, clock, revocation, timeoutMs });
+      share.enter(HANDSHAKE_END_MS);
       this.#serve(secured.socket, { ...ends, identity: secured.peerIdentity });
     } catch (error) {
       socket.destroy();
       throw handshake.dropped ?? error;
     } finally {
+      this.#silent.delete(handshake);
       this.#handshakes.delete(handshake);
       this.#tellEmpty();
     }
+  }
+
+  /**
+   * Resolves when the peer has begun to speak, with the time that is left for the handshake. Until then it costs a socket:
+   * no TLS is set up for who says nothing.
+   */
+  async #firstBytes(socket: net.Socket): Promise<number> {
+    const { settings, deps } = this.#context;
+    const startedMs = deps.clock.monotonicMs();
+    const { handshakeTimeoutMs } = settings;
+    await withDeadline(spoken(socket), deps.clock, handshakeTimeoutMs, () => handshakeTimeout(handshakeTimeoutMs));
+    this.#context.share.enter();
+    if (socket.readableLength === 0) throw tlsFailure(new Error('the connection was closed before the handshake'));
+    return Math.max(1, handshakeTimeoutMs - (deps.clock.monotonicMs() - startedMs));
   }
 
   async #material(): Promise<TlsMaterial> {
@@ -116,9 +149,9 @@ export class HboneServer {
   #makeRoom(): void {
     const { maxHandshakes, maxTunnels } = this.#context.settings;
     if (this.#sessions.size >= maxTunnels) this.#dropIdleTunnel(maxTunnels);
-    const [oldest] = this.#handshakes;
-    if (this.#handshakes.size < maxHandshakes || oldest === undefined) return;
-    // A handshake takes milliseconds; when very many are open the oldest is the least likely to be honest.
+    // A handshake takes milliseconds; when very many are open the oldest is the least likely to be honest, a silent one first.
+    const [oldest] = this.#silent.size > 0 ? this.#silent : this.#handshakes;
+    if (this.handshakeCount < maxHandshakes || oldest === undefined) return;
     const text = `dropped for a newer one: this pod has ${maxHandshakes} handshakes in progress`;
     this.#drop(oldest, new MeshError('CV-LIMIT', text));
   }
@@ -133,6 +166,7 @@ export class HboneServer {
 
   #drop(handshake: Handshake, error: MeshError): void {
     handshake.dropped ??= error;
+    this.#silent.delete(handshake);
     this.#handshakes.delete(handshake);
     handshake.socket.destroy();
   }
@@ -144,6 +178,7 @@ export class HboneServer {
       role: 'server',
       settings: settings.http2Server,
       clock: deps.clock,
+      share: this.#context.share,
       handlers: {
         onStream: (stream, request) => {
           this.#connect(stream, request, peer).catch((error: unknown) => {
@@ -200,7 +235,7 @@ export class HboneServer {
         stream.respond(200, responseHeaders(verdict), { endStream: false });
         if (preface !== undefined) app.write(preface);
       }
-      connection.join(new SocketStream(app));
+      connection.join(this.#context.streamOf(app));
     } catch (error) {
       const failure = toMeshError(error);
       this.#context.refusalFor(failure);

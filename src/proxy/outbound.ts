@@ -6,7 +6,6 @@ import type { ReasonCode } from '../base/reasons.ts';
 import type { OutboundVerdict } from '../model/verdict.ts';
 import { socketFd } from '../sys/tcp.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
-import { SocketStream } from '../tunnel/socket-stream.ts';
 import { connectHeaders, openStream, type TunnelPool } from './connect.ts';
 import { openDoubleStream } from './double-tunnel.ts';
 import type { PodContext } from './pod-context.ts';
@@ -66,16 +65,18 @@ export async function carryOutbound(context: PodContext, pool: TunnelPool, call:
 async function judge(context: PodContext, { client, target }: OutboundCall): Promise<OutboundVerdict> {
   if (context.isFull) return context.tooMany();
   try {
-    return await context.connections.arrive(
-      context.deps.verdicts.outbound({ podUid: context.pod.uid, client, target }),
-    );
+    await context.turn();
+    const { verdicts } = context.deps;
+    const verdict = await context.connections.arrive(verdicts.outbound({ podUid: context.pod.uid, client, target }));
+    context.share.enter();
+    return verdict;
   } catch (error) {
     return { kind: 'refuse', refusal: context.refusalFor(error) };
   }
 }
 
 async function carry(context: PodContext, pool: TunnelPool, call: OutboundCall, verdict: DirectVerdict): Promise<void> {
-  const connection = context.open(startOf(call, verdict), new SocketStream(call.socket));
+  const connection = context.open(startOf(call, verdict), context.streamOf(call.socket));
   try {
     const upstream = await upstreamOf(context, pool, verdict);
     call.answer?.(undefined);
@@ -90,7 +91,7 @@ async function carry(context: PodContext, pool: TunnelPool, call: OutboundCall, 
 async function upstreamOf(context: PodContext, pool: TunnelPool, verdict: DirectVerdict): Promise<ByteStream> {
   switch (verdict.kind) {
     case 'plaintext':
-      return new SocketStream(await context.dial(verdict.address));
+      return context.streamOf(await context.dial(verdict.address));
     case 'hbone':
       return (await openStream(context, pool, verdict, connectHeaders(context, verdict))).stream;
   }
@@ -119,7 +120,7 @@ async function carryFar(
   }
   call.answer?.(undefined);
   const labels = { ...start.labels, destination: far.destination };
-  context.open({ ...start, labels }, new SocketStream(call.socket)).join(far.stream);
+  context.open({ ...start, labels }, context.streamOf(call.socket)).join(far.stream);
 }
 
 function startOf({ id, client, target }: OutboundCall, verdict: Carried) {

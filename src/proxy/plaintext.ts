@@ -2,7 +2,6 @@
 import type net from 'node:net';
 import { toMeshError } from '../base/errors.ts';
 import { socketFd } from '../sys/tcp.ts';
-import { SocketStream } from '../tunnel/socket-stream.ts';
 import type { PodContext } from './pod-context.ts';
 
 /** Carries or refuses one accepted socket. Rejects only by a defect. */
@@ -23,11 +22,11 @@ export async function servePlaintext(context: PodContext, socket: net.Socket): P
     socket.destroy();
     return;
   }
-  const connection = context.open({ ...start, labels: verdict.labels }, new SocketStream(socket), () =>
+  const connection = context.open({ ...start, labels: verdict.labels }, context.streamOf(socket), () =>
     deps.verdicts.release(start.id),
   );
   try {
-    connection.join(new SocketStream(await context.dial(verdict.address, verdict.sourceIp)));
+    connection.join(context.streamOf(await context.dial(verdict.address, verdict.sourceIp)));
   } catch (error) {
     const failure = toMeshError(error);
     context.refusalFor(failure);

@@ -5,8 +5,11 @@ import { type HostPort, ipFamily } from '../base/ip.ts';
 import type { ConnectionLabels, InboundQuestion, InboundVerdict, Refusal } from '../model/verdict.ts';
 import type { Netns } from '../sys/sys.ts';
 import { type DialCodes, type Dialled, dialTcpSpoofed, socketFd } from '../sys/tcp.ts';
-import type { ConnectionStart } from '../telemetry/traffic.ts';
+import type { ConnectionRecord, ConnectionStart } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
+import type { LoopShare } from '../tunnel/loop-share.ts';
+import type { RelayCounters } from '../tunnel/relay.ts';
+import { SocketStream } from '../tunnel/socket-stream.ts';
 import { type Connection, Connections } from './connections.ts';
 import { refusalOf } from './operator-text.ts';
 import type { ProxyDeps, ProxySettings } from './settings.ts';
@@ -23,6 +26,9 @@ export interface ProxyPod {
 
 export type Direction = 'inbound' | 'outbound';
 
+/** Node verifies the chain of the peer before it tells that a handshake is done; by profile, ECDSA P-256. */
+export const HANDSHAKE_END_MS = 0.5;
+
 const TUNNEL_CODES = { timeout: 'CV-TUNNEL-TIMEOUT', refused: 'CV-TUNNEL-REFUSED' } as const;
 
 /** A connection that is not carried. With `labels` it is counted and logged in full, without as `connection failed`. */
@@ -37,6 +43,8 @@ export class PodContext {
   readonly settings: ProxySettings;
   readonly deps: ProxyDeps;
   readonly connections = new Connections();
+  /** Of the event loop: everything that is done for this pod says so. */
+  readonly share: LoopShare;
   readonly #idPrefix: string;
   #lastId = 0;
   #isUnspoofedSaid = false;
@@ -45,6 +53,7 @@ export class PodContext {
     this.pod = pod;
     this.settings = settings;
     this.deps = deps;
+    this.share = deps.loop.open();
     this.#idPrefix = deps.random.hex(4);
   }
 
@@ -65,7 +74,10 @@ export class PodContext {
     const { telemetry } = this.deps;
     const reporter = direction === 'outbound' ? 'source' : 'destination';
     telemetry.socketOpened(reporter);
-    socket.once('close', () => telemetry.socketClosed(reporter));
+    socket.once('close', () => {
+      this.share.enter();
+      telemetry.socketClosed(reporter);
+    });
   }
 
   /** Both ends of an accepted socket, canonical. A client that has reset it already has an address all the same. */
@@ -98,7 +110,7 @@ export class PodContext {
     this.connections.throwIfEnded();
     const { sys, clock } = this.deps;
     const { keepalive, connectTimeoutMs } = this.settings;
-    return await dialTcpSpoofed(
+    const dialled = await dialTcpSpoofed(
       sys,
       this.pod.netns,
       address,
@@ -110,6 +122,8 @@ export class PodContext {
       },
       { ...limits, timeoutMs: connectTimeoutMs, clock },
     );
+    this.share.enter();
+    return dialled;
   }
 
   /** Once per pod: what the kernel refuses, it refuses for every connection. */
@@ -121,7 +135,38 @@ export class PodContext {
 
   open(start: Omit<ConnectionStart, 'podUid'>, downstream: ByteStream, onEnd: () => void = nothing): Connection {
     const record = this.deps.telemetry.open({ ...start, podUid: this.pod.uid });
-    return this.connections.open({ id: start.id, downstream, record, onEnd });
+    const counters = this.#counters(record, start.direction);
+    return this.connections.open({ id: start.id, downstream, record, counters, onEnd });
+  }
+
+  /** A socket of this pod as one end of a relay. */
+  streamOf(socket: net.Socket): SocketStream {
+    return new SocketStream(socket, this.share);
+  }
+
+  #counters(record: ConnectionRecord, direction: Direction): RelayCounters {
+    const { share } = this;
+    return direction === 'inbound'
+      ? {
+          addClientBytes: (bytes) => {
+            share.bytesIn += bytes;
+            record.addClientBytes(bytes);
+          },
+          addServerBytes: (bytes) => {
+            share.bytesOut += bytes;
+            record.addServerBytes(bytes);
+          },
+        }
+      : {
+          addClientBytes: (bytes) => {
+            share.bytesOut += bytes;
+            record.addClientBytes(bytes);
+          },
+          addServerBytes: (bytes) => {
+            share.bytesIn += bytes;
+            record.addServerBytes(bytes);
+          },
+        };
   }
 
   refuse({ start, refusal, labels }: Refused): void {
@@ -134,10 +179,21 @@ export class PodContext {
   /** The verdict on an inbound connection, to be released when it is over; a refusal is released already. */
   async judge(question: Omit<InboundQuestion, 'podUid'>): Promise<InboundVerdict> {
     if (this.isFull) return this.tooMany();
+    try {
+      await this.turn();
+    } catch (error) {
+      return { kind: 'refuse', refusal: this.refusalFor(error) };
+    }
+    return await this.judgeOpen(question);
+  }
+
+  /** The same for one that is open already: it does not wait for a turn, and no bound refuses it. */
+  async judgeOpen(question: Omit<InboundQuestion, 'podUid'>): Promise<InboundVerdict> {
     const release = (): void => this.deps.verdicts.release(question.connectionId);
     const answer = this.deps.verdicts.inbound({ ...question, podUid: this.pod.uid });
     try {
       const verdict = await this.connections.arrive(answer);
+      this.share.enter();
       if (verdict.kind === 'refuse') release();
       return verdict;
     } catch (error) {
@@ -145,6 +201,20 @@ export class PodContext {
       answer.then(release, release);
       return { kind: 'refuse', refusal: this.refusalFor(error) };
     }
+  }
+
+  /** Resolves when a new connection may begin. Rejects when too many wait, or when all are closed. */
+  turn(): Promise<void> | undefined {
+    this.share.connections += 1;
+    const turn = this.share.turn();
+    return turn && this.connections.arrive(turn);
+  }
+
+  /** The same for a handshake, which costs three times what a connection does. */
+  handshakeTurn(): Promise<void> | undefined {
+    this.share.handshakes += 1;
+    const turn = this.share.turn();
+    return turn && this.connections.arrive(turn);
   }
 
   get isFull(): boolean {

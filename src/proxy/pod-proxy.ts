@@ -6,6 +6,7 @@ import { MeshError, toMeshError } from '../base/errors.ts';
 import { closeFd } from '../sys/duplicate.ts';
 import { duplicateListener, listenOn } from '../sys/tcp.ts';
 import type { Obstacle } from '../telemetry/connection-view.ts';
+import type { WorkloadUse } from '../telemetry/workload-use.ts';
 import { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import type { IdleSweep } from '../tunnel/relay.ts';
@@ -90,6 +91,7 @@ export class PodProxy {
     try {
       proxy.#listen(unused);
     } catch (error) {
+      context.share.close();
       for (const { server } of proxy.#servers) server.close();
       proxy.#dns?.close(toMeshError(error));
       for (const fd of descriptorsOf({ ...inherited, listeners: [...unused] })) closeFd(fd);
@@ -125,6 +127,23 @@ export class PodProxy {
   /** By connection: see `Connection.obstacle`. */
   obstacles(): IteratorObject<readonly [id: string, Obstacle | undefined]> {
     return this.#context.connections.all().map((connection) => [connection.id, connection.obstacle]);
+  }
+
+  /** What the pod uses of this thread. */
+  get use(): WorkloadUse {
+    const { pod, share, connections } = this.#context;
+    return {
+      podUid: pod.uid,
+      loopSeconds: share.busyMs / 1_000,
+      connections: share.connections,
+      handshakes: share.handshakes,
+      heldTurns: share.holds,
+      receivedBytes: share.bytesIn,
+      sentBytes: share.bytesOut,
+      openConnections: connections.held,
+      pendingHandshakes: this.#hbone.handshakeCount,
+      bufferedBytes: share.bufferedBytes,
+    };
   }
 
   get counts(): { readonly connections: number; readonly tunnelsIn: number; readonly tunnelsOut: number } {
@@ -207,6 +226,7 @@ export class PodProxy {
     this.#dns?.close(error);
     // Sockets close in a later turn, and each connection writes its log line then: the process must not end before.
     await this.#emptyWithin(CLOSE_WITHIN_MS);
+    this.#context.share.close();
   }
 
   /** Clients in the queues of the kernel believe that they are connected; closing the listeners would reset them. */
@@ -281,6 +301,7 @@ export class PodProxy {
     const server = listenOn(fd, {
       onConnection: (socket) => {
         this.#accepted += 1;
+        this.#context.share.enter();
         this.#context.hold(socket, direction);
         serve(socket).catch((error: unknown) => {
           this.#context.refusalFor(error);

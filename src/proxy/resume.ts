@@ -5,7 +5,6 @@ import { reasonOf } from '../base/reasons.ts';
 import { POLICY_CHANGED } from '../model/inbound-verdict.ts';
 import type { Refusal } from '../model/verdict.ts';
 import { adoptTcp, resetSocket } from '../sys/tcp.ts';
-import { SocketStream } from '../tunnel/socket-stream.ts';
 import type { InheritedConnection } from './inheritance.ts';
 import type { PodContext } from './pod-context.ts';
 
@@ -19,7 +18,7 @@ export async function resumeConnection(
   const upstream = adoptOther(context, sockets.upstream, downstream);
   context.hold(downstream, start.direction);
   if (start.direction === 'inbound') {
-    const verdict = await context.judge({ connectionId: start.id, peer: start.src, local: start.dst });
+    const verdict = await context.judgeOpen({ connectionId: start.id, peer: start.src, local: start.dst });
     if (verdict.kind === 'refuse') {
       context.refuse({ start, refusal: refusalOfOpen(verdict.refusal), labels: start.labels });
       resetSocket(downstream);
@@ -28,7 +27,7 @@ export async function resumeConnection(
     }
   }
   const release = start.direction === 'inbound' ? () => verdicts.release(start.id) : undefined;
-  context.open(start, new SocketStream(downstream), release).join(new SocketStream(upstream));
+  context.open(start, context.streamOf(downstream), release).join(context.streamOf(upstream));
   telemetry.moved(start, Math.max(0, clock.wallMs() - pausedAtMs));
 }
 

@@ -9,6 +9,7 @@ import type { KeepaliveOptions, Sys } from '../sys/sys.ts';
 import type { DnsTelemetry } from '../telemetry/dns-report.ts';
 import type { TrafficTelemetry } from '../telemetry/traffic.ts';
 import type { H2Settings } from '../tunnel/h2-settings.ts';
+import type { LoopShares } from '../tunnel/loop-shares.ts';
 import type { DnsProxySettings } from './dns-settings.ts';
 import type { PodContext } from './pod-context.ts';
 
@@ -46,6 +47,8 @@ export interface ProxySettings {
   readonly pool: { readonly maxStreams: number; readonly idleReleaseMs: number };
   readonly http2Client: H2Settings;
   readonly http2Server: H2Settings;
+  /** Workloads take turns on the event loop; without it work is counted and nobody waits. */
+  readonly isFair: boolean;
   /** Absent = no DNS proxy. */
   readonly dns?: DnsProxySettings;
 }
@@ -64,6 +67,8 @@ export interface ProxyDeps {
   /** Absent: no revocation lists are configured. */
   readonly revocation?: Revocation | undefined;
   readonly telemetry: TrafficTelemetry;
+  /** The event loop of this thread, shared out among its pods. */
+  readonly loop: LoopShares;
   readonly dns: DnsTelemetry;
   readonly log: Logger;
 }

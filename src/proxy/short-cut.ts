@@ -7,7 +7,7 @@ import { MeshError, toMeshError } from '../base/errors.ts';
 import { formatHostPort } from '../base/ip.ts';
 import { reasonOf } from '../base/reasons.ts';
 import type { InboundQuestion, InboundVerdict, OutboundVerdict, SameNodeRoute } from '../model/verdict.ts';
-import { SocketStream } from '../tunnel/socket-stream.ts';
+import type { SocketStream } from '../tunnel/socket-stream.ts';
 import { parseForwardedHost } from '../wire/forwarded.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
 import { statusError } from './connect.ts';
@@ -38,7 +38,7 @@ export async function carryShort(
   verdict: HboneVerdict,
   { destination, address }: ShortCut,
 ): Promise<void> {
-  const stream = new SocketStream(call.socket);
+  const stream = context.streamOf(call.socket);
   const common = { protocol: 'SAMENODE', src: call.client, dst: address } as const;
   const labels = { ...verdict.labels, securityPolicy: 'same_node' } as const;
   const originalDst = formatHostPort(call.target);
@@ -80,7 +80,7 @@ async function dialApp(destination: PodContext, { outbound, inbound }: Both, acc
     if (outbound.isOver) throw new MeshError('CV-TUNNEL-CLOSED', 'the client gave up before it was answered');
     const app = await destination.dial(accepted.address, accepted.sourceIp);
     if (accepted.proxyHeader !== undefined && !inbound.isOver) app.write(encodeProxyV2(accepted.proxyHeader));
-    return new SocketStream(app);
+    return destination.streamOf(app);
   } catch (error) {
     const failure = toMeshError(error);
     destination.refusalFor(failure);

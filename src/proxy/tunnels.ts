@@ -2,7 +2,7 @@
 import { connectTls } from '../identity/tls-handshake.ts';
 import type { TunnelKey } from '../tunnel/client-pool.ts';
 import { H2Session } from '../tunnel/h2-session.ts';
-import type { PodContext } from './pod-context.ts';
+import { HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
 
 export interface ConnectRequest {
   readonly authority: string;
@@ -14,17 +14,20 @@ export async function dialTunnel(context: PodContext, key: TunnelKey, onClosed: 
   const { settings, deps } = context;
   const material = await deps.verdicts.certificate(key.identity);
   const socket = await context.dialTunnel(key.address);
+  await context.handshakeTurn();
   const secured = await connectTls(socket, material, key.expectedIdentities, {
     contexts: deps.contexts,
     clock: deps.clock,
     timeoutMs: settings.handshakeTimeoutMs,
     revocation: deps.revocation,
   });
+  context.share.enter(HANDSHAKE_END_MS);
   const session = new H2Session({
     socket: secured,
     role: 'client',
     settings: settings.http2Client,
     clock: deps.clock,
+    share: context.share,
     handlers: {
       onClose: (error) => {
         if (error !== undefined) {

@@ -178,6 +178,17 @@ export function sendNow(socket: net.Socket, data: Uint8Array): number {
   return fd === undefined ? 0 : Math.max(0, libc.send(fd, data, data.length, SEND_FLAGS));
 }
 
+/** Resolves when something was received on a paused socket, which it keeps, or when nothing will be. */
+export async function spoken(socket: net.Socket): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  socket.on('readable', resolve).once('close', resolve);
+  try {
+    if (!socket.destroyed) await promise;
+  } finally {
+    socket.off('readable', resolve).off('close', resolve);
+  }
+}
+
 /**
  * Ends `socket` now, with a reset. Node's `resetAndDestroy` loses the descriptor, and never says `close`, when the write
  * half is just being shut down: libuv refuses the reset then.

@@ -16,6 +16,7 @@ import { type Family, renderOpenMetrics, type Sample } from './openmetrics.ts';
 import { ThreadTable } from './thread-series.ts';
 import type { ConnectionKind, ConnectionStart } from './traffic.ts';
 import { type TrafficSeries, TrafficSeriesTable } from './traffic-series.ts';
+import { WorkloadUseTable } from './workload-use.ts';
 
 export interface MetricsOptions {
   /** `tag` of `istio_build`: the version dashboards show. */
@@ -52,6 +53,7 @@ export class AgentMetrics implements ConnectionCounts, DnsCounts {
   readonly dns = new DnsSeriesTable();
   readonly hostLookups = new HostLookupTable();
   readonly threads = new ThreadTable();
+  readonly workloads = new WorkloadUseTable();
   readonly proxies: ProxyMetrics;
   readonly own: OwnMetrics;
   readonly revocation: RevocationMetrics;
@@ -141,6 +143,7 @@ export class AgentMetrics implements ConnectionCounts, DnsCounts {
       ...this.dns.families(),
       this.hostLookups.family(),
       ...(await this.threads.families()),
+      ...this.workloads.families(),
       ...(await this.#registered()),
     ]);
   }

@@ -10,6 +10,7 @@ import { defaultPeerSettings, type H2Limits, type H2Role, type H2Settings, type 
 import { H2Stream } from './h2-stream.ts';
 import type { OutgoingHeaders, StreamHost } from './h2-stream-host.ts';
 import { H2Streams } from './h2-streams.ts';
+import type { LoopShare } from './loop-share.ts';
 
 export interface CoreOptions {
   readonly socket: Duplex;
@@ -17,6 +18,7 @@ export interface CoreOptions {
   readonly settings: H2Settings;
   readonly limits: H2Limits;
   readonly clock: Clock;
+  readonly share: LoopShare | undefined;
   /** A stream has left the wire: there may be a free slot, or nothing left to drain. */
   onStreamGone(stream: H2Stream): void;
 }
@@ -34,6 +36,7 @@ export class H2Core implements StreamHost {
   isLending = false;
   readonly peer: PeerSettings = defaultPeerSettings();
   readonly #encoder = new HpackEncoder();
+  readonly #share: LoopShare | undefined;
   readonly #onStreamGone: (stream: H2Stream) => void;
   /** What the peer may still send on all streams, and what we took and have not told it. */
   #receiveWindow: number;
@@ -45,10 +48,11 @@ export class H2Core implements StreamHost {
 
   constructor(options: CoreOptions) {
     this.role = options.role;
+    this.#share = options.share;
     this.settings = options.settings;
     this.limits = options.limits;
     this.streams = new H2Streams(options.role);
-    this.sender = new H2Sender(options.socket);
+    this.sender = new H2Sender(options.socket, options.share);
     this.abuse = new H2Abuse(options.limits, options.clock);
     this.#receiveWindow = Math.max(DEFAULT_WINDOW_BYTES, options.settings.connectionWindowBytes);
     this.#onStreamGone = (stream) => options.onStreamGone(stream);
@@ -126,7 +130,7 @@ export class H2Core implements StreamHost {
   }
 
   parked(bytes: number): void {
-    this.#parkedBytes += bytes;
+    this.#park(bytes);
     if (this.#parkedBytes <= this.limits.maxParkedBytes) this.creditConnection(bytes);
     else this.#heldBytes += bytes;
   }
@@ -139,10 +143,15 @@ export class H2Core implements StreamHost {
       stream.unclaimedBytes = 0;
     }
     if (!wasParked) return this.creditConnection(bytes);
-    this.#parkedBytes -= bytes;
+    this.#park(-bytes);
     const released = Math.min(bytes, this.#heldBytes);
     this.#heldBytes -= released;
     this.creditConnection(released);
+  }
+
+  #park(bytes: number): void {
+    this.#parkedBytes += bytes;
+    if (this.#share !== undefined) this.#share.bufferedBytes += bytes;
   }
 
   creditConnection(bytes: number): void {

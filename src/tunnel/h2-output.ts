@@ -1,5 +1,6 @@
 /** Outgoing octets of one session: frames are gathered and written to the socket a page at a time. */
 import type { Duplex } from 'node:stream';
+import type { LoopShare } from './loop-share.ts';
 import { givePage, PAGE_BYTES, type Page, takePage } from './pages.ts';
 
 export interface OutputSource {
@@ -16,6 +17,7 @@ export interface OutputSource {
 export class H2Output {
   readonly #socket: Duplex;
   readonly #source: OutputSource;
+  readonly #share: LoopShare | undefined;
   readonly #flushScheduled = () => {
     this.#isScheduled = false;
     this.flush();
@@ -27,8 +29,9 @@ export class H2Output {
   #isClosed = false;
   #onEmpty: (() => void) | undefined;
 
-  constructor(socket: Duplex, source: OutputSource) {
+  constructor(socket: Duplex, source: OutputSource, share?: LoopShare) {
     this.#socket = socket;
+    this.#share = share;
     this.#source = source;
   }
 
@@ -133,6 +136,7 @@ export class H2Output {
   }
 
   readonly #written = (error?: Error | null) => {
+    this.#share?.enter();
     if (error !== undefined && error !== null) return;
     for (const page of this.#writing) givePage(page);
     this.#writing = [];

@@ -4,6 +4,7 @@ import { DEFAULT_MAX_FRAME_BYTES, DEFAULT_WINDOW_BYTES, FRAME_HEADER_BYTES } fro
 import { writeDataHeader } from '../wire/h2-write.ts';
 import type { ChunkQueue } from './h2-chunks.ts';
 import { H2Output, type OutputSource } from './h2-output.ts';
+import type { LoopShare } from './loop-share.ts';
 
 /** What one stream may send before the next has its turn: one TLS record with its frame header. */
 const TURN_BYTES = 16 * 1024 - FRAME_HEADER_BYTES;
@@ -32,6 +33,7 @@ export interface SendingStream {
 
 export class H2Sender implements OutputSource {
   readonly output: H2Output;
+  readonly #share: LoopShare | undefined;
   maxFrameBytes = DEFAULT_MAX_FRAME_BYTES;
   /** DATA frames sent: each explains a few WINDOW_UPDATE frames of the peer. */
   dataFrames = 0;
@@ -42,8 +44,9 @@ export class H2Sender implements OutputSource {
   /** Streams to tell about it when the page is on its way. */
   #told: SendingStream[] = [];
 
-  constructor(socket: Duplex) {
-    this.output = new H2Output(socket, this);
+  constructor(socket: Duplex, share?: LoopShare) {
+    this.output = new H2Output(socket, this, share);
+    this.#share = share;
   }
 
   get window(): number {
@@ -84,7 +87,7 @@ export class H2Sender implements OutputSource {
 
   /** `bytes` went into the outbox of `stream`. False: it should wait for `flushed`. */
   queued(stream: SendingStream, bytes: number, maySend: boolean): boolean {
-    this.#queuedBytes += bytes;
+    this.#hold(bytes);
     if (maySend) this.makeReady(stream);
     const queued = stream.outbox?.bytes ?? 0;
     const isCrowded = this.#queuedBytes >= CROWDED_SESSION_BYTES && queued >= CROWDED_STREAM_BYTES;
@@ -94,7 +97,7 @@ export class H2Sender implements OutputSource {
 
   /** The outbox of `stream` was dropped; its turn, if it has one, comes to nothing. */
   dropped(bytes: number): void {
-    this.#queuedBytes -= bytes;
+    this.#hold(-bytes);
   }
 
   makeReady(stream: SendingStream): void {
@@ -138,7 +141,7 @@ export class H2Sender implements OutputSource {
     const at = writeDataHeader(page.bytes, page.filled, stream.id, bytes, isEnd);
     outbox.copyTo(page.bytes, at, bytes);
     page.filled = at + bytes;
-    this.#queuedBytes -= bytes;
+    this.#hold(-bytes);
     this.#spend(stream, bytes);
     this.makeReady(stream);
     if (isEnd || (stream.isBlocked && outbox.bytes <= STREAM_HIGH_WATER_BYTES / 2)) this.#told.push(stream);
@@ -149,6 +152,11 @@ export class H2Sender implements OutputSource {
     const room = this.output.room - FRAME_HEADER_BYTES;
     if (room < Math.min(wanted, MIN_CUT_BYTES)) return 0;
     return Math.max(0, Math.min(wanted, most, room, stream.sendWindow, this.#window));
+  }
+
+  #hold(bytes: number): void {
+    this.#queuedBytes += bytes;
+    if (this.#share !== undefined) this.#share.bufferedBytes += bytes;
   }
 
   #spend(stream: SendingStream, bytes: number): void {

@@ -21,6 +21,8 @@ import {
   settingsToSend,
 } from './h2-settings.ts';
 import type { H2Stream } from './h2-stream.ts';
+import type { LoopShare } from './loop-share.ts';
+import { TLS_PRICE, TurnedReader } from './turned-reader.ts';
 
 export type { RequestHead } from '../wire/h2-head.ts';
 export type { H2Request } from './h2-request-queue.ts';
@@ -45,6 +47,8 @@ export interface H2SessionOptions {
   /** `DEFAULT_LIMITS` when absent. */
   readonly limits?: H2Limits;
   readonly clock: Clock;
+  /** Of the workload whose tunnel this is; absent = it need not wait for turns. */
+  readonly share?: LoopShare | undefined;
   readonly handlers: H2SessionHandlers;
 }
 
@@ -57,6 +61,7 @@ const BLOCK_SLACK_BYTES = 4096;
 
 export class H2Session {
   readonly #socket: Duplex;
+  readonly #reader: TurnedReader;
   readonly #core: H2Core;
   readonly #parser: H2FrameParser;
   readonly #keepalive: H2Keepalive;
@@ -73,8 +78,9 @@ export class H2Session {
   #isClosed = false;
 
   constructor(options: H2SessionOptions) {
-    const { socket, role, settings, limits = DEFAULT_LIMITS, clock } = options;
+    const { socket, role, settings, limits = DEFAULT_LIMITS, clock, share } = options;
     this.#socket = socket;
+    this.#reader = new TurnedReader({ socket, share, price: TLS_PRICE, receive: (chunk) => this.#receive(chunk) });
     this.#clock = clock;
     this.#handlers = options.handlers;
     this.#queue = new H2RequestQueue(limits.maxQueuedRequests);
@@ -84,6 +90,7 @@ export class H2Session {
       settings,
       limits,
       clock,
+      share,
       onStreamGone: (stream) => this.#streamGone(stream),
     });
     this.#parser = new H2FrameParser(new H2Inbound(this.#core, this.#inboundDeps()), {
@@ -158,7 +165,10 @@ export class H2Session {
     const { role, settings, limits } = this.#core;
     const socket = this.#socket;
     socket.on('error', (error) => this.#lost(`socket error: ${messageOf(error)}`));
-    socket.on('end', () => this.#lost('the peer closed the connection'));
+    socket.on('end', () => {
+      this.#reader.flush();
+      this.#lost('the peer closed the connection');
+    });
     socket.on('close', () => this.#socketClosed());
     if (socket instanceof net.Socket) socket.setNoDelay(true);
     if (role === 'client') this.#core.control(PREFACE);
@@ -179,7 +189,7 @@ export class H2Session {
 
   #read(): void {
     if (this.#socket.destroyed) this.#lost('the connection was closed before HTTP/2 began');
-    this.#core.isLending = readFrom(this.#socket, (chunk) => this.#receive(chunk));
+    this.#core.isLending = readFrom(this.#socket, (chunk) => this.#reader.take(chunk));
   }
 
   /** The border: whatever a frame causes ends here. */
@@ -295,6 +305,7 @@ export class H2Session {
   }
 
   #socketClosed(): void {
+    this.#reader.flush();
     this.#lost('the connection was closed');
     this.#closeTimer?.[Symbol.dispose]();
     this.#core.sender.output.close();

@@ -7,8 +7,10 @@ import { LENT_BYTES, lendTo } from '../sys/lending-socket.ts';
 import { Pipe } from '../sys/pipe.ts';
 import { resetSocket, sendNow, socketFd } from '../sys/tcp.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
+import type { LoopShare } from './loop-share.ts';
 import { givePage, PAGE_BYTES, type Page, takePage } from './pages.ts';
 import { Splice, type SpliceEnd } from './splice.ts';
+import { PLAIN_PRICE, TurnedReader } from './turned-reader.ts';
 
 /** Ways in which TCP connections end every day; the reference calls them ordinary termination too (datapath facts §1.9). */
 const ORDINARY_ENDS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 'ECONNABORTED']);
@@ -22,13 +24,19 @@ const BULK_BYTES = 8 * 1024;
 export class SocketStream implements ByteStream, SpliceEnd {
   readonly fullChunkBytes = LENT_BYTES;
   readonly #socket: net.Socket;
+  readonly #share: LoopShare | undefined;
+  #reader: TurnedReader | undefined;
   #failure: MeshError | undefined;
   #isLending = false;
   /** Bulk bytes of this turn, not yet given to the socket. */
   #page: Page | undefined;
+  /** What the share was told of. */
+  #toldBytes = 0;
 
-  constructor(socket: net.Socket) {
+  /** `share`: of the workload that it belongs to; absent = it need not wait for turns. */
+  constructor(socket: net.Socket, share?: LoopShare) {
     this.#socket = socket;
+    this.#share = share;
     // A reset may arrive before `open`; without a listener it would end the process.
     socket.on('error', (error) => {
       if (!ORDINARY_ENDS.has(codeOf(error))) this.#failure ??= new MeshError('CV-IO', `io error: ${messageOf(error)}`);
@@ -45,11 +53,28 @@ export class SocketStream implements ByteStream, SpliceEnd {
       handlers.onClose(this.#failure);
       return;
     }
-    this.#isLending = lendTo(socket, (chunk) => handlers.onData(chunk));
-    if (!this.#isLending) socket.on('data', (chunk: Buffer) => handlers.onData(chunk));
-    socket.on('end', () => handlers.onEnd());
-    socket.on('drain', () => handlers.onDrain());
-    socket.on('close', () => handlers.onClose(this.#failure));
+    const share = this.#share;
+    const receive = (chunk: Uint8Array): void => handlers.onData(chunk);
+    const reader = new TurnedReader({ socket, share, price: PLAIN_PRICE, receive });
+    this.#reader = reader;
+    this.#isLending = lendTo(socket, (chunk) => reader.take(chunk));
+    if (!this.#isLending) socket.on('data', (chunk: Buffer) => reader.take(chunk));
+    socket.on('end', () => {
+      share?.enter();
+      reader.flush();
+      handlers.onEnd();
+    });
+    socket.on('drain', () => {
+      share?.enter();
+      this.#tellShare(this.#unwrittenBytes);
+      handlers.onDrain();
+    });
+    socket.on('close', () => {
+      share?.enter();
+      reader.flush();
+      this.#tellShare(0);
+      handlers.onClose(this.#failure);
+    });
     socket.resume();
   }
 
@@ -58,6 +83,7 @@ export class SocketStream implements ByteStream, SpliceEnd {
     if (!socket.writable) return true;
     if (isLent || chunk.length < BULK_BYTES) this.#writeNow(chunk, isLent);
     else this.#gather(chunk);
+    this.#tellShare(this.#unwrittenBytes);
     return !socket.writableNeedDrain;
   }
 
@@ -67,11 +93,13 @@ export class SocketStream implements ByteStream, SpliceEnd {
   }
 
   pause(): void {
-    this.#socket.pause();
+    if (this.#reader === undefined) this.#socket.pause();
+    else this.#reader.pause();
   }
 
   resume(): void {
-    this.#socket.resume();
+    if (this.#reader === undefined) this.#socket.resume();
+    else this.#reader.resume();
   }
 
   destroy(error?: MeshError): void {
@@ -80,7 +108,17 @@ export class SocketStream implements ByteStream, SpliceEnd {
   }
 
   get bufferedBytes(): number {
+    return this.#unwrittenBytes + (this.#reader?.keptBytes ?? 0);
+  }
+
+  get #unwrittenBytes(): number {
     return this.#socket.writableLength + (this.#page?.filled ?? 0);
+  }
+
+  #tellShare(bytes: number): void {
+    if (this.#share === undefined || bytes === this.#toldBytes) return;
+    this.#share.bufferedBytes += bytes - this.#toldBytes;
+    this.#toldBytes = bytes;
   }
 
   duplicate(): number | undefined {
@@ -102,7 +140,7 @@ export class SocketStream implements ByteStream, SpliceEnd {
 
   get isFlushed(): boolean {
     this.#flushPage();
-    return this.#socket.writable && this.bufferedBytes === 0;
+    return this.#socket.writable && this.#unwrittenBytes === 0;
   }
 
   writeThen(piece: Uint8Array, then: () => void): void {
@@ -151,7 +189,9 @@ export class SocketStream implements ByteStream, SpliceEnd {
     this.#page = undefined;
     // A page of a failed write may still be in use below: it is left to the garbage collector.
     this.#socket.write(page.bytes.subarray(0, page.filled), (error) => {
-      if (error === undefined || error === null) givePage(page);
+      if (error !== undefined && error !== null) return;
+      givePage(page);
+      if (!this.#socket.destroyed) this.#tellShare(this.#unwrittenBytes);
     });
   }
 }

@@ -20,6 +20,7 @@ import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { DnsGains } from '../../telemetry/dns-gains.ts';
 import type { Holdings } from '../../telemetry/thread-series.ts';
 import type { TrafficReport } from '../../telemetry/traffic-report.ts';
+import type { WorkloadUse } from '../../telemetry/workload-use.ts';
 import type { ConnectionsView } from '../admin-views.ts';
 import type { ServedPod } from '../data-plane.ts';
 import type { Inspection } from '../thread-inspector.ts';
@@ -132,6 +133,7 @@ export type WorkerCalls = {
   readonly hasten: (nothing: undefined) => void;
   readonly stopPod: (stop: PodStop) => Promise<void>;
   readonly connections: (nothing: undefined) => ConnectionsView;
+  readonly usage: (nothing: undefined) => readonly WorkloadUse[];
   readonly find: (id: string) => ConnectionView | undefined;
   readonly holdings: (nothing: undefined) => Holdings;
   /** Resolves when all that happened until now was reported. */

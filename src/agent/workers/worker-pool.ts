@@ -18,9 +18,11 @@ import type { Netns } from '../../sys/sys.ts';
 import type { TrafficTotals } from '../../telemetry/connection-records.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { Holdings } from '../../telemetry/thread-series.ts';
+import type { WorkloadUse } from '../../telemetry/workload-use.ts';
 import type { ConnectionsView, WorkerView } from '../admin-views.ts';
 import type { DataPlane, MovableSet, ServedPod } from '../data-plane.ts';
 import type { Inspect } from '../thread-inspector.ts';
+import { UsageTable } from '../usage-table.ts';
 import type { PodStart } from './protocol.ts';
 import { Worker, type WorkerDeps, type WorkerEnd, type WorkerOptions } from './worker.ts';
 import { noWorker, WorkerSlot } from './worker-slot.ts';
@@ -59,6 +61,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   readonly #pods = new Map<number, PodStart>();
   readonly #lost = new BoundedMap<string, ConnectionView>(MAX_LOST);
   readonly #waiting = new Set<() => void>();
+  readonly #usage = new UsageTable();
   #lastPod = 0;
   #checks: Disposable | undefined;
 
@@ -134,6 +137,14 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     }
     const sum = (of: 'live' | 'opened'): number => all.reduce((total, totals) => total + totals[of], 0);
     return { live: sum('live'), opened: sum('opened'), refused };
+  }
+
+  async usage(): Promise<readonly WorkloadUse[]> {
+    await this.#askAll(async (worker) => {
+      const uses = await worker.ask((link) => link.call('usage', undefined), undefined);
+      if (uses !== undefined) this.#usage.tell(worker.name, worker, uses);
+    });
+    return this.#usage.all();
   }
 
   threads(): readonly WorkerView[] {

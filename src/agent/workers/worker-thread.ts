@@ -5,6 +5,7 @@ import { TlsContexts } from '../../identity/tls-context.ts';
 import { Generation } from '../../model/generation.ts';
 import type { Refusal } from '../../model/verdict.ts';
 import { linuxSys } from '../../sys/linux.ts';
+import { systemLoopTime } from '../../sys/loop-time.ts';
 import { useOwnNetnsFd } from '../../sys/netns.ts';
 import { systemClock } from '../../sys/system-clock.ts';
 import { systemRandom } from '../../sys/system-random.ts';
@@ -66,6 +67,7 @@ function run(port: MessagePort, start: WorkerStart): void {
       hasten: () => proxies.hasten(),
       stopPod: (stop) => pods.stop(stop),
       connections: () => ({ open: proxies.withObstacles(records.live()), refused: records.recentRefusals() }),
+      usage: () => proxies.usage(),
       find: (id) => records.find(id),
       holdings: () => ({
         ...threadUsage(),
@@ -96,6 +98,7 @@ function run(port: MessagePort, start: WorkerStart): void {
     settings: start.settings,
     drainGraceMs: start.drainGraceMs,
     holdMs: start.holdMs,
+    loopTime: systemLoopTime,
     deps: {
       sys: linuxSys,
       clock,
@@ -108,7 +111,10 @@ function run(port: MessagePort, start: WorkerStart): void {
     },
   });
   const pods = new WorkerPods(proxies);
-  port.on('message', (items: readonly Item[]) => link.receive(items));
+  port.on('message', (items: readonly Item[]) => {
+    proxies.loop.nobody();
+    link.receive(items);
+  });
   /** Each connection gets its line and its numbers, and then the thread ends: nobody knows what else is wrong in it. */
   const die = (error: unknown): void => {
     const stack = error instanceof Error ? String(error.stack) : String(error);

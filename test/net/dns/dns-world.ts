@@ -14,6 +14,7 @@ import { DnsServer } from '../../../src/proxy/dns-server.ts';
 import type { DnsProxySettings } from '../../../src/proxy/dns-settings.ts';
 import { PodContext } from '../../../src/proxy/pod-context.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
+import { systemLoopTime } from '../../../src/sys/loop-time.ts';
 import { openNetns } from '../../../src/sys/netns.ts';
 import { localAddress } from '../../../src/sys/sockets.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
@@ -22,6 +23,7 @@ import { ConnectionRecords } from '../../../src/telemetry/connection-records.ts'
 import { DnsRecords } from '../../../src/telemetry/dns-records.ts';
 import type { DnsReport } from '../../../src/telemetry/dns-report.ts';
 import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
+import { LoopShares } from '../../../src/tunnel/loop-shares.ts';
 import { DnsFrames, dnsFrame } from '../../../src/wire/dns-frames.ts';
 import { metricSum } from '../../support/metric-text.ts';
 import { DNS_SETTINGS, noHosts, SETTINGS, service, vip, workload } from '../../unit/model/sample-mesh.ts';
@@ -67,6 +69,7 @@ export class DnsWorld implements AsyncDisposable {
       sys: this.#sys(),
       clock,
       random: systemRandom,
+      loop: new LoopShares(systemLoopTime, undefined),
       verdicts: this.authority,
       contexts: new TlsContexts(),
       telemetry: new ConnectionRecords({ metrics: this.#metrics, accessLog: silentLogger, clock }),

@@ -14,6 +14,7 @@ import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import type { TlsMaterial } from '../../../src/model/verdict.ts';
 import type { ProxySettings } from '../../../src/proxy/settings.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
+import { systemLoopTime } from '../../../src/sys/loop-time.ts';
 import { openNetns } from '../../../src/sys/netns.ts';
 import { localAddress } from '../../../src/sys/sockets.ts';
 import type { Sys } from '../../../src/sys/sys.ts';
@@ -116,6 +117,7 @@ export class ProxyWorld implements AsyncDisposable {
         log,
       },
       drainGraceMs,
+      loopTime: systemLoopTime,
     });
     const netns = this.#undo.use(openNetns(POD.netnsPath));
     this.proxy = this.proxies.start(POD, netns);
@@ -248,6 +250,7 @@ export const proxySettingsOfTests: ProxySettings = {
   maxHandshakes: 512,
   maxTunnels: 4_096,
   maxConnections: 50_000,
+  isFair: true,
   hasRevocationLists: true,
   pool: { maxStreams: 100, idleReleaseMs: 300_000 },
   http2Client: CLIENT_SETTINGS,

@@ -106,6 +106,7 @@ function world(state = OPEN, log: Logger = silentLogger) {
       stopPod: none,
       holdings: none,
       connections: none,
+      usage: none,
       find: none,
       settle: none,
       setLogFilter: none,

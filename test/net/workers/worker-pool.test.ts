@@ -40,6 +40,7 @@ const settings = {
   maxHandshakes: 1,
   maxTunnels: 1,
   maxConnections: 1,
+  isFair: true,
   hasRevocationLists: false,
   pool: { maxStreams: 1, idleReleaseMs: 60_000 },
   http2Client: CLIENT_SETTINGS,

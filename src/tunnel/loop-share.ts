@@ -1,0 +1,137 @@
+/** What one workload uses of the event loop of this thread, and what of it waits for its next turn. */
+import { MeshError } from '../base/errors.ts';
+import { TurnUser } from '../base/fair-turns.ts';
+import type { LoopShares } from './loop-shares.ts';
+
+/** A reader of a socket that can be stopped between two turns. */
+export interface TurnSource {
+  /** The turn in which it was last served. */
+  turn: number;
+  /** Between `hold` and `release`. */
+  readonly isHeld: boolean;
+  /** Reads no more until `release`. */
+  hold(): void;
+  /** Goes on, with what it read after it was told to stop. */
+  release(): void;
+}
+
+/** New connections and handshakes that wait for a turn; beyond, one more is refused. About 4 KiB each. */
+const MAX_WAITING = 2_048;
+
+/** Something new that waits; a source that waits is itself in the queue. */
+interface Waiting {
+  readonly go: () => void;
+}
+
+export class LoopShare {
+  readonly user = new TurnUser();
+  /** Time on the loop, ms. */
+  busyMs = 0;
+  /** Connections that began here, refused ones too. */
+  connections = 0;
+  handshakes = 0;
+  /** How often it had to wait for its next turn. */
+  holds = 0;
+  /** To the application, and from it. */
+  bytesIn = 0;
+  bytesOut = 0;
+  /** Taken from one side and not given to the other yet. */
+  bufferedBytes = 0;
+  readonly #loop: LoopShares;
+  /** Served in this turn: what a hold stops. */
+  #served: TurnSource[] = [];
+  #servedTurn = -1;
+  /** Stopped sources and new work, in the order they came. */
+  #queue: (TurnSource | Waiting)[] = [];
+  #waiting = 0;
+  #isClosed = false;
+
+  /** @internal `LoopShares.open` makes them. */
+  constructor(loop: LoopShares) {
+    this.#loop = loop;
+  }
+
+  /** From here on the loop works for this workload; see `LoopShares.enter`. */
+  enter(nativeMs = 0): void {
+    this.#loop.enter(this.#isClosed ? undefined : this, nativeMs);
+  }
+
+  /** As `enter`, for what `source` has read. False: it is not its turn, so that it should keep what it read. */
+  enterFor(source: TurnSource, nativeMs: number): boolean {
+    this.enter(nativeMs);
+    const { turn } = this.#loop;
+    if (this.user.isHeld) {
+      this.#stop(source);
+      return false;
+    }
+    if (source.turn === turn) return true;
+    source.turn = turn;
+    if (this.#servedTurn !== turn) {
+      this.#servedTurn = turn;
+      this.#served = [];
+    }
+    this.#served.push(source);
+    return true;
+  }
+
+  /** Resolves when something new may begin; `undefined`: at once. Rejects with `CV-BUDGET-QUEUE` when too much waits already. */
+  turn(): Promise<void> | undefined {
+    this.enter();
+    if (!this.user.isHeld && this.#queue.length === 0) return undefined;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    if (this.#waiting >= MAX_WAITING) {
+      reject(new MeshError('CV-BUDGET-QUEUE', `${MAX_WAITING} new connections of this workload wait for their turn`));
+      return promise;
+    }
+    this.#waiting += 1;
+    this.#queue.push({ go: resolve });
+    return promise;
+  }
+
+  /** @internal LoopShares only: its turn is over. */
+  hold(): void {
+    this.holds += 1;
+    const served = this.#served;
+    this.#served = [];
+    if (this.#servedTurn === this.#loop.turn) for (const source of served) this.#stop(source);
+  }
+
+  /** @internal LoopShares only: its next turn begins. One after the other, until it is over again. */
+  goOn(): void {
+    while (!this.user.isHeld) {
+      const next = this.#queue.shift();
+      if (next === undefined) return;
+      if ('go' in next) {
+        this.#waiting -= 1;
+        next.go();
+        // After whoever waited has done its work; what that costs may end the turn.
+        queueMicrotask(() => this.#next());
+        return;
+      }
+      next.release();
+      this.enter();
+    }
+  }
+
+  /** The workload is gone. Whoever waits is let go: each finds out by itself. */
+  close(): void {
+    this.#isClosed = true;
+    this.#loop.closed(this);
+    for (const next of this.#queue.splice(0)) {
+      if ('go' in next) next.go();
+      else next.release();
+    }
+    this.#waiting = 0;
+  }
+
+  #next(): void {
+    this.enter();
+    this.goOn();
+  }
+
+  #stop(source: TurnSource): void {
+    if (source.isHeld) return;
+    source.hold();
+    this.#queue.push(source);
+  }
+}

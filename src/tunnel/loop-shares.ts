@@ -1,0 +1,100 @@
+/**
+ * Who uses the event loop of this thread, workload by workload, and whose turn it is. Nothing is asked of the kernel and
+ * nothing runs by itself: each entry point of the data path says whom it works for, and what ran since the last entry point is
+ * that one's, promises and ticks included. What Node did before it called us (reading, decrypting) is priced, since it
+ * cannot be seen: a price by profile, never more than the time that passed.
+ */
+import { setImmediate } from 'node:timers';
+import { FairTurns, type TurnLimits, type TurnUser } from '../base/fair-turns.ts';
+import type { LoopTime } from '../sys/loop-time.ts';
+import { LoopShare } from './loop-share.ts';
+
+/**
+ * Half a handshake, or 300 KiB relayed. Less costs more turns than it saves the others time; more is what a neighbour waits
+ * for each time it has something to do.
+ */
+export const TURN_LIMITS: TurnLimits = { quantumMs: 0.5, recentMs: 50 };
+
+export class LoopShares {
+  readonly #time: LoopTime;
+  readonly #turns: FairTurns | undefined;
+  readonly #shares = new Map<TurnUser, LoopShare>();
+  /** Who is at work now; `undefined`: nobody in particular. */
+  #current: LoopShare | undefined;
+  #markMs: number;
+  #idleMs: number;
+  #isEndDue = false;
+
+  /** Without `limits` work is counted and nobody waits. */
+  constructor(time: LoopTime, limits: TurnLimits | undefined) {
+    this.#time = time;
+    this.#turns = limits && new FairTurns(limits);
+    this.#markMs = time.nowMs();
+    this.#idleMs = time.idleMs();
+  }
+
+  /** For one pod, until it is closed. */
+  open(): LoopShare {
+    const share = new LoopShare(this);
+    this.#shares.set(share.user, share);
+    return share;
+  }
+
+  /** @internal LoopShare only. */
+  closed(share: LoopShare): void {
+    this.#turns?.leave(share.user);
+    this.#shares.delete(share.user);
+    if (this.#current === share) this.#current = undefined;
+  }
+
+  /** @internal LoopShare only: grows with every turn. */
+  get turn(): number {
+    return this.#turns?.turn ?? 0;
+  }
+
+  /** What follows is for no workload: messages of other threads, timers. */
+  nobody(): void {
+    this.enter(undefined, 0);
+  }
+
+  /** From here on the loop works for `share`, for which Node has worked `nativeMs` before it called us. */
+  enter(share: LoopShare | undefined, nativeMs: number): void {
+    const nowMs = this.#time.nowMs();
+    const idleMs = this.#time.idleMs();
+    const sleptMs = idleMs - this.#idleMs;
+    const spentMs = Math.max(0, nowMs - this.#markMs - sleptMs);
+    this.#markMs = nowMs;
+    this.#idleMs = idleMs;
+    if (sleptMs > 0) this.#turns?.rested();
+    const ownMs = Math.min(spentMs, nativeMs);
+    const former = this.#current;
+    this.#current = share;
+    if (former === share) {
+      if (share !== undefined) this.#charge(share, spentMs, nowMs);
+      return;
+    }
+    if (former !== undefined) this.#charge(former, spentMs - ownMs, nowMs);
+    if (share !== undefined) this.#charge(share, ownMs, nowMs);
+  }
+
+  #charge(share: LoopShare, ms: number, nowMs: number): void {
+    share.busyMs += ms;
+    if (this.#turns?.use(share.user, ms, nowMs) !== true) return;
+    share.hold();
+    this.#endTurnLater();
+  }
+
+  /** After one whole look at what is ready: the first immediate comes before it, when sockets are being served now. */
+  #endTurnLater(): void {
+    if (this.#isEndDue) return;
+    this.#isEndDue = true;
+    setImmediate(() => setImmediate(() => this.#endTurn()));
+  }
+
+  #endTurn(): void {
+    this.#isEndDue = false;
+    this.enter(this.#current, 0);
+    for (const user of this.#turns?.endTurn() ?? []) this.#shares.get(user)?.goOn();
+    if (this.#turns?.hasHeld === true) this.#endTurnLater();
+  }
+}

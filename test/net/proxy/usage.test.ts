@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type net from 'node:net';
+import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { WorkloadUse } from '../../../src/telemetry/workload-use.ts';
+import { ProxyWorld } from './proxy-world.ts';
+
+const bounded = { timeout: 30_000 };
+
+function usage(world: ProxyWorld): WorkloadUse {
+  const [use] = world.proxies.usage();
+  assert.ok(use !== undefined);
+  return use;
+}
+
+test('connections, bytes both ways and time are counted for the pod, whichever way they come', bounded, async () => {
+  await using world = new ProxyWorld();
+  world.target = await world.app((socket) => socket.on('data', () => socket.write('a longer answer')));
+  const client = await world.connect('plaintext');
+  client.write('ask');
+  await once(client, 'data');
+  const { session } = await world.tunnel();
+  const stream = session.request({ authority: `${world.target.ip}:${world.target.port}` });
+  assert.equal((await stream.response).status, 200);
+  const { connections, openConnections, handshakes, receivedBytes, sentBytes, loopSeconds } = usage(world);
+  assert.deepEqual(
+    { connections, openConnections, handshakes, receivedBytes, sentBytes },
+    { connections: 2, openConnections: 2, handshakes: 1, receivedBytes: 3, sentBytes: 15 },
+  );
+  assert.ok(loopSeconds > 0);
+});
+
+test(
+  'what waits for a reader that does not read is counted, and is no more when the connection ends',
+  bounded,
+  async () => {
+    await using world = new ProxyWorld();
+    const app = Promise.withResolvers<net.Socket>();
+    world.target = await world.app((socket) => app.resolve(socket));
+    const client = await world.connect('plaintext');
+    const socket = await app.promise;
+    while (usage(world).bufferedBytes === 0) {
+      client.write(Buffer.alloc(256 * 1024));
+      await nextTurn();
+    }
+    socket.destroy();
+    client.destroy();
+    while (usage(world).openConnections > 0) await nextTurn();
+    assert.equal(usage(world).bufferedBytes, 0);
+  },
+);
+
+test('a peer that says nothing is a pending handshake, and no TLS is set up for it', bounded, async () => {
+  await using world = new ProxyWorld();
+  const silent = await world.connect('hbone');
+  while (usage(world).pendingHandshakes === 0) await nextTurn();
+  assert.equal(usage(world).handshakes, 0);
+  silent.destroy();
+  while (usage(world).pendingHandshakes > 0) await nextTurn();
+});
+
+test('when handshakes make room a silent one goes first, though another is older', bounded, async () => {
+  await using world = new ProxyWorld({ settings: { maxHandshakes: 2 } });
+  const talking = await world.connect('hbone');
+  // The head of a TLS record whose body never comes.
+  talking.write(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00]));
+  while (usage(world).handshakes === 0) await nextTurn();
+  const silent = await world.connect('hbone');
+  silent.resume().on('end', () => silent.destroy());
+  const isOver = once(silent, 'close');
+  while (usage(world).pendingHandshakes < 2) await nextTurn();
+  await world.tunnel();
+  await isOver;
+  // The client knows first that the handshake is over.
+  while (usage(world).pendingHandshakes !== 1) await nextTurn();
+  assert.equal(talking.destroyed, false);
+});

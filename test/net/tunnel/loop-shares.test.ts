@@ -1,0 +1,249 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import net from 'node:net';
+import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { linuxSys } from '../../../src/sys/linux.ts';
+import type { LoopTime } from '../../../src/sys/loop-time.ts';
+import { listenOn } from '../../../src/sys/tcp.ts';
+import type { LoopShare } from '../../../src/tunnel/loop-share.ts';
+import { LoopShares } from '../../../src/tunnel/loop-shares.ts';
+import { SocketStream } from '../../../src/tunnel/socket-stream.ts';
+
+const LIMITS = { quantumMs: 0.5, recentMs: 50 } as const;
+const PAYLOAD = Buffer.alloc(512, 7);
+
+/** Time that passes only when a test says that work was done. */
+class WorkTime implements LoopTime {
+  #nowMs = 0;
+
+  nowMs(): number {
+    return this.#nowMs;
+  }
+
+  idleMs(): number {
+    return 0;
+  }
+
+  work(ms: number): void {
+    this.#nowMs += ms;
+  }
+}
+
+class World implements AsyncDisposable {
+  readonly time = new WorkTime();
+  readonly loop: LoopShares;
+  readonly #undo = new AsyncDisposableStack();
+  readonly #isLending: boolean;
+
+  constructor(isLending: boolean, hasTurns = true) {
+    this.#isLending = isLending;
+    this.loop = new LoopShares(this.time, hasTurns ? LIMITS : undefined);
+  }
+
+  /** A connection of `share` whose accepted end is a `SocketStream`. */
+  async connection(share: LoopShare): Promise<{ readonly client: net.Socket; readonly stream: SocketStream }> {
+    const { fd } = linuxSys.listenTcp(undefined, { address: '127.0.0.1', port: 0, backlog: 1 });
+    const accepted = Promise.withResolvers<net.Socket>();
+    const server = listenOn(fd, { onConnection: accepted.resolve, isLending: this.#isLending });
+    const { port } = server.address() as net.AddressInfo;
+    const client = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    client.on('error', () => {});
+    const socket = await accepted.promise;
+    this.#undo.defer(async () => {
+      client.destroy();
+      socket.destroy();
+      server.close();
+      await once(server, 'close');
+    });
+    return { client, stream: new SocketStream(socket, share) };
+  }
+
+  /** What it reads takes so long and is sent back; `onServed` is told each time. */
+  echo(stream: SocketStream, workMs: number, onServed: () => void): void {
+    stream.open({
+      onData: (chunk) => {
+        this.time.work(workMs);
+        onServed();
+        stream.write(chunk, stream.isLending);
+      },
+      onEnd: () => stream.end(),
+      onDrain: () => {},
+      onClose: () => {},
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#undo.disposeAsync();
+  }
+}
+
+/** Resolves when `count` answers of PAYLOAD have come, one asked for after the other. */
+async function askTimes(client: net.Socket, count: number): Promise<void> {
+  let received = 0;
+  const done = Promise.withResolvers<void>();
+  client.on('data', (chunk: Buffer) => {
+    received += chunk.length;
+    if (received >= count * PAYLOAD.length) done.resolve();
+    else if (received % PAYLOAD.length === 0) client.write(PAYLOAD);
+  });
+  client.write(PAYLOAD);
+  await done.promise;
+}
+
+const GREEDY_SOCKETS = 20;
+const ASKED = 100;
+
+/** How often a workload with 20 busy sockets is served for each time that one with one socket is. */
+async function greedyPerModest(isLending: boolean, hasTurns: boolean): Promise<number> {
+  await using world = new World(isLending, hasTurns);
+  const [greedy, modest] = [world.loop.open(), world.loop.open()];
+  let served = 0;
+  for (let i = 0; i < GREEDY_SOCKETS; i++) {
+    const { client, stream } = await world.connection(greedy);
+    world.echo(stream, 0.2, () => (served += 1));
+    client.on('data', () => client.write(PAYLOAD));
+    client.write(PAYLOAD);
+  }
+  const { client, stream } = await world.connection(modest);
+  world.echo(stream, 0.01, () => {});
+  served = 0;
+  await askTimes(client, ASKED);
+  assert.ok(greedy.busyMs > modest.busyMs);
+  assert.equal(modest.holds, 0);
+  return served / ASKED;
+}
+
+for (const isLending of [true, false]) {
+  const kind = isLending ? 'lending' : 'ordinary';
+
+  test(`a workload with twenty busy ${kind} sockets takes turns with one that has a single one`, async (t) => {
+    const alone = await greedyPerModest(isLending, false);
+    const inTurn = await greedyPerModest(isLending, true);
+    t.diagnostic(`served so often for each time the other is: ${alone} without turns, ${inTurn} with them`);
+    assert.ok(inTurn < alone / 2);
+  });
+
+  test(`nothing that ${kind} sockets read is lost, doubled or overtaken between turns, nor its end`, async () => {
+    await using world = new World(isLending);
+    const [greedy, modest] = [world.loop.open(), world.loop.open()];
+    const other = await world.connection(modest);
+    world.echo(other.stream, 0.4, () => {});
+    const asked = askTimes(other.client, 200);
+    const sent = Buffer.from(Array.from({ length: 300_000 }, (_, at) => at % 251));
+    const all = await Promise.all(
+      Array.from({ length: 8 }, async () => {
+        const { client, stream } = await world.connection(greedy);
+        world.echo(stream, 0.4, () => {});
+        const chunks: Buffer[] = [];
+        client.on('data', (chunk: Buffer) => chunks.push(chunk));
+        for (let at = 0; at < sent.length; at += 1_000) client.write(sent.subarray(at, at + 1_000));
+        client.end();
+        await once(client, 'end');
+        return Buffer.concat(chunks);
+      }),
+    );
+    await asked;
+    for (const received of all) assert.ok(received.equals(sent));
+    assert.ok(greedy.holds > 0);
+  });
+}
+
+test('a workload that is alone never waits', async () => {
+  await using world = new World(true);
+  const share = world.loop.open();
+  const connections = await Promise.all(Array.from({ length: 5 }, () => world.connection(share)));
+  for (const { stream } of connections) world.echo(stream, 3, () => {});
+  await Promise.all(connections.map(({ client }) => askTimes(client, 20)));
+  assert.equal(share.holds, 0);
+  assert.equal(Math.round(share.busyMs / 3) >= 99, true, `${share.busyMs} ms`);
+});
+
+test('what a relay paused stays paused when its turn comes', async () => {
+  await using world = new World(true);
+  const [greedy, modest] = [world.loop.open(), world.loop.open()];
+  const { client, stream } = await world.connection(greedy);
+  let chunks = 0;
+  stream.open({
+    onData: () => {
+      chunks += 1;
+      world.time.work(2);
+      stream.pause();
+    },
+    onEnd: () => {},
+    onDrain: () => {},
+    onClose: () => {},
+  });
+  const other = await world.connection(modest);
+  world.echo(other.stream, 0.1, () => {});
+  await askTimes(other.client, 1);
+  client.write(PAYLOAD);
+  while (chunks === 0) await nextTurn();
+  client.write(PAYLOAD);
+  await askTimes(other.client, 50);
+  assert.equal(chunks, 1);
+  assert.equal(greedy.holds, 1);
+  stream.resume();
+  while (chunks === 1) await nextTurn();
+});
+
+/** A workload whose turn is over, and the other one that wants the loop. */
+function heldShare(): { readonly held: LoopShare; readonly other: LoopShare; readonly world: World } {
+  const world = new World(true);
+  const [held, other] = [world.loop.open(), world.loop.open()];
+  other.enter();
+  world.time.work(0.1);
+  held.enter();
+  world.time.work(5);
+  other.enter();
+  return { held, other, world };
+}
+
+test('new work of a workload whose turn is over waits, in the order it came, and others do not', async () => {
+  const { held, other } = heldShare();
+  const order: number[] = [];
+  const waiting = [1, 2, 3].map(async (number) => {
+    await (held.turn() ?? assert.fail('it may begin at once'));
+    order.push(number);
+  });
+  assert.equal(other.turn(), undefined);
+  await Promise.all(waiting);
+  assert.deepEqual(order, [1, 2, 3]);
+});
+
+test('of new work that takes longer than a turn one piece begins per turn', async () => {
+  const { held, other, world } = heldShare();
+  const turns = new Set<number>();
+  const pieces = Array.from({ length: 10 }, async () => {
+    await held.turn();
+    turns.add(world.loop.turn);
+    world.time.work(0.7);
+    other.enter();
+  });
+  await Promise.all(pieces);
+  assert.equal(turns.size, 10);
+});
+
+test('new work is refused when too much waits, and whoever waits is let go when the workload leaves', async () => {
+  const { held } = heldShare();
+  const waiting = Array.from({ length: 2_048 }, () => held.turn() ?? assert.fail('it may begin at once'));
+  await assert.rejects(held.turn() ?? Promise.resolve(), { code: 'CV-BUDGET-QUEUE' });
+  held.close();
+  await Promise.all(waiting);
+});
+
+test('time is charged to who used it: promises to who began them, reading to who read, sleep to nobody', () => {
+  let [nowMs, idleMs] = [0, 0];
+  const loop = new LoopShares({ nowMs: () => nowMs, idleMs: () => idleMs }, LIMITS);
+  const [one, other] = [loop.open(), loop.open()];
+  one.enter();
+  nowMs += 3;
+  // Of the 3 ms before it was called, 1 was its own reading.
+  other.enter(1);
+  nowMs += 10;
+  idleMs += 8;
+  loop.nobody();
+  nowMs += 5;
+  one.enter(2);
+  assert.deepEqual([one.busyMs, other.busyMs], [2 + 2, 1 + 2]);
+});
