@@ -9,10 +9,11 @@ import {
   applicationFiles,
   type ColumnName,
   type ColumnSetup,
+  isVariant,
   type Running,
   startApplications,
 } from './columns/column.ts';
-import { startCulvert, THIS_CHECKOUT } from './columns/culvert.ts';
+import { startCulvert, startVariant, THIS_CHECKOUT } from './columns/culvert.ts';
 import { startDirect } from './columns/direct.ts';
 import { HAPROXY } from './columns/haproxy.ts';
 import { NGINX } from './columns/nginx.ts';
@@ -25,6 +26,7 @@ import { renderChart } from './report/chart.ts';
 import { renderJson } from './report/json.ts';
 import { describeMachine, machineLine } from './report/machine.ts';
 import { renderTable } from './report/table.ts';
+import { renderVariants } from './report/variants.ts';
 import * as scenario from './scenarios.ts';
 import { buildTopology, type Topology } from './topology.ts';
 
@@ -66,7 +68,11 @@ function startColumn(name: ColumnName, setup: ColumnSetup, base: Base): Promise<
     case 'nginx':
       return startPeer(setup, base.certificates, NGINX);
     case 'culvert':
-      return startCulvert(setup, { checkout: THIS_CHECKOUT, nodeFlags });
+      return startCulvert(setup, { checkout: THIS_CHECKOUT, nodeFlags, flags: ['--workers', '1'] });
+    case 'two-workers':
+    case 'same-node':
+    case 'short-cut':
+      return startVariant(setup, name, { checkout: THIS_CHECKOUT, nodeFlags });
     case 'baseline':
       return startCulvert(setup, { checkout: base.options.baseline ?? THIS_CHECKOUT, nodeFlags, portOffset: 100 });
   }
@@ -78,7 +84,7 @@ async function prepare(name: ColumnName, index: number, base: Base): Promise<sce
   mkdirSync(directory, { recursive: true });
   for (const [file, text] of Object.entries(applicationFiles(directory))) writeFileSync(join(directory, file), text);
   const { cleanup, topology, options } = base;
-  const pods = await topology.addPair(index);
+  const pods = await topology.addPair(index, name === 'same-node' || name === 'short-cut');
   const setup = { cleanup, topology, pods, directory };
   await startApplications(setup);
   const running = await startColumn(name, setup, base);
@@ -103,7 +109,7 @@ async function measure(benches: Benches, options: Options): Promise<void> {
   await Promise.all([...benches].map(([name, bench]) => inColumn(name, scenario.warmUp(bench))));
   const measuresMemory = options.scenarios.includes('memory');
   for (const [name, bench] of benches) {
-    if (!measuresMemory) break;
+    if (!measuresMemory || isVariant(name)) continue;
     progress(`${name}: ${options.idleConnections} idle connections`);
     await inColumn(name, scenario.idleMemory(bench));
   }
@@ -116,7 +122,7 @@ async function measure(benches: Benches, options: Options): Promise<void> {
   }
   if (!measuresMemory) return;
   await sleep(options.settleSeconds * 1000);
-  for (const bench of benches.values()) scenario.memoryAfterLoad(bench);
+  for (const [name, bench] of benches) if (!isVariant(name)) scenario.memoryAfterLoad(bench);
 }
 
 async function bench(options: Options, cleanup: Cleanup): Promise<void> {
@@ -139,10 +145,12 @@ async function bench(options: Options, cleanup: Cleanup): Promise<void> {
 
   await Promise.all([...benches.values()].map(async (each) => each.running.stop?.()));
 
-  const results = new Map([...benches].map(([name, each]) => [name, each.samples]));
+  const all = new Map([...benches].map(([name, each]) => [name, each.samples]));
+  const results = new Map([...all].filter(([name]) => !isVariant(name)));
   const machine = { ...(await describeMachine()), othersShare };
   if (options.svgPath !== undefined) writeFileSync(options.svgPath, renderChart(results, machine));
-  const report = options.isJson ? renderJson(results, machine) : `${machineLine(machine)}\n\n${renderTable(results)}`;
+  const tables = [machineLine(machine), renderTable(results), renderVariants(all, machine.cores)];
+  const report = options.isJson ? renderJson(all, machine) : tables.filter((text) => text !== '').join('\n\n');
   process.stdout.write(`${report}\n`);
   progress('done');
 }

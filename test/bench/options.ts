@@ -1,16 +1,19 @@
 /** Command line of the bench. */
 import { parseArgs } from 'node:util';
-import { COLUMNS, type ColumnName } from './columns/column.ts';
+import { COLUMNS, type ColumnName, VARIANTS } from './columns/column.ts';
+
+const ALL = [...COLUMNS, ...VARIANTS];
 
 export const HELP = `npm run bench -- [options]
 
 Compares Culvert with an HAProxy and an nginx mTLS pair, and with no proxy at all, on two nodes made of network
 namespaces on this machine. Needs root. All figures come from one run: the columns take turns scenario by scenario,
-round after round, and the table shows medians.
+round after round, and the table shows medians. A second table has Culvert with one and with two workers, and two pods of
+one node through HBONE and past it (the same-node short cut).
 
   --rounds N          rounds of every scenario (default 3)
-  --quick             one round of short scenarios; under 90 s, for a first look
-  --only a,b          columns to run: ${COLUMNS.join(', ')}
+  --quick             one round of short scenarios, first table only; under 90 s, for a first look
+  --only a,b          columns to run: ${ALL.join(', ')}
   --scenarios a,b     groups to run: bulk, latency, requests, connections, memory
   --idle N            idle connections held while memory is read (default 5000, 2000 with --quick)
   --pin               each node owns one core: less noise, but no borrowing of the other node's idle time
@@ -84,7 +87,7 @@ export function parseOptions(argv: readonly string[]): Options | undefined {
     bulkSeconds: values.quick ? 1 : 2,
     requestSeconds: values.quick ? 1 : 2,
     columns: [
-      ...chosen('--only', values.only, COLUMNS),
+      ...(values.only === undefined && values.quick ? COLUMNS : chosen('--only', values.only, ALL)),
       ...(values.baseline === undefined ? [] : ['baseline' as const]),
     ],
     scenarios: chosen('--scenarios', values.scenarios, SCENARIOS),

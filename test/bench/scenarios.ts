@@ -95,9 +95,13 @@ export async function expectTunnel(bench: Bench): Promise<void> {
   const load = request(bench, 1, 1);
   await sleep(500);
   const port = running.tunnelPort ?? HTTP_PORT;
-  const sockets = await run(['ss', '-Htn', 'state', 'established', `sport = :${port}`], pods.server);
+  const connected = async (local: number): Promise<boolean> =>
+    (await run(['ss', '-Htn', 'state', 'established', `sport = :${local}`], pods.server)).trim() !== '';
+  const isUsed = await connected(port);
+  const isLeak = running.unusedPort !== undefined && (await connected(running.unusedPort));
   await load;
-  if (sockets.trim() === '') throw new Error(`nothing is connected to port ${port} of the server pod`);
+  if (!isUsed) throw new Error(`nothing is connected to port ${port} of the server pod`);
+  if (isLeak) throw new Error(`something is connected to port ${running.unusedPort} of the server pod`);
 }
 
 export function memoryAtStart(bench: Bench): void {

@@ -24,7 +24,8 @@ export interface PodPair {
 
 export interface Topology {
   readonly nodes: readonly [Place, Place];
-  addPair(index: number): Promise<PodPair>;
+  /** The client pod is always on the first node. */
+  addPair(index: number, isSameNode: boolean): Promise<PodPair>;
 }
 
 /** Ephemeral ports start above the mesh's own 15000s, so that an outgoing connection never takes one of those. */
@@ -93,11 +94,13 @@ export async function buildTopology(cleanup: Cleanup, isPinned: boolean): Promis
   await run(['ip', '-n', far.netns, 'route', 'add', '10.71.0.0/16', 'via', '10.70.0.1']);
   return {
     nodes: [near, far],
-    async addPair(index) {
+    async addPair(index, isSameNode) {
       const client: Pod = { netns: `cvb-${id}-c${index}`, ip: `10.71.${index}.2`, node: near, ...cpu(1) };
-      const server: Pod = { netns: `cvb-${id}-s${index}`, ip: `10.72.${index}.2`, node: far, ...cpu(2) };
+      const place = isSameNode ? { node: near, ...cpu(1) } : { node: far, ...cpu(2) };
+      const subnet = isSameNode ? `10.71.${100 + index}` : `10.72.${index}`;
+      const server: Pod = { netns: `cvb-${id}-s${index}`, ip: `${subnet}.2`, ...place };
       await addPod(cleanup, client, `10.71.${index}.1`);
-      await addPod(cleanup, server, `10.72.${index}.1`);
+      await addPod(cleanup, server, `${subnet}.1`);
       return { client, server };
     },
   };

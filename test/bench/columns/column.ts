@@ -3,9 +3,17 @@ import type { Cleanup } from '../cleanup.ts';
 import { type Place, run, startDaemon, until } from '../command.ts';
 import type { PodPair, Topology } from '../topology.ts';
 
+/** Compared with each other. */
 export const COLUMNS = ['direct', 'haproxy', 'nginx', 'culvert'] as const;
+/** Culvert in other ways, compared with `culvert`, which has one worker and two nodes, and with each other. */
+export const VARIANTS = ['two-workers', 'same-node', 'short-cut'] as const;
+export type VariantName = (typeof VARIANTS)[number];
 /** `baseline` is Culvert from another checkout, to judge a change in one interleaved run. */
-export type ColumnName = (typeof COLUMNS)[number] | 'baseline';
+export type ColumnName = (typeof COLUMNS)[number] | VariantName | 'baseline';
+
+export function isVariant(name: ColumnName): name is VariantName {
+  return VARIANTS.some((variant) => variant === name);
+}
 
 export interface Address {
   readonly host: string;
@@ -24,6 +32,8 @@ export interface Running {
   readonly processIds: readonly number[];
   /** Port that must carry the encrypted traffic on the server pod; undefined where nothing is encrypted. */
   readonly tunnelPort: number | undefined;
+  /** Port that must carry nothing there. */
+  readonly unusedPort?: number;
   /** Ends the processes in order, so that a CPU profile is written. Without it they are killed at the end. */
   readonly stop?: () => Promise<void>;
 }

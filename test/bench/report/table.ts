@@ -14,7 +14,13 @@ function cells(row: Row, columns: readonly ColumnName[]): string[] {
 export function renderTable(results: Results): string {
   const columns = [...results.keys()];
   const header = ['', ...columns, 'Culvert / better peer', 'target'];
-  const body = compare(results).map((row) => cells(row, columns));
+  return markdownTable(
+    header,
+    compare(results).map((row) => cells(row, columns)),
+  );
+}
+
+export function markdownTable(header: readonly string[], body: readonly (readonly string[])[]): string {
   const widths = header.map((title, at) => Math.max(...[header, ...body].map((line) => (line[at] ?? title).length)));
   const line = (texts: readonly string[]): string =>
     `| ${texts.map((text, at) => (at === 0 ? text.padEnd(widths[at] ?? 0) : text.padStart(widths[at] ?? 0))).join(' | ')} |`;
