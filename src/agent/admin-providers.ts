@@ -69,8 +69,15 @@ async function status(parts: AgentParts, deps: AgentDeps): Promise<StatusView> {
     certificates: certificatesView(parts),
     connections: dataPlane.totals(),
     workers: dataPlane.threads(),
-    handOver: { holdMs: config.holdMs },
+    handOver: handOverView(parts),
   };
+}
+
+function handOverView({ config: { holdMs, holdMemoryMib }, lease }: AgentParts): StatusView['handOver'] {
+  const held = lease.predecessors.map(({ pid, build, connections, leftAtMs, endsAtMs }) => {
+    return { pid, version: build, connections, since: rfc3339(leftAtMs), until: rfc3339(endsAtMs) };
+  });
+  return { holdMs, holdMemoryMib, held };
 }
 
 function enrolmentView({ config: { podSource }, pods }: AgentParts): EnrolmentView {

@@ -90,6 +90,18 @@ export interface WorkerView {
 /** What becomes of connections that cannot move when another agent takes over. */
 export interface HandOverView {
   readonly holdMs: number;
+  readonly holdMemoryMib: number;
+  /** Agents before this one that still carry such connections, the latest first. */
+  readonly held: readonly HeldView[];
+}
+
+export interface HeldView {
+  readonly pid: number;
+  readonly version: string;
+  readonly connections: number;
+  /** RFC 3339. */
+  readonly since: string;
+  readonly until: string;
 }
 
 /** `GET /status`. */

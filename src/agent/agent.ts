@@ -150,6 +150,7 @@ async function makeParts(
     onHostLookup: (client, hostname) => metrics.hostLookups.count(client, hostname),
   });
   metrics.own.watchCertificates(() => certificates.expiries());
+  metrics.handOver.watchHeld(() => lease.predecessors.reduce((sum, { connections }) => sum + connections, 0));
   undo.use(certificates.subscribe((identity) => authority.certificateChanged(identity)));
   const crlFile = await watchRevocationLists(config.crlPath, deps, { metrics, certificates, authority });
   if (crlFile !== undefined) undo.use(crlFile);

@@ -3,6 +3,7 @@ import type { ProxySet } from '../capture/capture-contract.ts';
 import type { TlsContexts } from '../identity/tls-context.ts';
 import type { Departed } from '../proxy/departure.ts';
 import type { Inheritance, InheritedConnection, InheritedListener } from '../proxy/inheritance.ts';
+import { collectGarbage } from '../sys/garbage.ts';
 import type { Netns } from '../sys/sys.ts';
 import { threadUsage } from '../sys/thread-usage.ts';
 import type { ConnectionRecords, TrafficTotals } from '../telemetry/connection-records.ts';
@@ -35,6 +36,10 @@ export interface DataPlane {
   start(pod: ServedPod, netns: Netns, inherited?: Inheritance): Promise<MovableSet>;
   /** What was stopped as `held` ends within the drain grace. */
   hasten(): void;
+  /** Ends so many connections, those on which nothing moved for longest, for `CV-HOLD`; how many it were. */
+  shed(count: number): Promise<number>;
+  /** Gives memory back that nobody needs; threads stand still meanwhile. */
+  trim(): Promise<void>;
   connections(): Promise<ConnectionsView>;
   /** An open or remembered connection. */
   find(id: string): Promise<ConnectionView | undefined>;
@@ -64,6 +69,8 @@ export function mainThreadPlane({ proxies, records, contexts }: MainThreadParts)
   return {
     start: async (pod, netns, inherited) => proxies.start(pod, netns, inherited),
     hasten: () => proxies.hasten(),
+    shed: async (count) => proxies.shed(count),
+    trim: collectGarbage,
     connections: async () => ({ open: proxies.withObstacles(records.live()), refused: records.recentRefusals() }),
     find: async (id) => records.find(id),
     totals: () => records.totals(),

@@ -3,6 +3,7 @@ import { MeshError, messageOf } from '../base/errors.ts';
 import type { StopMode } from '../capture/capture-contract.ts';
 import { Revocation } from '../identity/revocation.ts';
 import type { VerdictPush } from '../model/verdict.ts';
+import type { Connection } from '../proxy/connections.ts';
 import type { Inheritance } from '../proxy/inheritance.ts';
 import type { PodContext } from '../proxy/pod-context.ts';
 import { PodProxy } from '../proxy/pod-proxy.ts';
@@ -100,9 +101,24 @@ export class PodProxies implements Disposable {
     return sizes;
   }
 
+  /** See `DataPlane.shed`. */
+  shed(count: number): number {
+    const idlest = this.#connections()
+      .map((connection) => ({ connection, idleMs: connection.idleMs }))
+      .toSorted((a, b) => b.idleMs - a.idleMs)
+      .slice(0, count);
+    const error = new MeshError('CV-HOLD', 'connection closed: the agent that was replaced needs its memory');
+    for (const { connection } of idlest) connection.close(error);
+    return idlest.length;
+  }
+
+  #connections(): readonly Connection[] {
+    return [...this.#proxies.keys()].flatMap((proxy) => proxy.connections);
+  }
+
   /** Open connections, each with what would keep it from moving to another agent. */
   withObstacles(views: readonly ConnectionView[]): readonly ConnectionView[] {
-    const obstacles = new Map([...this.#proxies.keys()].flatMap((proxy) => proxy.obstacles().toArray()));
+    const obstacles = new Map(this.#connections().map(({ id, obstacle }) => [id, obstacle]));
     return views.map((view) => {
       const obstacle = obstacles.get(view.id);
       return obstacle === undefined ? view : { ...view, obstacle };

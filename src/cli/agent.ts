@@ -4,6 +4,7 @@ import { setFlagsFromString } from 'node:v8';
 import { Command } from 'commander';
 import { type Agent, startAgent } from '../agent/agent.ts';
 import { type AgentConfig, resolveConfig } from '../agent/config.ts';
+import { boundHoldMemory } from '../agent/hand-over/hold-memory.ts';
 import type { Environment, Machine, Start } from '../agent/settings-input.ts';
 import { reportStart } from '../agent/start-report.ts';
 import { hasCode, MeshError, messageOf } from '../base/errors.ts';
@@ -170,11 +171,15 @@ async function stopWhenTold(agent: Agent, logs: RootLogger, quit: Promise<void>)
 
 /** Another agent serves the node; this one carries what could not move, until it has ended or the hold time is over. */
 async function hold(agent: Agent, logs: RootLogger, stopped: Promise<string>): Promise<void> {
-  const { drainGraceMs, holdMs } = agent.config;
-  logs.scope('agent').info?.('holding connections that could not move', { holdMs });
+  const { drainGraceMs, holdMs, holdMemoryMib } = agent.config;
+  const log = logs.scope('agent');
+  log.info?.('holding connections that could not move', { holdMs, holdMemoryMib });
+  const { dataPlane } = agent;
+  const memory = { clock: systemClock, log, dataPlane, rssBytes: () => process.memoryUsage.rss() };
+  using _bound = boundHoldMemory(holdMemoryMib * 1_048_576, memory);
   void stopped.then((reason) => {
-    logs.scope('agent').info?.('draining', { reason, graceMs: drainGraceMs });
-    agent.dataPlane.hasten();
+    log.info?.('draining', { reason, graceMs: drainGraceMs });
+    dataPlane.hasten();
   });
   await agent.stop('held');
 }

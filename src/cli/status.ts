@@ -1,7 +1,7 @@
 /** `culvert status`: one page about one agent. */
 import type { Command } from 'commander';
 
-import type { ControlPlaneView, PodView, StatusView } from '../agent/admin-views.ts';
+import type { ControlPlaneView, HeldView, PodView, StatusView } from '../agent/admin-views.ts';
 
 import { REASONS } from '../base/reasons.ts';
 import { getJson } from './admin-client.ts';
@@ -66,6 +66,7 @@ function factsOf(view: StatusView, nowMs: number): readonly (readonly [string, C
     ...(lastError === undefined ? [] : [['Certificate error', { text: lastError, colour: 'red' }] as const]),
     ...(revocation === undefined ? [] : [revocationFact(revocation)]),
     ['Connections', connectionsText(view)],
+    ...view.handOver.held.map((held) => ['Held', heldText(held)] as const),
   ];
 }
 
@@ -118,6 +119,11 @@ function expiryText(leftMs: number): string {
 function connectionsText({ connections }: StatusView): string {
   const refused = Object.values(connections.refused).reduce((sum, number) => sum + number, 0);
   return `${connections.live} open, ${connections.opened} since the start, ${refused} refused or cut`;
+}
+
+/** By an agent before this one. */
+function heldText({ connections, pid, version, since, until }: HeldView): string {
+  return `${count(connections, 'connection')} by the former agent, process ${pid} (${version}), since ${since}, until ${until} at most`;
 }
 
 function podTable({ pods }: StatusView) {

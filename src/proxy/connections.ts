@@ -49,6 +49,11 @@ export class Connection {
     return this.#relay === undefined ? 'dialling' : this.#relay.obstacle;
   }
 
+  /** Since its last byte. */
+  get idleMs(): number {
+    return this.#parts.record.idleMs;
+  }
+
   get isOver(): boolean {
     return this.#isOver;
   }

@@ -5,12 +5,12 @@ import { type Clock, withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { closeFd } from '../sys/duplicate.ts';
 import { duplicateListener, listenOn } from '../sys/tcp.ts';
-import type { Obstacle } from '../telemetry/connection-view.ts';
 import type { WorkloadUse } from '../telemetry/workload-use.ts';
 import { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import type { IdleSweep } from '../tunnel/relay.ts';
 import type { TunnelPool } from './connect.ts';
+import type { Connection } from './connections.ts';
 import { type Departed, Departure } from './departure.ts';
 import { DnsServer } from './dns-server.ts';
 import { HboneServer } from './hbone-server.ts';
@@ -124,9 +124,9 @@ export class PodProxy {
     return isLeaving || this.#context.pod.isAgent === true ? undefined : this.#context;
   }
 
-  /** By connection: see `Connection.obstacle`. */
-  obstacles(): IteratorObject<readonly [id: string, Obstacle | undefined]> {
-    return this.#context.connections.all().map((connection) => [connection.id, connection.obstacle]);
+  /** Open ones. */
+  get connections(): readonly Connection[] {
+    return this.#context.connections.all().toArray();
   }
 
   /** What the pod uses of this thread. */

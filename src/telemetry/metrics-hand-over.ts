@@ -1,5 +1,5 @@
 /** Metrics of one agent taking the place of another: each process counts its own part, so that sums over both are true. */
-import { Counter, Histogram, type Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { ConnectionKind } from './traffic.ts';
 
 /** `lost`: the other process ended, or gave it up, in the middle. */
@@ -18,6 +18,8 @@ export interface HandOverMetrics {
   taken(result: HandOverResult): void;
   /** This agent gave its node to another, or tried. */
   given(result: HandOverResult): void;
+  /** What agents before this one still carry; called at every scrape. */
+  watchHeld(count: () => number): void;
 }
 
 /** From what nobody notices to what times a client out. */
@@ -42,6 +44,15 @@ export function handOverMetrics(registers: Registry[]): HandOverMetrics {
     labelNames: ['role', 'result'],
     registers,
   });
+  let heldNow = (): number => 0;
+  new Gauge({
+    name: 'culvert_held_connections',
+    help: 'Connections that agents before this one still carry, because they could not move (unstable).',
+    registers,
+    collect() {
+      this.set(heldNow());
+    },
+  });
   return {
     moved: ({ direction, protocol }, pauseMs) => {
       connections.inc({ fate: 'moved', direction, protocol });
@@ -52,5 +63,8 @@ export function handOverMetrics(registers: Registry[]): HandOverMetrics {
     cut: ({ direction, protocol }) => connections.inc({ fate: 'cut', direction, protocol }),
     taken: (result) => handOvers.inc({ role: 'heir', result }),
     given: (result) => handOvers.inc({ role: 'giver', result }),
+    watchHeld: (count) => {
+      heldNow = count;
+    },
   };
 }

@@ -24,7 +24,13 @@ export function awaitSuccessor({ parts, servers, deps }: SuccessorParts, undo: A
       estate,
       uid: process.getuid?.() ?? 0,
       lock: lease.lock,
-      liveCount: () => dataPlane.totals().live,
+      counts: () => {
+        const { live, refused } = dataPlane.totals();
+        return { live, cut: refused['CV-HOLD'] ?? 0 };
+      },
+      settle: () => dataPlane.settle(),
+      holdMs: config.holdMs,
+      predecessors: () => lease.predecessors,
       servers: { yield: () => servers.stop(), resume: () => servers.start() },
       onResult: (result) => metrics.handOver.given(result),
       onLeft: () => {

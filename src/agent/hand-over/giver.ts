@@ -1,5 +1,5 @@
 /** The agent of a node while it serves: waits for a successor, and gives it all it has (`README.md`). One at a time. */
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, delay } from '../../base/clock.ts';
 import { MeshError, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { RunLock } from '../../sys/run-lock.ts';
@@ -7,9 +7,12 @@ import type { FdMessage, UnixListener, UnixSocket } from '../../sys/unix-contrac
 import type { HandOverResult } from '../../telemetry/metrics-hand-over.ts';
 import type { Estate } from './estate.ts';
 import { type GiverEffect, type GiverInput, type GiverState, giverStep } from './giver-state.ts';
+import { reportHeld } from './held-report.ts';
 import { HandOverLink } from './link.ts';
-import { decodeRequest, inPackets, OFFER_TIMEOUT_MS, SILENCE_TIMEOUT_MS } from './protocol.ts';
+import { decodeRequest, type HeldAgent, inPackets, OFFER_TIMEOUT_MS, SILENCE_TIMEOUT_MS } from './protocol.ts';
 
+/** For the last word to a successor that may hang. */
+const LAST_WORD_MS = 1_000;
 /** Pause after an accept that failed, and before a pod that could not be taken back is tried again. */
 const RETRY_MS = 1_000;
 
@@ -21,8 +24,14 @@ export interface GiverDeps {
   /** User that the other end must be. */
   readonly uid: number;
   readonly lock: RunLock;
-  /** Connections that are open here. */
-  readonly liveCount: () => number;
+  /** Connections that are open here, and those that were ended because they could not move. */
+  readonly counts: () => { readonly live: number; readonly cut: number };
+  /** Resolves when `counts` are those of now. */
+  readonly settle: () => Promise<void>;
+  /** How long what could not move is carried. */
+  readonly holdMs: number;
+  /** Agents before this one that still carry connections. */
+  readonly predecessors: () => readonly HeldAgent[];
   readonly servers: { yield(): Promise<void>; resume(): Promise<void> };
   /** How each exchange went. */
   readonly onResult: (result: HandOverResult) => void;
@@ -30,21 +39,29 @@ export interface GiverDeps {
   readonly onLeft: () => void;
 }
 
-export class Giver implements Disposable {
+export class Giver implements AsyncDisposable {
   readonly #deps: GiverDeps;
   readonly #listener: UnixListener;
   #state: GiverState = { kind: 'alone' };
   #hasYielded = false;
+  readonly #running: Promise<void>;
+  readonly #over = Promise.withResolvers<void>();
+  #offered = 0;
+  #moved = 0;
 
   /** Owns `listener`. */
   constructor(listener: UnixListener, deps: GiverDeps) {
     this.#listener = listener;
     this.#deps = deps;
-    void this.#run();
+    this.#running = this.#run();
   }
 
-  [Symbol.dispose](): void {
+  /** Nothing is held any more: the successor hears so, if there is one. */
+  async [Symbol.asyncDispose](): Promise<void> {
     this.#listener[Symbol.dispose]();
+    await this.#deps.settle();
+    this.#over.resolve();
+    if (this.#state.kind === 'left') await Promise.race([this.#running, delay(this.#deps.clock, LAST_WORD_MS)]);
   }
 
   async #run(): Promise<void> {
@@ -73,7 +90,8 @@ export class Giver implements Disposable {
       if (this.#state.kind === 'alone') result = 'refused';
       this.#deps.log.warn?.('hand-over broken off', { code, reason: message, pid: socket.peer.pid });
     }
-    this.#deps.onResult(this.#state.kind === 'left' ? 'complete' : result);
+    if (this.#state.kind === 'left') return;
+    this.#deps.onResult(result);
     await this.#apply({ type: 'lost' }, link);
   }
 
@@ -117,6 +135,7 @@ export class Giver implements Disposable {
       case 'give':
         // Before the word: when it is lost, the heir lets go, and nobody carries what both could.
         estate.get(effect.pod)?.give();
+        this.#moved += this.#offered;
         await link.send({ type: 'given' });
         return;
       case 'take-back':
@@ -128,17 +147,19 @@ export class Giver implements Disposable {
   }
 
   async #offer(key: string, link: HandOverLink): Promise<void> {
-    const { estate, liveCount } = this.#deps;
+    const { estate, counts } = this.#deps;
+    this.#offered = 0;
     const pod = estate.get(key);
     const listeners = (await pod?.offer()) ?? [];
     for (const { port, fd } of listeners) await link.send({ type: 'listener', port }, [fd]);
-    const counts = { listeners: listeners.length, connections: 0, held: liveCount() };
-    await link.send({ type: 'offered', ...counts, isLast: pod === undefined });
+    const sent = { listeners: listeners.length, connections: 0 };
+    await link.send({ type: 'offered', ...sent, held: counts().live, isLast: pod === undefined });
   }
 
   async #offerMore(key: string, link: HandOverLink): Promise<void> {
-    const { estate, liveCount } = this.#deps;
+    const { estate, counts } = this.#deps;
     const { connections, isLast } = (await estate.get(key)?.offerMore()) ?? { connections: [], isLast: true };
+    this.#offered = connections.length;
     for (const part of inPackets(connections)) {
       const fds = part.flatMap(({ sockets }) => [sockets.downstream, sockets.upstream]);
       await link.send(
@@ -146,8 +167,8 @@ export class Giver implements Disposable {
         fds,
       );
     }
-    const counts = { listeners: 0, connections: connections.length, held: liveCount() };
-    await link.send({ type: 'offered', ...counts, isLast });
+    const sent = { listeners: 0, connections: connections.length };
+    await link.send({ type: 'offered', ...sent, held: counts().live, isLast });
   }
 
   /** What fails is tried again: a pod without listeners refuses its connections. */
@@ -176,17 +197,29 @@ export class Giver implements Disposable {
   }
 
   async #leave(link: HandOverLink): Promise<void> {
-    const { log, lock, liveCount, onLeft } = this.#deps;
+    const { log, lock, counts, clock, onResult, onLeft } = this.#deps;
+    const { live } = counts();
     // No return from here: even when the heir dies before it reads this, the next agent finds the node free.
-    this[Symbol.dispose]();
-    try {
-      log.info?.('handed over', { pid: link.peerPid, held: liveCount() });
-      await link.send({ type: 'left', held: liveCount() }, [lock.fd]);
-    } finally {
-      // The lock is held as long as anybody has it open.
-      lock[Symbol.dispose]();
-      onLeft();
-    }
+    this.#listener[Symbol.dispose]();
+    log.info?.('handed over', { pid: link.peerPid, moved: this.#moved, held: live });
+    await link.send({ type: 'left', held: live }, [lock.fd]).catch((error: unknown) => {
+      log.warn?.('the successor is gone, the next agent finds the node free', { reason: toMeshError(error).message });
+    });
+    // The lock is held as long as anybody has it open.
+    lock[Symbol.dispose]();
+    onResult('complete');
+    onLeft();
+    const leftAtMs = clock.wallMs();
+    const own = (): HeldAgent => this.#held(live, leftAtMs);
+    await reportHeld(link, { clock, agents: () => [own(), ...this.#deps.predecessors()], over: this.#over.promise });
+    const { held, cut } = own();
+    log.info?.('hand-over is over', { moved: this.#moved, held, cut, heldForMs: clock.wallMs() - leftAtMs });
+  }
+
+  #held(held: number, leftAtMs: number): HeldAgent {
+    const { build, counts, holdMs } = this.#deps;
+    const { live, cut } = counts();
+    return { pid: process.pid, build, held, cut, connections: live, leftAtMs, endsAtMs: leftAtMs + holdMs };
   }
 }
 

@@ -76,6 +76,11 @@ export class Heir implements Disposable {
     });
   }
 
+  /** After `commit`: where the other agent tells what it holds; the caller's. */
+  get link(): HandOverLink {
+    return this.#link;
+  }
+
   [Symbol.dispose](): void {
     this.#link[Symbol.dispose]();
   }

@@ -12,7 +12,8 @@ import type { UnixSocket } from '../../sys/unix-contract.ts';
 import type { HandOverResult } from '../../telemetry/metrics-hand-over.ts';
 import { Heir } from './heir.ts';
 import { HandOverLink } from './link.ts';
-import { SOCKET_FILE } from './protocol.ts';
+import { Predecessors } from './predecessors.ts';
+import { type HeldAgent, SOCKET_FILE } from './protocol.ts';
 
 /** The lock of an agent that was killed is free when the kernel has closed its files. */
 const LOCK_WAIT_MS = 5_000;
@@ -39,6 +40,7 @@ export class NodeLease implements Disposable {
   #heir: Heir | undefined;
   /** Pods whose connections are being taken. */
   readonly #following = new Set<Promise<void>>();
+  #predecessors: Predecessors | undefined;
   #recovery: Promise<void> | undefined;
   readonly #lost = Promise.withResolvers<void>();
 
@@ -120,13 +122,19 @@ export class NodeLease implements Disposable {
       return 'lost';
     }
     this.#heir = undefined;
-    heir[Symbol.dispose]();
+    this.#predecessors = new Predecessors(heir.link, this.#deps);
     this.#deps.log.info?.('took the node over', { ...heir.counts });
     return 'complete';
   }
 
+  /** Agents before us that still carry connections, the latest first. */
+  get predecessors(): readonly HeldAgent[] {
+    return this.#predecessors?.agents ?? [];
+  }
+
   [Symbol.dispose](): void {
     this.#heir?.[Symbol.dispose]();
+    this.#predecessors?.[Symbol.dispose]();
     this.#lock?.[Symbol.dispose]();
   }
 

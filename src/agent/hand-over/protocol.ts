@@ -48,7 +48,23 @@ export type Reply =
     }
   | { readonly type: 'given' }
   /** With the descriptor of the run lock. */
-  | { readonly type: 'left'; readonly held: number };
+  | { readonly type: 'left'; readonly held: number }
+  /** After that, when it has changed, and now and then: who carries what could not move. The sender first. */
+  | { readonly type: 'held'; readonly agents: readonly HeldAgent[] };
+
+/** An agent that was replaced. */
+export interface HeldAgent {
+  readonly pid: number;
+  readonly build: string;
+  /** Connections that could not move when it left, and of those, how many it ended by itself. */
+  readonly held: number;
+  readonly cut: number;
+  /** Open now. */
+  readonly connections: number;
+  /** Wall time. */
+  readonly leftAtMs: number;
+  readonly endsAtMs: number;
+}
 
 /** Of an `InheritedConnection`, what is no descriptor. */
 export type MovedConnection = Omit<InheritedConnection, 'sockets'>;
@@ -70,6 +86,7 @@ const REPLIES = [
   'offered',
   'given',
   'left',
+  'held',
 ] as const satisfies readonly Reply['type'][];
 
 /** About one pod. */

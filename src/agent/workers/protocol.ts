@@ -131,6 +131,9 @@ export type WorkerCalls = {
   readonly adopt: (adoption: PodAdoption) => Promise<void>;
   /** See `DataPlane.hasten`. */
   readonly hasten: (nothing: undefined) => void;
+  /** As those of `DataPlane`, of this worker. */
+  readonly shed: (count: number) => number;
+  readonly trim: (nothing: undefined) => Promise<void>;
   readonly stopPod: (stop: PodStop) => Promise<void>;
   readonly connections: (nothing: undefined) => ConnectionsView;
   readonly usage: (nothing: undefined) => readonly WorkloadUse[];

@@ -14,6 +14,7 @@ import {
   NO_INHERITANCE,
 } from '../../proxy/inheritance.ts';
 import { closeFd } from '../../sys/duplicate.ts';
+import { collectGarbage } from '../../sys/garbage.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { TrafficTotals } from '../../telemetry/connection-records.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
@@ -110,6 +111,23 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
 
   hasten(): void {
     for (const { link } of this.#running()) link.tell('hasten', undefined);
+  }
+
+  /** Each worker ends a part, as many as it has of all. */
+  async shed(count: number): Promise<number> {
+    const { live } = this.totals();
+    const ended = await this.#askAll((worker) => {
+      const part = Math.ceil((count * worker.mirror.totals().live) / Math.max(1, live));
+      return worker.ask((link) => link.call('shed', part), 0);
+    });
+    return ended.reduce((sum, part) => sum + part, 0);
+  }
+
+  async trim(): Promise<void> {
+    await Promise.all([
+      collectGarbage(),
+      this.#askAll((worker) => worker.ask((link) => link.call('trim', undefined), undefined)),
+    ]);
   }
 
   async connections(): Promise<ConnectionsView> {

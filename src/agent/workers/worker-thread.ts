@@ -4,6 +4,7 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { TlsContexts } from '../../identity/tls-context.ts';
 import { Generation } from '../../model/generation.ts';
 import type { Refusal } from '../../model/verdict.ts';
+import { collectGarbage } from '../../sys/garbage.ts';
 import { linuxSys } from '../../sys/linux.ts';
 import { systemLoopTime } from '../../sys/loop-time.ts';
 import { useOwnNetnsFd } from '../../sys/netns.ts';
@@ -65,6 +66,8 @@ function run(port: MessagePort, start: WorkerStart): void {
       moveSome: (id) => pods.moveSome(id),
       adopt: (adoption) => pods.adopt(adoption),
       hasten: () => proxies.hasten(),
+      shed: (count) => proxies.shed(count),
+      trim: () => collectGarbage(),
       stopPod: (stop) => pods.stop(stop),
       connections: () => ({ open: proxies.withObstacles(records.live()), refused: records.recentRefusals() }),
       usage: () => proxies.usage(),

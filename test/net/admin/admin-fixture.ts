@@ -40,7 +40,7 @@ const STATUS: StatusView = {
   certificates: { source: 'embedded CA /ca', total: 2, unavailable: 0, soonestExpiry: '2026-01-02T00:00:00Z' },
   connections: { live: 1, opened: 3, refused: { 'CV-POLICY-DENY': 2 } },
   workers: [{ name: 'main', state: 'running', connections: 1, restarts: 0 }],
-  handOver: { holdMs: 3_600_000 },
+  handOver: { holdMs: 3_600_000, holdMemoryMib: 512, held: [] },
 };
 
 export async function adminFixture(overrides: Partial<AdminProviders> = {}) {

@@ -10,6 +10,7 @@ import { Giver } from '../../../src/agent/hand-over/giver.ts';
 import { Heir } from '../../../src/agent/hand-over/heir.ts';
 import { NodeLease } from '../../../src/agent/hand-over/lease.ts';
 import { HandOverLink } from '../../../src/agent/hand-over/link.ts';
+import { Predecessors } from '../../../src/agent/hand-over/predecessors.ts';
 import {
   decodeReply,
   encode,
@@ -19,6 +20,7 @@ import {
   VERSIONS,
 } from '../../../src/agent/hand-over/protocol.ts';
 import { MeshError } from '../../../src/base/errors.ts';
+import type { LogFields } from '../../../src/base/log.ts';
 import type { Departed } from '../../../src/proxy/departure.ts';
 import {
   descriptorsOf,
@@ -50,8 +52,11 @@ class Node implements AsyncDisposable {
   readonly starts: Inheritance[] = [];
   /** What it says when it is asked for connections. */
   readonly departures: Departed[] = [];
+  counts = { live: 0, cut: 0 };
   /** How exchanges went. */
   readonly results: string[] = [];
+  /** Nothing is held any more. */
+  leave: () => Promise<void> = async () => {};
   port = 0;
   hasLeft = false;
   readonly #undo = new AsyncDisposableStack();
@@ -82,12 +87,16 @@ class Node implements AsyncDisposable {
       estate,
       uid: process.getuid?.() ?? 0,
       lock,
-      liveCount: () => 0,
+      counts: () => node.counts,
+      settle: async () => {},
+      holdMs: 60_000,
+      predecessors: () => [],
       servers: { yield: async () => {}, resume: async () => {} },
       onResult: (result) => node.results.push(result),
       onLeft: () => (node.hasLeft = true),
     });
     node.#undo.use(giver);
+    node.leave = () => giver[Symbol.asyncDispose]();
     return node;
   }
 
@@ -237,6 +246,34 @@ test('a successor that never accepts an offer loses it in time, and the next one
   assert.equal(await queued, 'old');
   using next = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
   assert.deepEqual(next.counts, { moved: 0, held: 0, longestPauseMs: 0 });
+});
+
+test('a successor is told what its predecessor holds, until all of it has ended', timed, async () => {
+  await using node = await Node.start();
+  node.counts = { live: 3, cut: 0 };
+  const heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
+  closeFd(await heir.commit());
+  const lines: [string, LogFields | undefined][] = [];
+  const log = { info: (text: string, fields?: LogFields) => void lines.push([text, fields]) };
+  using predecessors = new Predecessors(heir.link, { clock: systemClock, log });
+  const held = () => predecessors.agents[0]?.connections;
+  while (held() !== 3) await new Promise(setImmediate);
+  assert.deepEqual(predecessors.agents[0]?.pid, process.pid);
+
+  node.counts = { live: 1, cut: 1 };
+  while (held() !== 1) {
+    node.clock.advance(1_000);
+    await new Promise(setImmediate);
+  }
+
+  node.counts = { live: 0, cut: 2 };
+  await node.leave();
+  while (lines.length === 0) await new Promise(setImmediate);
+  const [text, fields] = lines[0] ?? [];
+  assert.equal(text, 'the agent before this one has ended');
+  assert.deepEqual([fields?.['held'], fields?.['cut']], [3, 2]);
+  assert.deepEqual(predecessors.agents, []);
+  assert.ok(node.lines.includes('hand-over is over'));
 });
 
 for (const [name, first] of [

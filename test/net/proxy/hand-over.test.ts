@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
 import { closeFd } from '../../../src/sys/duplicate.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { metricSum } from '../../support/metric-text.ts';
 import { fillUntilBlocked } from '../../support/tcp.ts';
 import { policy, workload } from '../../unit/model/sample-mesh.ts';
@@ -228,6 +229,31 @@ test('a connection through SOCKS stays, and is said to', bounded, async () => {
 
   assert.deepEqual((await parts(world)).flat(), []);
   await echoed(client, 'after');
+});
+
+test('connections that are to go for their memory go in the order of their idleness', bounded, async () => {
+  const clock = new FakeClock();
+  await using world = new ProxyWorld({ clock });
+  world.target = await world.app();
+  const clients: net.Socket[] = [];
+  for (let i = 0; i < 3; i++) {
+    clients.push(await opened(world));
+    clock.advance(1_000);
+  }
+  const [first, second, third] = clients;
+  assert.ok(first !== undefined && second !== undefined && third !== undefined);
+  await echoed(first, 'still here');
+  const closed = new Promise((resolve) => second.once('close', resolve));
+
+  assert.equal(world.proxies.shed(1), 1);
+
+  await closed;
+  await echoed(first, 'one');
+  await echoed(third, 'two');
+  const { fields } = await world.line(({ message }) => message === 'connection complete');
+  assert.equal(fields['reason'], 'CV-HOLD');
+  const cut = { fate: 'cut', direction: 'inbound', protocol: 'TCP' };
+  assert.equal(await summed([world], 'culvert_hand_over_connections_total', cut), 1);
 });
 
 function obstaclesOf({ proxies, records }: ProxyWorld): ReadonlyMap<string, string | undefined> {

@@ -103,6 +103,8 @@ function world(state = OPEN, log: Logger = silentLogger) {
       moveSome: none,
       adopt: none,
       hasten: none,
+      shed: none,
+      trim: none,
       stopPod: none,
       holdings: none,
       connections: none,

@@ -39,7 +39,7 @@ const STATUS: StatusView = {
   certificates: { source: 'embedded CA /ca', total: 2, unavailable: 0, soonestExpiry: '2026-03-03T13:00:00Z' },
   connections: { live: 1, opened: 30, refused: { 'CV-IO': 1, 'CV-POLICY-DENY': 2 } },
   workers: [{ name: 'main', state: 'running', connections: 1, restarts: 0 }],
-  handOver: { holdMs: 3_600_000 },
+  handOver: { holdMs: 3_600_000, holdMemoryMib: 512, held: [] },
 };
 
 const STATUS_TEXT = `Node           node-1

@@ -47,6 +47,7 @@ test('an agent without traffic exposes its build and the unlabelled metrics, and
     ...PAUSES.map((le) => `culvert_hand_over_pause_seconds_bucket{le="${le}"} 0`),
     'culvert_hand_over_pause_seconds_sum 0',
     'culvert_hand_over_pause_seconds_count 0',
+    'culvert_held_connections 0',
   ]);
   assert.match(text, /^# HELP istio_build Istio component build info\.\n# TYPE istio_build gauge$/m);
 });
