@@ -20,6 +20,8 @@ const ORDINARY_ENDS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOT
  * Smaller ones are requests and answers; they leave at once.
  */
 const BULK_BYTES = 8 * 1024;
+/** Longer chunks come from a socket, one a read: there is nothing to gather them with. */
+const RECORD_BYTES = 16 * 1024;
 
 export class SocketStream implements ByteStream, SpliceEnd {
   readonly fullChunkBytes = LENT_BYTES;
@@ -81,7 +83,7 @@ export class SocketStream implements ByteStream, SpliceEnd {
   write(chunk: Uint8Array, isLent = false): boolean {
     const socket = this.#socket;
     if (!socket.writable) return true;
-    if (isLent || chunk.length < BULK_BYTES) this.#writeNow(chunk, isLent);
+    if (chunk.length < BULK_BYTES || chunk.length > RECORD_BYTES) this.#writeNow(chunk, isLent);
     else this.#gather(chunk);
     this.#tellShare(this.#unwrittenBytes);
     return !socket.writableNeedDrain;

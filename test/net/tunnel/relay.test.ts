@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { MeshError } from '../../../src/base/errors.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
@@ -237,3 +238,15 @@ async function lendingPair(index: number): Promise<{ received: Promise<Buffer> }
   });
   return { received };
 }
+
+test('records that come in one turn leave together, lent or not', async () => {
+  await using pair = await tcpPair();
+  const stream = new SocketStream(pair.near);
+  const record = Buffer.alloc(16 * 1024, 1);
+  for (const isLent of [true, false, true]) stream.write(record, isLent);
+  assert.deepEqual([pair.near.bytesWritten, stream.bufferedBytes], [0, 3 * record.length]);
+
+  await nextTurn();
+
+  assert.equal(pair.near.bytesWritten, 3 * record.length);
+});
