@@ -7,7 +7,7 @@ import type { Connection } from '../proxy/connections.ts';
 import type { Inheritance } from '../proxy/inheritance.ts';
 import type { PodContext } from '../proxy/pod-context.ts';
 import { PodProxy } from '../proxy/pod-proxy.ts';
-import type { ProxyDeps, ProxySettings } from '../proxy/settings.ts';
+import type { ClaimedStream, ProxyDeps, ProxySettings, StreamClaim } from '../proxy/settings.ts';
 import type { LoopTime } from '../sys/loop-time.ts';
 import type { Netns } from '../sys/sys.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
@@ -48,7 +48,13 @@ export class PodProxies implements Disposable {
       ? new Revocation({ log, onRejected: (reporter) => telemetry.peerRevoked(reporter) })
       : undefined;
     this.loop = new LoopShares(options.loopTime, options.settings.isFair ? TURN_LIMITS : undefined);
-    this.#deps = { ...options.deps, revocation, loop: this.loop, neighbour: (podUid) => this.#neighbour(podUid) };
+    this.#deps = {
+      ...options.deps,
+      revocation,
+      loop: this.loop,
+      elsewhere: { claim: (claim) => this.#claim(claim) },
+      neighbour: (podUid) => this.#neighbour(podUid),
+    };
     this.#pushes = options.deps.verdicts.subscribe((push) => this.#receive(push));
   }
 
@@ -77,6 +83,21 @@ export class PodProxies implements Disposable {
   /** One entry per pod and proxy. */
   usage(): readonly WorkloadUse[] {
     return [...this.#proxies.keys()].map(({ use }) => use);
+  }
+
+  /** A parked stream of a pod, for another thread that its client has found. The descriptors are the caller's. */
+  async surrender(claim: StreamClaim): Promise<ClaimedStream> {
+    let answer: ClaimedStream;
+    for (const [proxy, uid] of this.#proxies) {
+      if (uid === claim.podUid) answer = await proxy.surrender(claim);
+      if (answer !== undefined) break;
+    }
+    return answer;
+  }
+
+  /** Of a pod that came back there are two proxies, here already. */
+  async #claim(claim: StreamClaim): Promise<ClaimedStream> {
+    return (await this.surrender(claim)) ?? (await this.#options.deps.elsewhere?.claim(claim));
   }
 
   counts(podUid: string): PodCounts | undefined {

@@ -26,7 +26,7 @@ export interface Reason {
   /** `response_flags` when a connection ends with this reason. */
   readonly flag: ResponseFlag;
   /** HTTP status of our CONNECT answer when an inbound stream is refused with this reason. */
-  readonly status: 400 | 401 | 500 | 503;
+  readonly status: 400 | 401 | 404 | 500 | 503;
   /** What happened, for an operator. */
   readonly cause: string;
   /** What to look at or do next. */
@@ -265,6 +265,32 @@ export const REASONS = {
     status: 503,
     cause: 'the destination side could not complete the CONNECT (HTTP 503 or another status)',
     next: 'the application behind it may not listen on that port; see the access log of the destination node',
+  },
+  'CV-RESUME-UNKNOWN': {
+    fault: 'peer',
+    layer: 'tunnel',
+    flag: 'CONNECT',
+    status: 404,
+    cause:
+      'a peer wants to go on with a stream of which nothing is known here: its token was never given, was used, or came too late',
+    next: 'seen while agents are replaced, the peer tries again for 10 s; otherwise look at the log of the peer agent',
+  },
+  'CV-RESUME-IDENTITY': {
+    fault: 'peer',
+    layer: 'tunnel',
+    flag: 'CONNECT',
+    status: 401,
+    cause:
+      'the token of a suspended stream was shown by another identity, or for another destination, than it was given to',
+    next: 'find the peer by src.identity of the log line: it has a token that is not its own',
+  },
+  'CV-RESUME-LATE': {
+    fault: 'upstream',
+    layer: 'tunnel',
+    flag: 'CONNECT',
+    status: 503,
+    cause: 'a stream was suspended while an agent was replaced, and did not go on within 10 s',
+    next: 'look at the log of the peer agent for the same time: did it, or the one that took its place, end?',
   },
   'CV-METHOD': {
     fault: 'peer',

@@ -23,7 +23,8 @@ type Fate = (typeof FATES)[number];
 const COLOURS = { moves: 'green', held: 'yellow', cut: 'red' } as const satisfies Record<Fate, string>;
 
 const WHY: Readonly<Record<Obstacle, string>> = {
-  tunnel: 'in a tunnel, whose TLS and HTTP/2 state cannot leave the process',
+  tunnel:
+    'in a tunnel, whose TLS and HTTP/2 state cannot leave the process, and half closed or with a peer that does not resume',
   'short-cut': 'a short cut between two pods of this node',
   'read-ahead': 'through SOCKS: bytes may have been read ahead',
   unread: 'its reader does not take what was sent',

@@ -6,8 +6,18 @@ import type { Obstacle } from '../telemetry/connection-view.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import { type IdleLooks, type IdleSweep, Relay, type RelayCounters } from '../tunnel/relay.ts';
-import type { InheritedConnection } from './inheritance.ts';
+import type { InheritedConnection, InheritedPair, InheritedStream } from './inheritance.ts';
 import { refusalOf } from './operator-text.ts';
+import type { ResumableTunnel } from './resumable-tunnel.ts';
+
+export interface MoveLimits {
+  /** For what was read to be passed on. */
+  readonly flushMs: number;
+  /** For the peer of a tunnel to stop, too. */
+  readonly suspendMs: number;
+}
+
+type Moved = Pick<InheritedPair, 'sockets'> | Pick<InheritedStream, 'socket' | 'tunnel'>;
 
 export interface ConnectionParts {
   readonly id: string;
@@ -28,6 +38,7 @@ export class Connection {
   /** The other one of a same-node short cut, which has the same relay. */
   #partner: Connection | undefined;
   readonly #looks: IdleLooks = {};
+  #tunnel: ResumableTunnel | undefined;
   #isOver = false;
   #cutFor: MeshError | undefined;
 
@@ -43,10 +54,18 @@ export class Connection {
     return this.#relay;
   }
 
+  /** Present when one side is a stream that can leave its tunnel. */
+  get tunnel(): ResumableTunnel | undefined {
+    return this.#tunnel;
+  }
+
   /** What would keep it in this process if another one took over now. */
   get obstacle(): Obstacle | undefined {
+    const tunnel = this.#tunnel;
     if (this.#partner !== undefined) return 'short-cut';
-    return this.#relay === undefined ? 'dialling' : this.#relay.obstacle;
+    if (this.#relay === undefined || tunnel?.isAsking === true) return 'dialling';
+    if (tunnel === undefined) return this.#relay.obstacle;
+    return tunnel.isMovable ? this.#relay.obstacleBeside(tunnel.stream) : 'tunnel';
   }
 
   /** Since its last byte. */
@@ -58,12 +77,16 @@ export class Connection {
     return this.#isOver;
   }
 
-  /** Starts relaying. When the connection was closed while its upstream was dialled, the upstream is closed too. */
-  join(upstream: ByteStream): void {
+  /**
+   * Starts relaying. When the connection was closed while its upstream was dialled, the upstream is closed too. `tunnel` is
+   * the owner of one of the two streams, when that can leave its tunnel.
+   */
+  join(upstream: ByteStream, tunnel?: ResumableTunnel): void {
     if (this.#isOver) {
       upstream.destroy();
       return;
     }
+    this.#tunnel = tunnel;
     this.#relay = new Relay(this.#parts.downstream, upstream, this.#parts.counters, (error) => this.#finish(error));
     this.#relay.start();
   }
@@ -111,7 +134,7 @@ export class Connection {
 
   /** Another process could go on with it. */
   get isMovable(): boolean {
-    return this.#partner === undefined && this.#relay?.isMovable === true;
+    return this.#partner === undefined && (this.#tunnel?.isMovable ?? this.#relay?.isMovable === true);
   }
 
   /** True when nothing moved since the previous call for `sweep`. */
@@ -134,16 +157,16 @@ export class Connection {
   }
 
   /**
-   * Gives both sockets away for another process to go on with, when all that was read is passed on within `withinMs`. This
+   * Gives both sockets away for another process to go on with, when all that was read is passed on in time. This
    * connection is over then. `undefined`: it cannot move, and goes on here.
    */
-  async move(clock: Clock, withinMs: number): Promise<InheritedConnection | undefined> {
+  async move(clock: Clock, limits: MoveLimits): Promise<InheritedConnection | undefined> {
     const relay = this.#relay;
     if (relay === undefined || this.#isOver) return undefined;
     const pausedAtMs = clock.wallMs();
-    await relay.quiesce(clock, withinMs);
-    const sockets = this.#isOver ? undefined : relay.detach();
-    if (sockets === undefined) {
+    await relay.quiesce(clock, limits.flushMs);
+    const moved = this.#isOver ? undefined : await this.#detach(relay, clock, limits);
+    if (moved === undefined) {
       relay.unquiesce();
       return undefined;
     }
@@ -151,7 +174,21 @@ export class Connection {
     this.#registry.forget(this);
     const start = this.#parts.record.move();
     this.#parts.onEnd();
-    return { start, sockets, pausedAtMs };
+    return { ...moved, start, pausedAtMs };
+  }
+
+  async #detach(relay: Relay, clock: Clock, { suspendMs }: MoveLimits): Promise<Moved | undefined> {
+    const tunnel = this.#tunnel;
+    if (tunnel === undefined) {
+      const sockets = relay.detach();
+      return sockets && { sockets };
+    }
+    if (relay.obstacleBeside(tunnel.stream) !== undefined) return undefined;
+    if (!(await tunnel.suspend(clock, suspendMs))) return undefined;
+    const socket = this.#isOver ? undefined : relay.detachFrom(tunnel.stream);
+    if (socket !== undefined) return { socket, tunnel: tunnel.take() };
+    tunnel.stream.release();
+    return undefined;
   }
 
   #finish(error: MeshError | undefined): void {
@@ -229,6 +266,11 @@ export class Connections {
   /** Somebody waits for a verdict or for an upstream. */
   get isBusy(): boolean {
     return this.#arriving.size > 0 || this.#open.values().some(({ relay }) => relay === undefined);
+  }
+
+  /** A suspended stream looks for its next tunnel. */
+  get isSeeking(): boolean {
+    return this.#open.values().some(({ tunnel }) => tunnel?.isAsking === true);
   }
 
   /** Resolves when none is open or on its way. */

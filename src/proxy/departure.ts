@@ -1,6 +1,6 @@
 /** How the connections of a pod leave for another process: a few at a time, so that each stands still for milliseconds. */
 import { type Clock, delay } from '../base/clock.ts';
-import type { Connection, Connections } from './connections.ts';
+import type { Connection, Connections, MoveLimits } from './connections.ts';
 import type { InheritedConnection } from './inheritance.ts';
 
 /** Connections that stand still together: few at first, twice as many after each part that was quick, half after a slow one. */
@@ -8,11 +8,13 @@ const AT_ONCE = { first: 8, min: 4, max: 64 } as const;
 /** From one part to the next, with all that both processes do with it. */
 const QUICK_MS = 15;
 const LONG_MS = 40;
-/** How long their bytes may take to leave this process, and again at the end for those that took longer. */
-const FLUSH_MS = 10;
-const SLOW_FLUSH_MS = 100;
+/** How long their bytes may take to leave this process, and peers of tunnels to stop; again at the end for those that took longer. */
+const QUICK: MoveLimits = { flushMs: 10, suspendMs: 250 };
+const PATIENT: MoveLimits = { flushMs: 100, suspendMs: 1_000 };
 /** Longest wait for upstreams that are being dialled; everything flows meanwhile. */
 const DIAL_MS = 250;
+/** The same for streams whose peers are being replaced too. */
+const SEEK_MS = 3_000;
 const POLL_MS = 2;
 
 export interface Departed {
@@ -38,10 +40,10 @@ export class Departure {
   async next(): Promise<Departed> {
     this.#adapt();
     const fresh = this.#fresh() ?? (await this.#arrivals());
-    if (fresh !== undefined) return { connections: await this.#move(fresh, FLUSH_MS), isLast: false };
+    if (fresh !== undefined) return { connections: await this.#move(fresh, QUICK), isLast: false };
     const slow = [...this.#slow].filter(({ isOver }) => !isOver);
     this.#slow.clear();
-    return { connections: await this.#move(slow, SLOW_FLUSH_MS), isLast: true };
+    return { connections: await this.#move(slow, PATIENT), isLast: true };
   }
 
   #adapt(): void {
@@ -62,8 +64,8 @@ export class Departure {
   }
 
   async #arrivals(): Promise<readonly Connection[] | undefined> {
-    const endMs = this.#clock.monotonicMs() + DIAL_MS;
-    while (this.#connections.isBusy && this.#clock.monotonicMs() < endMs) {
+    const startedMs = this.#clock.monotonicMs();
+    while (this.#isWorthWaiting(this.#clock.monotonicMs() - startedMs)) {
       await delay(this.#clock, POLL_MS);
       const fresh = this.#fresh();
       if (fresh !== undefined) return fresh;
@@ -71,10 +73,14 @@ export class Departure {
     return undefined;
   }
 
-  async #move(connections: readonly Connection[], flushMs: number): Promise<readonly InheritedConnection[]> {
+  #isWorthWaiting(waitedMs: number): boolean {
+    return (this.#connections.isBusy && waitedMs < DIAL_MS) || (this.#connections.isSeeking && waitedMs < SEEK_MS);
+  }
+
+  async #move(connections: readonly Connection[], limits: MoveLimits): Promise<readonly InheritedConnection[]> {
     const moved = await Promise.all(
       connections.map(async (connection) => {
-        const inherited = await connection.move(this.#clock, flushMs);
+        const inherited = await connection.move(this.#clock, limits);
         if (inherited === undefined) this.#slow.add(connection);
         return inherited;
       }),

@@ -14,8 +14,12 @@ import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { parseForwardedHost } from '../wire/forwarded.ts';
 import type { RequestHead } from '../wire/h2-head.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
+import { answerFields, newResumeToken, readResumeRequest } from '../wire/resume.ts';
+import type { HboneQuestion } from './inheritance.ts';
 import { refusalOf } from './operator-text.ts';
 import { HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
+import { ResumableTunnel } from './resumable-tunnel.ts';
+import { serveResume } from './serve-resume.ts';
 
 type Accept = Extract<InboundVerdict, { kind: 'accept' }>;
 
@@ -209,21 +213,48 @@ export class HboneServer {
       this.#deny(stream, tunnel, new MeshError('CV-METHOD', `expected method CONNECT, got ${short(request.method)}`));
       return;
     }
+    const question = hboneQuestion(request, authority, tunnel);
+    let isResumable: boolean;
+    try {
+      const resume = readResumeRequest(request.headers);
+      isResumable = resume.kind === 'offer';
+      if (resume.kind === 'resume') return await serveResume(this.#context, stream, resume.token, question);
+    } catch (error) {
+      this.#context.refusalFor(error);
+      this.#deny(stream, tunnel, toMeshError(error));
+      return;
+    }
+    await this.#begin(stream, request, tunnel, { question, isResumable });
+  }
+
+  /** A new connection. Rejects only by a defect. */
+  async #begin(
+    stream: H2Stream,
+    request: RequestHead,
+    tunnel: TunnelPeer,
+    { question, isResumable }: { readonly question: HboneQuestion; readonly isResumable: boolean },
+  ): Promise<void> {
     const { deps } = this.#context;
     const id = this.#context.nextId();
     const verdict = await this.#context.judge({
       connectionId: id,
       peer: tunnel.peer,
       local: tunnel.local,
-      hbone: hboneQuestion(request, authority, tunnel),
+      hbone: question,
     });
-    const start = this.#start(id, authority, request, tunnel);
+    const start = this.#start(id, question.authority, request, tunnel);
     if (verdict.kind === 'refuse') {
       this.#context.refuse({ start, ...verdict });
       stream.respond(reasonOf(verdict.refusal.code).status, {}, { endStream: true });
       return;
     }
-    const connection = this.#context.open({ ...start, labels: verdict.labels }, stream, () =>
+    const token = isResumable && isPortable(question) ? newResumeToken(deps.random) : undefined;
+    const resumable =
+      token === undefined
+        ? undefined
+        : new ResumableTunnel(this.#context, { id, token, wayBack: { kind: 'wait', question }, from: stream });
+    const downstream = resumable?.stream ?? stream;
+    const connection = this.#context.open({ ...start, labels: verdict.labels }, downstream, () =>
       deps.verdicts.release(id),
     );
     try {
@@ -232,10 +263,10 @@ export class HboneServer {
       const preface = verdict.proxyHeader && encodeProxyV2(verdict.proxyHeader);
       const app = await this.#context.dial(verdict.address, verdict.sourceIp);
       if (!connection.isOver) {
-        stream.respond(200, responseHeaders(verdict), { endStream: false });
+        stream.respond(200, responseHeaders(verdict, token), { endStream: false });
         if (preface !== undefined) app.write(preface);
       }
-      connection.join(this.#context.streamOf(app));
+      connection.join(this.#context.streamOf(app), resumable);
     } catch (error) {
       const failure = toMeshError(error);
       this.#context.refusalFor(failure);
@@ -282,13 +313,20 @@ export class HboneServer {
 
 /** What is kept of a peer's text while a refusal is remembered: a valid authority has at most 259 characters. */
 const MAX_TEXT_CHARS = 300;
+/** Of a question that another process may have to ask again; those of agents have less than one KiB. */
+const MAX_PORTABLE_CHARS = 8 * 1024;
 
 /** A copy when it cuts: a slice would keep all of the text alive. */
 function short(text: string): string {
   return text.length <= MAX_TEXT_CHARS ? text : Buffer.from(text.slice(0, MAX_TEXT_CHARS)).toString();
 }
 
-function hboneQuestion(request: RequestHead, authority: string, { identity }: TunnelPeer) {
+/** Who is known by a certificate can come back as the same; and what it said must fit into a packet of the hand-over. */
+function isPortable(question: HboneQuestion): boolean {
+  return question.peerIdentity !== undefined && JSON.stringify(question).length <= MAX_PORTABLE_CHARS;
+}
+
+function hboneQuestion(request: RequestHead, authority: string, { identity }: TunnelPeer): HboneQuestion {
   const forwarded = request.headers.get('forwarded')?.[0];
   const baggage = request.headers.get('baggage');
   const forwardedNetwork = request.headers.get('x-forwarded-network')?.[0];
@@ -301,6 +339,9 @@ function hboneQuestion(request: RequestHead, authority: string, { identity }: Tu
   };
 }
 
-function responseHeaders({ responseBaggage }: Accept): Readonly<Record<string, string>> {
-  return responseBaggage === undefined ? {} : { baggage: responseBaggage };
+function responseHeaders({ responseBaggage }: Accept, token: string | undefined): Readonly<Record<string, string>> {
+  return {
+    ...(responseBaggage === undefined ? {} : { baggage: responseBaggage }),
+    ...(token === undefined ? {} : answerFields(token, { isResumed: false })),
+  };
 }

@@ -1,6 +1,8 @@
 /** What one process leaves to the next of a pod's data plane. Plain data, but for its descriptors: whoever holds it owns them. */
+import type { InboundQuestion, TunnelRoute } from '../model/verdict.ts';
 import type { ConnectionStart } from '../telemetry/traffic.ts';
 import type { MovedSockets } from '../tunnel/relay.ts';
+import type { BytesUnderWay } from '../tunnel/resumable-stream.ts';
 
 /** A listening socket, with the connections that wait in it. */
 export interface InheritedListener {
@@ -8,13 +10,38 @@ export interface InheritedListener {
   readonly fd: number;
 }
 
-/** A connection between two sockets, all of whose bytes so far were passed on. */
-export interface InheritedConnection {
+interface Paused {
   /** With what was counted so far. */
   readonly start: ConnectionStart;
-  readonly sockets: MovedSockets;
   /** Wall time since when nothing flows. */
   readonly pausedAtMs: number;
+}
+
+/** A connection between two sockets, all of whose bytes so far were passed on. */
+export interface InheritedPair extends Paused {
+  readonly sockets: MovedSockets;
+}
+
+/** A connection between a socket and a stream that both ends have suspended. */
+export interface InheritedStream extends Paused {
+  /** Of the application. */
+  readonly socket: number;
+  readonly tunnel: SuspendedTunnel;
+}
+
+export type InheritedConnection = InheritedPair | InheritedStream;
+
+/** How a suspended stream finds a tunnel again: its client asks through a new one, its server waits for that. */
+export type WayBack =
+  | { readonly kind: 'ask'; readonly route: TunnelRoute }
+  | { readonly kind: 'wait'; readonly question: HboneQuestion };
+
+export type HboneQuestion = NonNullable<InboundQuestion['hbone']>;
+
+export interface SuspendedTunnel extends BytesUnderWay {
+  /** Good for one resumption by the identity it was given to. */
+  readonly token: string;
+  readonly wayBack: WayBack;
 }
 
 export interface Inheritance {
@@ -25,6 +52,18 @@ export interface Inheritance {
 export const NO_INHERITANCE: Inheritance = { listeners: [], connections: [] };
 
 export function descriptorsOf({ listeners, connections }: Inheritance): readonly number[] {
-  const sockets = connections.flatMap(({ sockets: { downstream, upstream } }) => [downstream, upstream]);
-  return [...listeners.map(({ fd }) => fd), ...sockets];
+  return [...listeners.map(({ fd }) => fd), ...connections.flatMap(socketsOf)];
+}
+
+/** The descriptors of a connection, downstream first. */
+export function socketsOf(connection: InheritedConnection): readonly number[] {
+  if ('tunnel' in connection) return [connection.socket];
+  return [connection.sockets.downstream, connection.sockets.upstream];
+}
+
+/** With other descriptors for the same sockets, in the order of `socketsOf`. */
+export function withSockets(connection: InheritedConnection, fds: readonly number[]): InheritedConnection {
+  const [first = -1, second = -1] = fds;
+  if ('tunnel' in connection) return { ...connection, socket: first };
+  return { ...connection, sockets: { downstream: first, upstream: second } };
 }

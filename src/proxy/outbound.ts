@@ -3,12 +3,14 @@ import type net from 'node:net';
 import { toMeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { ReasonCode } from '../base/reasons.ts';
-import type { OutboundVerdict } from '../model/verdict.ts';
+import type { OutboundVerdict, TunnelRoute } from '../model/verdict.ts';
 import { socketFd } from '../sys/tcp.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
+import { RESUME_OFFER, readOfferAnswer } from '../wire/resume.ts';
 import { connectHeaders, openStream, type TunnelPool } from './connect.ts';
 import { openDoubleStream } from './double-tunnel.ts';
 import type { PodContext } from './pod-context.ts';
+import { ResumableTunnel } from './resumable-tunnel.ts';
 import { carryShort, shortCutFor } from './short-cut.ts';
 
 type Carried = Exclude<OutboundVerdict, { kind: 'refuse' }>;
@@ -78,9 +80,9 @@ async function judge(context: PodContext, { client, target }: OutboundCall): Pro
 async function carry(context: PodContext, pool: TunnelPool, call: OutboundCall, verdict: DirectVerdict): Promise<void> {
   const connection = context.open(startOf(call, verdict), context.streamOf(call.socket));
   try {
-    const upstream = await upstreamOf(context, pool, verdict);
+    const { stream, tunnel } = await upstreamOf(context, pool, call.id, verdict);
     call.answer?.(undefined);
-    connection.join(upstream);
+    connection.join(stream, tunnel);
   } catch (error) {
     const failure = toMeshError(error);
     call.answer?.(context.refusalFor(failure).code);
@@ -88,13 +90,33 @@ async function carry(context: PodContext, pool: TunnelPool, call: OutboundCall, 
   }
 }
 
-async function upstreamOf(context: PodContext, pool: TunnelPool, verdict: DirectVerdict): Promise<ByteStream> {
+interface Upstream {
+  readonly stream: ByteStream;
+  /** When the stream can leave its tunnel. */
+  readonly tunnel?: ResumableTunnel;
+}
+
+async function upstreamOf(
+  context: PodContext,
+  pool: TunnelPool,
+  id: string,
+  verdict: DirectVerdict,
+): Promise<Upstream> {
   switch (verdict.kind) {
     case 'plaintext':
-      return context.streamOf(await context.dial(verdict.address));
+      return { stream: context.streamOf(await context.dial(verdict.address)) };
     case 'hbone':
-      return (await openStream(context, pool, verdict, connectHeaders(context, verdict))).stream;
+      return await tunnelOf(context, pool, id, verdict);
   }
+}
+
+async function tunnelOf(context: PodContext, pool: TunnelPool, id: string, route: TunnelRoute): Promise<Upstream> {
+  const headers = { ...connectHeaders(context, route), ...RESUME_OFFER };
+  const { stream, answer } = await openStream(context, pool, route, headers);
+  const token = readOfferAnswer(answer.headers);
+  if (token === undefined) return { stream };
+  const tunnel = new ResumableTunnel(context, { id, token, wayBack: { kind: 'ask', route, pool }, from: stream });
+  return { stream: tunnel.stream, tunnel };
 }
 
 /** The record of a connection to another network waits for the answer from there: only that says who serves. */

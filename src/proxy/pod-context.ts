@@ -12,6 +12,7 @@ import type { RelayCounters } from '../tunnel/relay.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
 import { type Connection, Connections } from './connections.ts';
 import { refusalOf } from './operator-text.ts';
+import { ParkedStreams } from './parked-streams.ts';
 import type { ProxyDeps, ProxySettings } from './settings.ts';
 
 export interface ProxyPod {
@@ -45,6 +46,7 @@ export class PodContext {
   readonly connections = new Connections();
   /** Of the event loop: everything that is done for this pod says so. */
   readonly share: LoopShare;
+  readonly parked = new ParkedStreams();
   readonly #idPrefix: string;
   #lastId = 0;
   #isUnspoofedSaid = false;

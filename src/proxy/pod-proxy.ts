@@ -25,7 +25,7 @@ import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './plaintext.ts';
 import { type Direction, PodContext, type ProxyPod } from './pod-context.ts';
 import { resumeConnection } from './resume.ts';
-import type { ProxyDeps, ProxySettings } from './settings.ts';
+import type { ClaimedStream, ProxyDeps, ProxySettings, StreamClaim } from './settings.ts';
 import { serveSocks } from './socks.ts';
 import { type ConnectRequest, dialTunnel } from './tunnels.ts';
 
@@ -39,6 +39,8 @@ const STOP_ERRORS = {
   drain: new MeshError('CV-DRAIN', 'connection closed due to connection drain'),
   hold: new MeshError('CV-HOLD', 'connection closed: the agent that was replaced holds it no longer'),
 } as const;
+/** A thread that another one asks for a stream has so long for a slow reader. */
+const SURRENDER_LIMITS = { flushMs: 5_000, suspendMs: 500 } as const;
 
 interface Listener {
   readonly port: number;
@@ -157,7 +159,8 @@ export class PodProxy {
   /** Goes on with connections of another process once they are judged again, and owns their descriptors. */
   adopt(connections: readonly InheritedConnection[]): void {
     for (const connection of connections) {
-      resumeConnection(this.#context, connection).catch((error: unknown) => this.#context.refusalFor(error));
+      const resumed = resumeConnection(this.#context, this.#pool, connection);
+      resumed.catch((error: unknown) => this.#context.refusalFor(error));
     }
   }
 
@@ -183,6 +186,15 @@ export class PodProxy {
   /** Once the listeners are left: a part of the connections that can move. Their descriptors are the caller's. */
   async moveSome(): Promise<Departed> {
     return (await this.#departure?.next()) ?? { connections: [], isLast: true };
+  }
+
+  /** A parked stream, for another thread that its client has found. */
+  async surrender({ token, question }: StreamClaim): Promise<ClaimedStream> {
+    const { parked, connections, deps } = this.#context;
+    const tunnel = parked.get(token);
+    if (tunnel === undefined) return undefined;
+    if (!tunnel.isOf(question)) return 'foreign';
+    return await connections.get(tunnel.id)?.move(deps.clock, SURRENDER_LIMITS);
   }
 
   /** A `stop` under way ends within `graceMs`. */

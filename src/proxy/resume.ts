@@ -1,34 +1,93 @@
 /** Connections that another process of this node carried until now: judged again, then relayed on. */
 import type net from 'node:net';
-import { toMeshError } from '../base/errors.ts';
+import { MeshError, toMeshError } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
 import { POLICY_CHANGED } from '../model/inbound-verdict.ts';
 import type { Refusal } from '../model/verdict.ts';
 import { adoptTcp, resetSocket } from '../sys/tcp.ts';
-import type { InheritedConnection } from './inheritance.ts';
+import type { ConnectionStart } from '../telemetry/traffic.ts';
+import type { TunnelPool } from './connect.ts';
+import type { HboneQuestion, InheritedConnection, InheritedPair, InheritedStream, WayBack } from './inheritance.ts';
 import type { PodContext } from './pod-context.ts';
+import { type OpenWayBack, ResumableTunnel } from './resumable-tunnel.ts';
 
-/** Owns the descriptors. Nothing flows before the verdict, which may have changed. Rejects only by a defect. */
+/**
+ * Owns the descriptors. Nothing flows before the verdict, which may have changed. `pool` is for streams whose client side is
+ * here. Rejects only by a defect.
+ */
 export async function resumeConnection(
   context: PodContext,
-  { start, sockets, pausedAtMs }: InheritedConnection,
+  pool: TunnelPool | undefined,
+  connection: InheritedConnection,
 ): Promise<void> {
-  const { sys, clock, verdicts, telemetry } = context.deps;
-  const downstream = adoptTcp(sys, sockets.downstream);
+  if ('tunnel' in connection) await resumeStream(context, pool, connection);
+  else await resumePair(context, connection);
+}
+
+async function resumePair(context: PodContext, { sockets, ...paused }: InheritedPair): Promise<void> {
+  const { start } = paused;
+  const downstream = adoptTcp(context.deps.sys, sockets.downstream);
   const upstream = adoptOther(context, sockets.upstream, downstream);
   context.hold(downstream, start.direction);
-  if (start.direction === 'inbound') {
-    const verdict = await context.judgeOpen({ connectionId: start.id, peer: start.src, local: start.dst });
-    if (verdict.kind === 'refuse') {
-      context.refuse({ start, refusal: refusalOfOpen(verdict.refusal), labels: start.labels });
-      resetSocket(downstream);
-      resetSocket(upstream);
-      return;
-    }
+  if (!(await isAllowed(context, start))) {
+    resetSocket(downstream);
+    resetSocket(upstream);
+    return;
   }
-  const release = start.direction === 'inbound' ? () => verdicts.release(start.id) : undefined;
-  context.open(start, context.streamOf(downstream), release).join(context.streamOf(upstream));
-  telemetry.moved(start, Math.max(0, clock.wallMs() - pausedAtMs));
+  context.open(start, context.streamOf(downstream), releaseOf(context, start)).join(context.streamOf(upstream));
+  countMoved(context, paused);
+}
+
+async function resumeStream(
+  context: PodContext,
+  pool: TunnelPool | undefined,
+  { socket, tunnel: { token, wayBack, toApp, toTunnel }, ...paused }: InheritedStream,
+): Promise<void> {
+  const { start } = paused;
+  const app = adoptTcp(context.deps.sys, socket);
+  if (start.direction === 'outbound') context.hold(app, 'outbound');
+  const question = wayBack.kind === 'wait' ? wayBack.question : undefined;
+  if (!(await isAllowed(context, start, question))) {
+    resetSocket(app);
+    return;
+  }
+  const tunnel = new ResumableTunnel(context, {
+    id: start.id,
+    token,
+    wayBack: openWayBack(wayBack, pool),
+    from: { toApp, toTunnel },
+    onResumed: () => countMoved(context, paused),
+  });
+  if (wayBack.kind === 'ask') context.open(start, context.streamOf(app)).join(tunnel.stream, tunnel);
+  else context.open(start, tunnel.stream, releaseOf(context, start)).join(context.streamOf(app), tunnel);
+  if (!tunnel.stream.isClosed) tunnel.seek();
+}
+
+function countMoved(
+  { deps }: PodContext,
+  { start, pausedAtMs }: Pick<InheritedConnection, 'start' | 'pausedAtMs'>,
+): void {
+  deps.telemetry.moved(start, Math.max(0, deps.clock.wallMs() - pausedAtMs));
+}
+
+function openWayBack(wayBack: WayBack, pool: TunnelPool | undefined): OpenWayBack {
+  if (wayBack.kind === 'wait') return wayBack;
+  if (pool === undefined) throw new MeshError('CV-BUG', 'a client of a tunnel without a pool');
+  return { ...wayBack, pool };
+}
+
+/** Inbound connections are judged by the mesh of now. A refusal is logged here. */
+async function isAllowed(context: PodContext, start: ConnectionStart, hbone?: HboneQuestion): Promise<boolean> {
+  if (start.direction === 'outbound') return true;
+  const question = { connectionId: start.id, peer: start.src, local: start.dst };
+  const verdict = await context.judgeOpen(hbone === undefined ? question : { ...question, hbone });
+  if (verdict.kind === 'accept') return true;
+  context.refuse({ start, refusal: refusalOfOpen(verdict.refusal), labels: start.labels });
+  return false;
+}
+
+function releaseOf(context: PodContext, { id, direction }: ConnectionStart): (() => void) | undefined {
+  return direction === 'inbound' ? () => context.deps.verdicts.release(id) : undefined;
 }
 
 /** What a policy forbids was allowed before. */

@@ -11,6 +11,7 @@ import type { TrafficTelemetry } from '../telemetry/traffic.ts';
 import type { H2Settings } from '../tunnel/h2-settings.ts';
 import type { LoopShares } from '../tunnel/loop-shares.ts';
 import type { DnsProxySettings } from './dns-settings.ts';
+import type { HboneQuestion, InheritedConnection } from './inheritance.ts';
 import type { PodContext } from './pod-context.ts';
 
 export interface ProxySettings {
@@ -56,6 +57,17 @@ export interface ProxySettings {
 /** The pod of that UID while this thread serves it and takes new connections for it. */
 export type Neighbour = (podUid: string) => PodContext | undefined;
 
+/** Whose suspended stream is looked for, by whom. */
+export interface StreamClaim {
+  readonly podUid: string;
+  readonly token: string;
+  /** Of the client that shows the token. */
+  readonly question: HboneQuestion;
+}
+
+/** Parked by another thread; `foreign`: there, and not of this client; `undefined`: not there. */
+export type ClaimedStream = InheritedConnection | 'foreign' | undefined;
+
 export interface ProxyDeps {
   /** Absent: connections of pods go through tunnels, wherever they lead. */
   readonly neighbour?: Neighbour;
@@ -71,4 +83,6 @@ export interface ProxyDeps {
   readonly loop: LoopShares;
   readonly dns: DnsTelemetry;
   readonly log: Logger;
+  /** Suspended streams of the same pods in other threads; absent: there are none. */
+  readonly elsewhere?: { claim(claim: StreamClaim): Promise<ClaimedStream> };
 }

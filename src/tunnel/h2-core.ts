@@ -106,8 +106,9 @@ export class H2Core implements StreamHost {
     this.sender.dropped(bytes);
   }
 
-  sendEnd(stream: H2Stream): void {
-    this.control(frame(FRAME.data, FLAG.endStream, stream.id, NO_BYTES));
+  sendEnd(stream: H2Stream, trailers: OutgoingHeaders | undefined): void {
+    if (trailers === undefined) this.control(frame(FRAME.data, FLAG.endStream, stream.id, NO_BYTES));
+    else this.control(headersFrames(stream.id, this.#encode([], trailers), true, this.peer.maxFrameBytes));
   }
 
   reset(stream: H2Stream, code: number): void {

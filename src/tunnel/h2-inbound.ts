@@ -1,7 +1,7 @@
 /** Frames of the peer, checked against the state of streams and session (RFC 9113 §5, §6, §8). */
 import { MeshError, messageOf } from '../base/errors.ts';
 import type { H2FrameSink } from '../wire/h2-frame.ts';
-import { type RequestHead, readRequest, readResponse, trailersFault } from '../wire/h2-head.ts';
+import { type RequestHead, readRequest, readResponse, readTrailers } from '../wire/h2-head.ts';
 import { connectionError, H2, type H2Code, MAX_31_BITS } from '../wire/h2-protocol.ts';
 import { pingFrame, resetFrame, settingsAckFrame } from '../wire/h2-write.ts';
 import { HpackDecoder } from '../wire/hpack-decoder.ts';
@@ -188,9 +188,9 @@ export class H2Inbound implements H2FrameSink {
   #onMoreHeaders(stream: H2Stream, fields: readonly HeaderField[], isEnd: boolean): void {
     if (!stream.isReceiving) return this.#fault(stream.id, H2.streamClosed, 'HEADERS after END_STREAM');
     if (this.#core.role === 'client' && !stream.isAnswered) return this.#onResponse(stream, fields, isEnd);
-    const fault = isEnd ? trailersFault(fields) : 'a second header section';
-    if (fault !== undefined) return this.#fault(stream.id, H2.protocolError, fault);
-    stream.receiveEnd();
+    const trailers = isEnd ? readTrailers(fields) : { malformed: 'a second header section' };
+    if ('malformed' in trailers) return this.#fault(stream.id, H2.protocolError, trailers.malformed);
+    stream.receiveEnd(trailers.head);
   }
 
   #onResponse(stream: H2Stream, fields: readonly HeaderField[], isEnd: boolean): void {

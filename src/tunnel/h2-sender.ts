@@ -25,6 +25,8 @@ export interface SendingStream {
   readonly outbox: ChunkQueue | undefined;
   /** END_STREAM goes with the last octet of the outbox. */
   readonly isEnding: boolean;
+  /** No, it goes with what is sent after it. */
+  readonly hasTrailers: boolean;
   isReady: boolean;
   isBlocked: boolean;
   /** The writer may go on, or the end of the outbox was framed. */
@@ -136,15 +138,15 @@ export class H2Sender implements OutputSource {
   #takeTurn(stream: SendingStream, bytes: number): void {
     const outbox = stream.outbox;
     if (outbox === undefined) return;
-    const isEnd = stream.isEnding && bytes === outbox.bytes;
+    const isLast = stream.isEnding && bytes === outbox.bytes;
     const page = this.output.dataPage();
-    const at = writeDataHeader(page.bytes, page.filled, stream.id, bytes, isEnd);
+    const at = writeDataHeader(page.bytes, page.filled, stream.id, bytes, isLast && !stream.hasTrailers);
     outbox.copyTo(page.bytes, at, bytes);
     page.filled = at + bytes;
     this.#hold(-bytes);
     this.#spend(stream, bytes);
     this.makeReady(stream);
-    if (isEnd || (stream.isBlocked && outbox.bytes <= STREAM_HIGH_WATER_BYTES / 2)) this.#told.push(stream);
+    if (isLast || (stream.isBlocked && outbox.bytes <= STREAM_HIGH_WATER_BYTES / 2)) this.#told.push(stream);
   }
 
   /** Payload of the next frame: 0 when windows or the page do not allow one. */

@@ -17,7 +17,7 @@ export interface StreamHost {
   queued(stream: H2Stream, bytes: number): boolean;
   /** `bytes` left the outbox unsent. */
   dropped(bytes: number): void;
-  sendEnd(stream: H2Stream): void;
+  sendEnd(stream: H2Stream, trailers: OutgoingHeaders | undefined): void;
   /** Sends RST_STREAM and forgets the stream; also takes back a request that was not sent yet. */
   reset(stream: H2Stream, code: number): void;
   /** Both halves are over on the wire. */

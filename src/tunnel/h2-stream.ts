@@ -1,6 +1,6 @@
 /** One CONNECT stream of an HBONE session as a `ByteStream` (RFC 9113 §5.1, §8.5; datapath facts §1.9, §1.10). */
 import { type MeshError, toMeshError } from '../base/errors.ts';
-import type { ResponseHead } from '../wire/h2-head.ts';
+import type { HeaderValues, ResponseHead } from '../wire/h2-head.ts';
 import { H2 } from '../wire/h2-protocol.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
 import { ChunkQueue } from './h2-chunks.ts';
@@ -29,6 +29,8 @@ export class H2Stream implements ByteStream, SendingStream {
   outbox: ChunkQueue | undefined;
   /** Called when the stream ends before `open`: the owner should stop working on it. */
   onAborted: (() => void) | undefined;
+  /** Called as soon as the peer has ended its half, before all that it sent is delivered. */
+  onRemoteEnd: (() => void) | undefined;
 
   readonly #host: StreamHost;
   readonly #isClient: boolean;
@@ -38,8 +40,10 @@ export class H2Stream implements ByteStream, SendingStream {
   #isPaused = false;
   #canSend = false;
   #hasLocalEnd = false;
+  #trailers: OutgoingHeaders | undefined;
   #isLocalEndSent = false;
   #hasRemoteEnd = false;
+  #remoteTrailers: HeaderValues | undefined;
   #isRemoteEndTold = false;
   /** After an orderly reset: what we write is lost, as on a TCP socket whose peer is gone (facts §1.9). */
   #isBrokenPipe = false;
@@ -84,6 +88,25 @@ export class H2Stream implements ByteStream, SendingStream {
 
   get isEnding(): boolean {
     return this.#hasLocalEnd;
+  }
+
+  get hasTrailers(): boolean {
+    return this.#trailers !== undefined;
+  }
+
+  /** END_STREAM of the peer has arrived, though not all before it may be delivered. */
+  get hasRemoteEnd(): boolean {
+    return this.#hasRemoteEnd;
+  }
+
+  /** What came with it. */
+  get remoteTrailers(): HeaderValues | undefined {
+    return this.#remoteTrailers;
+  }
+
+  /** Octets that have arrived and wait for a paused receiver. */
+  get inboxBytes(): number {
+    return this.#inbox?.bytes ?? 0;
   }
 
   /** The peer may still send on this stream. */
@@ -149,9 +172,11 @@ export class H2Stream implements ByteStream, SendingStream {
     return this.#host.queued(this, rest.length);
   }
 
-  end(): void {
+  /** With `trailers`, they carry END_STREAM. On a CONNECT they are ours alone: RFC 9113 §8.5 knows DATA only. */
+  end(trailers?: OutgoingHeaders): void {
     if (this.#hasLocalEnd || this.#isClosed) return;
     this.#hasLocalEnd = true;
+    this.#trailers = trailers;
     if (this.#isBrokenPipe) this.#close(undefined);
     else if (this.#canSend && this.bufferedBytes === 0) this.#sendEnd();
   }
@@ -204,10 +229,21 @@ export class H2Stream implements ByteStream, SendingStream {
     }
   }
 
+  /** All that waits for a paused receiver, taken out of the stream: nothing else may be under way on it. */
+  takeInbox(): Uint8Array {
+    const taken = new Uint8Array(this.inboxBytes);
+    this.#inbox?.copyTo(taken, 0, taken.length);
+    this.#inbox = undefined;
+    if (taken.length > 0) this.#host.credit(this, taken.length, true);
+    return taken;
+  }
+
   /** @internal Session: END_STREAM. */
-  receiveEnd(): void {
+  receiveEnd(trailers?: HeaderValues): void {
     this.#hasRemoteEnd = true;
     if (this.#isLocalEndSent) this.#release();
+    this.#remoteTrailers = trailers;
+    this.#tellRemoteEnd();
     this.#tellEnd();
   }
 
@@ -236,7 +272,8 @@ export class H2Stream implements ByteStream, SendingStream {
   flushed(): void {
     if (this.#isClosed) return;
     if (this.#hasLocalEnd && this.bufferedBytes === 0) {
-      this.#localEndSent();
+      if (this.hasTrailers && !this.#isLocalEndSent) this.#sendEnd();
+      else this.#localEndSent();
     } else if (this.isBlocked) {
       this.isBlocked = false;
       this.#tell((handlers) => handlers.onDrain());
@@ -249,8 +286,16 @@ export class H2Stream implements ByteStream, SendingStream {
   }
 
   #sendEnd(): void {
-    this.#host.sendEnd(this);
+    this.#host.sendEnd(this, this.#trailers);
     this.#localEndSent();
+  }
+
+  #tellRemoteEnd(): void {
+    try {
+      this.onRemoteEnd?.();
+    } catch (caught) {
+      this.destroy(toMeshError(caught));
+    }
   }
 
   #localEndSent(): void {

@@ -86,9 +86,21 @@ export class Relay {
 
   /** What keeps the sockets here, as far as can be told before anything was tried. */
   get obstacle(): Obstacle | undefined {
-    if (!this.isMovable) return 'tunnel';
-    if (!this.#down.stream.isLending || !this.#up.stream.isLending) return 'read-ahead';
+    return this.isMovable ? this.#obstacleAt(this.#down, this.#up) : 'tunnel';
+  }
+
+  /** The same when the stream of `tunnel` can leave it. */
+  obstacleBeside(tunnel: ByteStream): Obstacle | undefined {
+    return this.#obstacleAt(this.#sideBeside(tunnel));
+  }
+
+  #obstacleAt(...sockets: readonly Side[]): Obstacle | undefined {
+    if (sockets.some(({ stream }) => !stream.isLending)) return 'read-ahead';
     return this.#unflushedBytes > 0 ? 'unread' : undefined;
+  }
+
+  #sideBeside(tunnel: ByteStream): Side {
+    return this.#down.stream === tunnel ? this.#up : this.#down;
   }
 
   /**
@@ -107,6 +119,16 @@ export class Relay {
     this.#down.stream.destroy();
     this.#up.stream.destroy();
     return { downstream, upstream };
+  }
+
+  /** As `detach`, of the socket at the other end of `tunnel`, which is its owner's to deal with then. */
+  detachFrom(tunnel: ByteStream): number | undefined {
+    const side = this.#sideBeside(tunnel);
+    const socket = side.isClosed || side.unflushedBytes > 0 ? undefined : side.stream.duplicate?.();
+    if (socket === undefined) return undefined;
+    this.#isMoved = true;
+    side.stream.destroy();
+    return socket;
   }
 
   get #unflushedBytes(): number {

@@ -65,10 +65,9 @@ export function readResponse(fields: readonly HeaderField[]): Checked<ResponseHe
   return { head: { status: Number(status), headers: split.headers } };
 }
 
-/** Which rule a trailer section breaks, if any. */
-export function trailersFault(fields: readonly HeaderField[]): string | undefined {
+export function readTrailers(fields: readonly HeaderField[]): Checked<HeaderValues> {
   const split = splitFields(fields, new Set());
-  return typeof split === 'string' ? split : undefined;
+  return typeof split === 'string' ? { malformed: split } : { head: split.headers };
 }
 
 /** Extended CONNECT was not offered, so `:protocol` is as wrong as `:scheme` and `:path`. */

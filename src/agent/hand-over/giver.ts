@@ -9,7 +9,8 @@ import type { Estate } from './estate.ts';
 import { type GiverEffect, type GiverInput, type GiverState, giverStep } from './giver-state.ts';
 import { reportHeld } from './held-report.ts';
 import { HandOverLink } from './link.ts';
-import { decodeRequest, type HeldAgent, inPackets, OFFER_TIMEOUT_MS, SILENCE_TIMEOUT_MS } from './protocol.ts';
+import { packetsOf } from './packets.ts';
+import { decodeRequest, type HeldAgent, OFFER_TIMEOUT_MS, SILENCE_TIMEOUT_MS } from './protocol.ts';
 
 /** For the last word to a successor that may hang. */
 const LAST_WORD_MS = 1_000;
@@ -160,13 +161,7 @@ export class Giver implements AsyncDisposable {
     const { estate, counts } = this.#deps;
     const { connections, isLast } = (await estate.get(key)?.offerMore()) ?? { connections: [], isLast: true };
     this.#offered = connections.length;
-    for (const part of inPackets(connections)) {
-      const fds = part.flatMap(({ sockets }) => [sockets.downstream, sockets.upstream]);
-      await link.send(
-        { type: 'connections', connections: part.map(({ start, pausedAtMs }) => ({ start, pausedAtMs })) },
-        fds,
-      );
-    }
+    for (const { message, fds } of packetsOf(connections)) await link.send(message, fds);
     const sent = { listeners: 0, connections: connections.length };
     await link.send({ type: 'offered', ...sent, held: counts().live, isLast });
   }

@@ -2,15 +2,11 @@
 import type { Clock } from '../../base/clock.ts';
 import { MeshError } from '../../base/errors.ts';
 import type { Departed } from '../../proxy/departure.ts';
-import {
-  descriptorsOf,
-  type Inheritance,
-  type InheritedConnection,
-  type InheritedListener,
-} from '../../proxy/inheritance.ts';
+import { descriptorsOf, type Inheritance, type InheritedListener } from '../../proxy/inheritance.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import type { PassedFds } from '../../sys/unix-contract.ts';
 import type { HandOverLink } from './link.ts';
+import { ConnectionPackets } from './packets.ts';
 import { ANSWER_TIMEOUT_MS, decodeReply, type Reply, type Request, VERSIONS } from './protocol.ts';
 
 type Offer = Inheritance & Departed;
@@ -87,11 +83,12 @@ export class Heir implements Disposable {
 
   async #receiveOffer(request: Request & { readonly pod: string }): Promise<Offer> {
     const listeners: InheritedListener[] = [];
-    const connections: InheritedConnection[] = [];
+    const packets = new ConnectionPackets();
+    const { connections } = packets;
     const startedMs = this.#clock.wallMs();
     try {
       await this.#link.send(request);
-      const { held, isLast } = await this.#receiveParts(listeners, connections);
+      const { held, isLast } = await this.#receiveParts(listeners, packets);
       this.#held = held;
       // Nothing may flow before the other agent has let go of its copies: two owners would tear the bytes apart.
       await this.#ask({ type: 'accept', pod: request.pod }, 'given');
@@ -108,19 +105,17 @@ export class Heir implements Disposable {
   /** Until the offer is whole. */
   async #receiveParts(
     listeners: InheritedListener[],
-    connections: InheritedConnection[],
+    packets: ConnectionPackets,
   ): Promise<Extract<Reply, { type: 'offered' }>> {
     for (;;) {
       const { reply, fds } = await this.#receive();
       if (reply.type === 'listener') {
         listeners.push({ port: reply.port, fd: fds[0] ?? -1 });
-      } else if (reply.type === 'connections') {
-        for (const [at, connection] of reply.connections.entries()) {
-          const [downstream = -1, upstream = -1] = fds.slice(2 * at);
-          connections.push({ ...connection, sockets: { downstream, upstream } });
-        }
+      } else if (reply.type === 'connections' || reply.type === 'bytes') {
+        packets.add(reply, fds);
       } else if (reply.type === 'offered') {
-        if (reply.listeners !== listeners.length || reply.connections !== connections.length) throw outOfTurn(reply);
+        if (reply.listeners !== listeners.length || reply.connections !== packets.connections.length)
+          throw outOfTurn(reply);
         return reply;
       } else throw outOfTurn(reply);
     }

@@ -1,11 +1,14 @@
 /** What two agents of one node say to each other while one takes the place of the other (`README.md`). JSON, one object a packet. */
 import { MeshError, messageOf } from '../../base/errors.ts';
-import type { InheritedConnection } from '../../proxy/inheritance.ts';
+import type { InheritedConnection, SuspendedTunnel } from '../../proxy/inheritance.ts';
+import type { BytesUnderWay } from '../../tunnel/resumable-stream.ts';
 
 /** Versions that this build speaks. */
 export const VERSIONS = { min: 2, max: 2 } as const;
 /** One packet. */
 export const MAX_PACKET_BYTES = 64 * 1024;
+/** Of one `bytes`, before base64. */
+export const PIECE_BYTES = 45 * 1024;
 /** From a request to its whole answer. */
 export const ANSWER_TIMEOUT_MS = 10_000;
 /** An heir that says nothing for this long is given up: it may be waiting for its pods. */
@@ -36,7 +39,9 @@ export type Reply =
   | { readonly type: 'yielded' }
   /** With its descriptor. */
   | { readonly type: 'listener'; readonly port: number }
-  /** With descriptors of the downstream and the upstream socket of each. */
+  /** What is under way in the suspended stream of this token, which follows: the next piece. */
+  | { readonly type: 'bytes'; readonly token: string; readonly to: keyof BytesUnderWay; readonly base64: string }
+  /** With descriptors of the downstream and the upstream socket of each, or of its only one when it has a `tunnel`. */
   | { readonly type: 'connections'; readonly connections: readonly MovedConnection[] }
   /** Ends an offer: how many of each were sent, how many connections are left here, and whether none of this pod will follow. */
   | {
@@ -66,8 +71,10 @@ export interface HeldAgent {
   readonly endsAtMs: number;
 }
 
-/** Of an `InheritedConnection`, what is no descriptor. */
-export type MovedConnection = Omit<InheritedConnection, 'sockets'>;
+/** Of an `InheritedConnection`, what is neither descriptor nor payload. */
+export type MovedConnection = Pick<InheritedConnection, 'start' | 'pausedAtMs'> & {
+  readonly tunnel?: Pick<SuspendedTunnel, 'token' | 'wayBack'>;
+};
 
 const REQUESTS = [
   'hello',
@@ -82,6 +89,7 @@ const REPLIES = [
   'refused',
   'yielded',
   'listener',
+  'bytes',
   'connections',
   'offered',
   'given',
@@ -101,8 +109,8 @@ const PACKET_CONNECTIONS = 120;
 const PACKET_CONNECTION_BYTES = MAX_PACKET_BYTES - 1_024;
 
 /** In parts that fit one packet each. */
-export function* inPackets(connections: readonly InheritedConnection[]): Iterable<readonly InheritedConnection[]> {
-  let part: InheritedConnection[] = [];
+export function* inPackets<Each>(connections: readonly Each[]): Iterable<readonly Each[]> {
+  let part: Each[] = [];
   let bytes = 0;
   for (const connection of connections) {
     const more = Buffer.byteLength(JSON.stringify(connection));

@@ -14,7 +14,7 @@ import type {
 import type { Hand } from '../../model/verdict-cache.ts';
 import type { Departed } from '../../proxy/departure.ts';
 import type { Inheritance, InheritedConnection, InheritedListener } from '../../proxy/inheritance.ts';
-import type { ProxySettings } from '../../proxy/settings.ts';
+import type { ClaimedStream, ProxySettings, StreamClaim } from '../../proxy/settings.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { DnsGains } from '../../telemetry/dns-gains.ts';
@@ -91,6 +91,8 @@ export type MainCalls = {
   readonly identityOf: (podUid: string) => Promise<Dated<string>>;
   readonly certificate: (identity: string) => Promise<Dated<TlsMaterial>>;
   readonly report: (report: WorkerReport) => void;
+  /** A parked stream that another worker may have: its descriptors are the caller's. */
+  readonly claim: (claim: StreamClaim) => Promise<ClaimedStream>;
   /** The worker can start pods. */
   readonly ready: (nothing: undefined) => void;
 };
@@ -129,6 +131,8 @@ export type WorkerCalls = {
   /** As above, of connections. */
   readonly moveSome: (id: number) => Promise<Departed>;
   readonly adopt: (adoption: PodAdoption) => Promise<void>;
+  /** See `PodProxies.surrender`. */
+  readonly surrender: (claim: StreamClaim) => Promise<ClaimedStream>;
   /** See `DataPlane.hasten`. */
   readonly hasten: (nothing: undefined) => void;
   /** As those of `DataPlane`, of this worker. */

@@ -1,6 +1,6 @@
 /** The pods that a worker serves: in namespaces whose descriptors belong to the main thread. */
 import type { Departed } from '../../proxy/departure.ts';
-import type { Inheritance, InheritedListener } from '../../proxy/inheritance.ts';
+import { type Inheritance, type InheritedListener, socketsOf, withSockets } from '../../proxy/inheritance.ts';
 import { closeFd, duplicate } from '../../sys/duplicate.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { MovableSet } from '../data-plane.ts';
@@ -61,10 +61,7 @@ function copyOf({ listeners, connections }: Inheritance): Inheritance {
   try {
     return {
       listeners: listeners.map((listener) => ({ ...listener, fd: copy(listener.fd) })),
-      connections: connections.map(({ sockets, ...connection }) => ({
-        ...connection,
-        sockets: { ...sockets, downstream: copy(sockets.downstream), upstream: copy(sockets.upstream) },
-      })),
+      connections: connections.map((connection) => withSockets(connection, socketsOf(connection).map(copy))),
     };
   } catch (error) {
     for (const fd of copies) closeFd(fd);

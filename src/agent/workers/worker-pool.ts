@@ -12,7 +12,9 @@ import {
   type InheritedConnection,
   type InheritedListener,
   NO_INHERITANCE,
+  socketsOf,
 } from '../../proxy/inheritance.ts';
+import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import { collectGarbage } from '../../sys/garbage.ts';
 import type { Netns } from '../../sys/sys.ts';
@@ -44,7 +46,7 @@ export interface WorkerPoolOptions {
   readonly hangMs: number;
 }
 
-export interface WorkerPoolDeps extends WorkerDeps {
+export interface WorkerPoolDeps extends Omit<WorkerDeps, 'claim'> {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -209,7 +211,8 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
       log,
       makeWorker: () => {
         const start = { ...worker.start, logFilter: logFilter() };
-        return new Worker({ ...worker, name, start }, this.#deps);
+        const claim: WorkerDeps['claim'] = (asked, by) => this.#claim(asked, by);
+        return new Worker({ ...worker, name, start }, { ...this.#deps, claim });
       },
       pods: () => this.#pods.values(),
       onEnd: (end, lost) => {
@@ -276,6 +279,15 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     } finally {
       for (const descriptor of descriptorsOf(inherited)) closeFd(descriptor);
     }
+  }
+
+  async #claim(claim: StreamClaim, by: Worker): Promise<ClaimedStream> {
+    const others = this.#running().filter((worker) => worker !== by);
+    const asked = others.map((worker) => worker.link.call('surrender', claim).catch(() => undefined));
+    const answers = await Promise.all(asked);
+    const found = answers.find((answer) => answer !== undefined && answer !== 'foreign');
+    if (found !== undefined && by.isOver) for (const fd of socketsOf(found)) closeFd(fd);
+    return found ?? answers.find((answer) => answer === 'foreign');
   }
 
   /** Resolves when a worker has come or gone, or the time is over. */

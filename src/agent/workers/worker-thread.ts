@@ -65,6 +65,7 @@ function run(port: MessagePort, start: WorkerStart): void {
       leaveListeners: (id) => pods.leaveListeners(id),
       moveSome: (id) => pods.moveSome(id),
       adopt: (adoption) => pods.adopt(adoption),
+      surrender: (claim) => proxies.surrender(claim),
       hasten: () => proxies.hasten(),
       shed: (count) => proxies.shed(count),
       trim: () => collectGarbage(),
@@ -111,6 +112,7 @@ function run(port: MessagePort, start: WorkerStart): void {
       telemetry: records,
       dns: new DnsRecords({ metrics: dnsCounts, log: logs.scope('dns'), clock }),
       log: logs.scope('proxy'),
+      elsewhere: { claim: (claim) => link.call('claim', claim) },
     },
   });
   const pods = new WorkerPods(proxies);

@@ -3,6 +3,7 @@ import { extname } from 'node:path';
 import { Worker as Thread } from 'node:worker_threads';
 import { type Clock, withDeadline } from '../../base/clock.ts';
 import { MeshError, messageOf } from '../../base/errors.ts';
+import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import { addDnsGains } from '../../telemetry/dns-gains.ts';
 import { type MirrorDeps, TrafficMirror } from '../../telemetry/traffic-mirror.ts';
@@ -45,6 +46,8 @@ export interface WorkerDeps extends MirrorDeps {
   readonly clock: Clock;
   readonly authority: VerdictAuthority;
   readonly writeLines: (piece: string) => void;
+  /** Asks the other workers for a parked stream. */
+  readonly claim: (claim: StreamClaim, by: Worker) => Promise<ClaimedStream>;
 }
 
 export class Worker {
@@ -92,6 +95,7 @@ export class Worker {
     const link: Worker['link'] = new PortLink<MainCalls, WorkerCalls>((items) => this.#thread.postMessage(items), {
       ...session.calls,
       report: (report) => this.#report(report),
+      claim: (claim) => deps.claim(claim, this),
       ready: () => this.#ready.resolve(),
     });
     this.#session = session;

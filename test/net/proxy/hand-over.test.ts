@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import type net from 'node:net';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
+import { descriptorsOf, type InheritedConnection } from '../../../src/proxy/inheritance.ts';
 import { closeFd } from '../../../src/sys/duplicate.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { metricSum } from '../../support/metric-text.ts';
@@ -54,7 +54,7 @@ async function moveAll(from: ProxyWorld, to: ProxyWorld): Promise<void> {
 }
 
 function closeAll(connections: readonly InheritedConnection[]): void {
-  for (const { sockets } of connections) for (const fd of [sockets.downstream, sockets.upstream]) closeFd(fd);
+  for (const fd of descriptorsOf({ listeners: [], connections })) closeFd(fd);
 }
 
 /** Sums over the processes of a node. */

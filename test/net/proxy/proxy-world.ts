@@ -12,6 +12,7 @@ import { TlsContexts } from '../../../src/identity/tls-context.ts';
 import { connectTls } from '../../../src/identity/tls-handshake.ts';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import type { TlsMaterial } from '../../../src/model/verdict.ts';
+import type { Inheritance } from '../../../src/proxy/inheritance.ts';
 import type { ProxySettings } from '../../../src/proxy/settings.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { systemLoopTime } from '../../../src/sys/loop-time.ts';
@@ -75,6 +76,8 @@ interface WorldOptions {
   readonly mesh?: MeshState;
   /** `NETWORK` of the agent. */
   readonly network?: string;
+  /** Of the process before this one. */
+  readonly inherited?: Inheritance;
 }
 
 export class ProxyWorld implements AsyncDisposable {
@@ -120,12 +123,17 @@ export class ProxyWorld implements AsyncDisposable {
       loopTime: systemLoopTime,
     });
     const netns = this.#undo.use(openNetns(POD.netnsPath));
-    this.proxy = this.proxies.start(POD, netns);
+    this.proxy = this.proxies.start(POD, netns, options.inherited);
     this.#undo.defer(() => this.stop('immediate'));
   }
 
   stop(mode: 'graceful' | 'immediate'): Promise<void> {
     return this.proxy.stop(mode);
+  }
+
+  /** Where one of the listeners is. */
+  port(listener: keyof typeof PORTS): number {
+    return this.#ports.get(PORTS[listener]) ?? 0;
   }
 
   /** A TCP connection to one of the three listeners. */
@@ -137,15 +145,16 @@ export class ProxyWorld implements AsyncDisposable {
 
   /** As `connect`, not connected yet. */
   dial(listener: keyof typeof PORTS): net.Socket {
-    const port = this.#ports.get(PORTS[listener]) ?? 0;
-    const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true }).on('error', () => {});
+    const socket = net
+      .connect({ port: this.port(listener), host: '127.0.0.1', allowHalfOpen: true })
+      .on('error', () => {});
     this.#undo.defer(() => void socket.destroy());
     return socket;
   }
 
   /** A tunnel to the pod, by another mesh member. */
-  async tunnel(socket?: net.Socket): Promise<Peer> {
-    return new Peer('client', await handshake(socket ?? (await this.connect('hbone'))));
+  async tunnel(socket?: net.Socket, identity = CLIENT): Promise<Peer> {
+    return new Peer('client', await handshake(socket ?? (await this.connect('hbone')), identity));
   }
 
   /** An application on loopback that answers with what it gets. */
@@ -220,8 +229,8 @@ export class ProxyWorld implements AsyncDisposable {
   }
 }
 
-export function handshake(socket: net.Socket): ReturnType<typeof connectTls> {
-  const material = materials[CLIENT];
+export function handshake(socket: net.Socket, identity = CLIENT): ReturnType<typeof connectTls> {
+  const material = materials[identity];
   if (material === undefined) throw new Error('no material');
   return connectTls(socket, material, [SERVER], { contexts: new TlsContexts(), clock: systemClock });
 }

@@ -81,7 +81,7 @@ function world(state = OPEN, log: Logger = silentLogger) {
   const session: VerdictSession = new VerdictSession(authority, (push) => main.tell('push', push));
   const main: PortLink<MainCalls, WorkerCalls> = new PortLink<MainCalls, WorkerCalls>(
     (items) => port1.postMessage(items),
-    { ...session.calls, report: () => {}, ready: () => {} },
+    { ...session.calls, report: () => {}, claim: async () => undefined, ready: () => {} },
   );
   session.open();
   const take = (items: readonly Item[]): void => {
@@ -102,6 +102,7 @@ function world(state = OPEN, log: Logger = silentLogger) {
       leaveListeners: none,
       moveSome: none,
       adopt: none,
+      surrender: none,
       hasten: none,
       shed: none,
       trim: none,

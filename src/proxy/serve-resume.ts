@@ -1,0 +1,51 @@
+/** A CONNECT that wants to go on with a stream that was suspended: found by its token, given to its owner alone. */
+import { MeshError } from '../base/errors.ts';
+import type { H2Stream } from '../tunnel/h2-stream.ts';
+import { answerFields, newResumeToken } from '../wire/resume.ts';
+import type { HboneQuestion } from './inheritance.ts';
+import type { PodContext } from './pod-context.ts';
+import type { ResumableTunnel } from './resumable-tunnel.ts';
+import { resumeConnection } from './resume.ts';
+
+/** The client may be faster than the process that hands the stream to this one. */
+const WAIT_MS = 1_000;
+/** Other threads are asked again so often: where a stream turns up there is not known here. */
+const ASK_AGAIN_MS = 50;
+
+/** Rejects with `CV-RESUME-UNKNOWN` or `CV-RESUME-IDENTITY`; the stream is not answered then, and what is parked stays. */
+export async function serveResume(
+  context: PodContext,
+  stream: H2Stream,
+  token: string,
+  question: HboneQuestion,
+): Promise<void> {
+  const parked = await find(context, token, question);
+  if (!parked.isOf(question)) throw notYours();
+  // Who gave up meanwhile may ask once more.
+  if (stream.isClosed) return;
+  const next = newResumeToken(context.deps.random);
+  stream.respond(200, answerFields(next, { isResumed: true }), { endStream: false });
+  parked.attach(stream, next);
+}
+
+async function find(context: PodContext, token: string, question: HboneQuestion): Promise<ResumableTunnel> {
+  const { clock, elsewhere } = context.deps;
+  const endMs = clock.monotonicMs() + WAIT_MS;
+  for (;;) {
+    const here = context.parked.get(token);
+    if (here !== undefined) return here;
+    const found = await elsewhere?.claim({ podUid: context.pod.uid, token, question });
+    if (found === 'foreign') throw notYours();
+    if (found !== undefined) {
+      await resumeConnection(context, undefined, found);
+      continue;
+    }
+    const leftMs = endMs - clock.monotonicMs();
+    if (leftMs <= 0) throw new MeshError('CV-RESUME-UNKNOWN', 'no suspended stream has this token');
+    await context.parked.change(clock, elsewhere === undefined ? leftMs : Math.min(leftMs, ASK_AGAIN_MS));
+  }
+}
+
+function notYours(): MeshError {
+  return new MeshError('CV-RESUME-IDENTITY', 'the token of a suspended stream belongs to another peer or destination');
+}

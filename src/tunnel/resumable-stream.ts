@@ -1,0 +1,303 @@
+/**
+ * A tunnel stream that can leave its tunnel and go on in another, in this process or in the next one
+ * (`agent/hand-over/README.md`). Whoever is at its near end sees one stream: while it is in no tunnel it takes no more
+ * than one chunk and gives none.
+ */
+import { type Clock, withDeadline } from '../base/clock.ts';
+import { MeshError } from '../base/errors.ts';
+import { readSuspended, suspendedTrailers } from '../wire/resume.ts';
+import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
+import { ChunkQueue } from './h2-chunks.ts';
+import type { H2Stream } from './h2-stream.ts';
+
+/** What is on its way through a stream that is in no tunnel. */
+export interface BytesUnderWay {
+  /** Arrived through the former tunnel, and not taken at the near end yet. */
+  readonly toApp: Uint8Array;
+  /** Taken at the near end since. */
+  readonly toTunnel: Uint8Array;
+}
+
+export interface ResumableOptions {
+  /** What it is in now; absent: in no tunnel, with these bytes under way. */
+  readonly from: H2Stream | BytesUnderWay;
+  /** It has left its tunnel, all that was sent in there has arrived, and nobody moves it: attach another. */
+  readonly onDetached: () => void;
+  readonly onClosed: () => void;
+}
+
+export class ResumableStream implements ByteStream {
+  readonly #options: ResumableOptions;
+  #handlers: ByteStreamHandlers | undefined;
+  /** In the tunnel. */
+  #leg: Leg | undefined;
+  /** Has left it; what it brought may still have to be delivered, before anything of the next. */
+  #past: Leg | undefined;
+  /** For the next tunnel. */
+  readonly #outbox = new ChunkQueue();
+  #early: Uint8Array | undefined;
+  #hasEnded = false;
+  #isPaused = false;
+  #isBlocked = false;
+  #isMoving = false;
+  #left: PromiseWithResolvers<void> | undefined;
+  #isClosed = false;
+  #closeError: MeshError | undefined;
+
+  constructor(options: ResumableOptions) {
+    this.#options = options;
+    const { from } = options;
+    if ('toApp' in from) {
+      this.#early = from.toApp;
+      if (from.toTunnel.length > 0) this.#outbox.push(from.toTunnel, false);
+    } else this.#leg = this.#legOf(from);
+  }
+
+  get isLending(): boolean {
+    return (this.#past ?? this.#leg)?.stream.isLending ?? true;
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** In no tunnel, and everything that was to go through the last one has gone. */
+  get isDetached(): boolean {
+    return this.#leg === undefined && this.bufferedBytes === 0;
+  }
+
+  /** Our half has ended, and the peer knows: there is nothing left in which to tell it more. */
+  get hasEnded(): boolean {
+    return this.#hasEnded && this.#leg !== undefined;
+  }
+
+  /** What waits for the next tunnel does not count: it is carried along. */
+  get bufferedBytes(): number {
+    return (this.#leg?.stream.bufferedBytes ?? 0) + (this.#past?.stream.bufferedBytes ?? 0);
+  }
+
+  open(handlers: ByteStreamHandlers): void {
+    this.#handlers = handlers;
+    if (this.#isClosed) {
+      handlers.onClose(this.#closeError);
+      return;
+    }
+    const early = this.#early;
+    this.#early = undefined;
+    if (early !== undefined && early.length > 0) handlers.onData(early);
+    for (const leg of [this.#past, this.#leg]) if (leg !== undefined) this.#openLeg(leg);
+  }
+
+  write(chunk: Uint8Array, isLent = false): boolean {
+    if (this.#hasEnded || this.#isClosed) return true;
+    const leg = this.#leg;
+    if (leg === undefined || leg.isLeaving) {
+      this.#outbox.push(chunk, isLent);
+      this.#isBlocked = true;
+      return false;
+    }
+    const mayGoOn = leg.send(chunk, isLent);
+    if (!mayGoOn) this.#isBlocked = true;
+    return mayGoOn;
+  }
+
+  end(): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    // What waits goes first, in the next tunnel.
+    if (this.#leg?.isLeaving === false) this.#leg.stream.end();
+  }
+
+  pause(): void {
+    this.#isPaused = true;
+    this.#past?.stream.pause();
+    this.#leg?.stream.pause();
+  }
+
+  resume(): void {
+    this.#isPaused = false;
+    if (this.#past?.isDelivered === false) this.#past.stream.resume();
+    else this.#leg?.stream.resume();
+  }
+
+  destroy(error?: MeshError): void {
+    if (this.#isClosed) return;
+    const legs = [this.#past, this.#leg];
+    this.#close(error);
+    for (const leg of legs) leg?.stream.destroy(error);
+  }
+
+  /** Goes on in the tunnel of `stream`. */
+  attach(stream: H2Stream): void {
+    if (this.#isClosed || this.#leg !== undefined) {
+      stream.destroy();
+      return;
+    }
+    const leg = this.#legOf(stream);
+    this.#leg = leg;
+    if (this.#isPaused || this.#past?.isDelivered === false) stream.pause();
+    if (this.#handlers !== undefined) this.#openLeg(leg);
+  }
+
+  /**
+   * Leaves the tunnel, after all that was written. True: it has, and the owner either takes it or releases it. False: it is
+   * closed, has ended, or the peer does not answer in time; when it does later on, the stream is detached as if it had asked.
+   */
+  async suspend(clock: Clock, withinMs: number): Promise<boolean> {
+    if (this.#isClosed || this.hasEnded) return false;
+    this.#isMoving = true;
+    const leg = this.#leg;
+    if (leg !== undefined) {
+      this.#leave(leg);
+      if (leg.stream.hasRemoteEnd) this.#hasLeft(leg);
+      else await this.#untilLeft(clock, withinMs);
+    }
+    if (!this.#isClosed && this.isDetached && this.#isWhole()) return true;
+    this.release();
+    return false;
+  }
+
+  /** Gives up what `suspend` began: the stream is to go on here. */
+  release(): void {
+    this.#isMoving = false;
+    if (!this.#isClosed && this.#leg === undefined) this.#options.onDetached();
+  }
+
+  /** Of a suspended stream, for whoever goes on with it elsewhere; here it is over, and nobody is told so. */
+  take(): BytesUnderWay {
+    const toApp = this.#early ?? this.#past?.stream.takeInbox() ?? new Uint8Array(0);
+    const toTunnel = new Uint8Array(this.#outbox.bytes);
+    this.#outbox.copyTo(toTunnel, 0, toTunnel.length);
+    this.#isClosed = true;
+    this.#past = undefined;
+    this.#options.onClosed();
+    return { toApp, toTunnel };
+  }
+
+  #legOf(stream: H2Stream): Leg {
+    const leg = new Leg(stream);
+    stream.onRemoteEnd = () => this.#peerEnded(leg);
+    return leg;
+  }
+
+  #openLeg(leg: Leg): void {
+    // It may have left before anybody listened.
+    if (leg === this.#leg && leg.stream.hasRemoteEnd) this.#peerEnded(leg);
+    leg.stream.open({
+      onData: (chunk) => {
+        leg.receivedBytes += chunk.length;
+        this.#handlers?.onData(chunk);
+      },
+      onEnd: () => this.#delivered(leg),
+      onDrain: () => {
+        if (leg === this.#leg && !leg.isLeaving) this.#drained();
+      },
+      onClose: (error) => this.#legClosed(leg, error),
+    });
+    if (leg === this.#leg && !leg.isLeaving) this.#flush(leg);
+  }
+
+  #flush(leg: Leg): void {
+    let mayGoOn = true;
+    // A chunk is valid until the next one is taken.
+    for (let chunk = this.#outbox.shift(); chunk !== undefined; chunk = this.#outbox.shift()) {
+      mayGoOn = leg.send(chunk, true);
+    }
+    if (this.#hasEnded) leg.stream.end();
+    else if (mayGoOn) this.#drained();
+  }
+
+  #drained(): void {
+    if (!this.#isBlocked) return;
+    this.#isBlocked = false;
+    this.#handlers?.onDrain();
+  }
+
+  /** On the wire; not all of what the peer sent may be delivered. */
+  #peerEnded(leg: Leg): void {
+    leg.claimedBytes = readSuspended(leg.stream.remoteTrailers);
+    if (leg.claimedBytes === undefined && !leg.isLeaving) return;
+    // A peer that ended while we asked it to leave says so again in the next tunnel.
+    this.#leave(leg);
+    this.#hasLeft(leg);
+  }
+
+  #leave(leg: Leg): void {
+    if (leg.isLeaving) return;
+    leg.isLeaving = true;
+    if (!this.#hasEnded) leg.stream.end(suspendedTrailers(leg.sentBytes));
+  }
+
+  #hasLeft(leg: Leg): void {
+    if (this.#leg !== leg) return;
+    this.#leg = undefined;
+    this.#past = leg;
+    this.#left?.resolve();
+    if (!this.#isMoving) this.#options.onDetached();
+  }
+
+  async #untilLeft(clock: Clock, withinMs: number): Promise<void> {
+    this.#left ??= Promise.withResolvers();
+    const late = (): MeshError => new MeshError('CV-RESUME-LATE', 'the peer does not suspend');
+    await withDeadline(this.#left.promise, clock, withinMs, late).catch(() => undefined);
+    this.#left = undefined;
+  }
+
+  #delivered(leg: Leg): void {
+    if (leg !== this.#past) {
+      this.#handlers?.onEnd();
+      return;
+    }
+    if (!this.#isWhole()) return;
+    leg.isDelivered = true;
+    if (!this.#isPaused) this.#leg?.stream.resume();
+  }
+
+  /** HTTP/2 loses nothing; a peer that counts otherwise than we do must not be believed. */
+  #isWhole(): boolean {
+    const past = this.#past;
+    if (past?.claimedBytes === undefined) return true;
+    const bytes = past.receivedBytes + past.stream.inboxBytes;
+    if (bytes === past.claimedBytes) return true;
+    const text = `the peer suspended the stream after ${past.claimedBytes} bytes, of which ${bytes} arrived`;
+    this.destroy(new MeshError('CV-TUNNEL-CLOSED', text));
+    return false;
+  }
+
+  #legClosed(leg: Leg, error: MeshError | undefined): void {
+    if (leg === this.#leg) this.#close(error);
+    else if (leg !== this.#past) return;
+    else if (leg.isDelivered && error === undefined) this.#past = undefined;
+    else this.#close(error);
+  }
+
+  #close(error: MeshError | undefined): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#closeError = error;
+    this.#outbox.clear();
+    this.#left?.resolve();
+    this.#options.onClosed();
+    this.#handlers?.onClose(error);
+  }
+}
+
+/** The stream as it is in one tunnel. */
+class Leg {
+  readonly stream: H2Stream;
+  sentBytes = 0;
+  receivedBytes = 0;
+  /** What the peer says it has sent, once it has left. */
+  claimedBytes: number | undefined;
+  isLeaving = false;
+  isDelivered = false;
+
+  constructor(stream: H2Stream) {
+    this.stream = stream;
+  }
+
+  send(chunk: Uint8Array, isLent: boolean): boolean {
+    this.sentBytes += chunk.length;
+    return this.stream.write(chunk, isLent);
+  }
+}

@@ -1,0 +1,308 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { MeshError } from '../../../src/base/errors.ts';
+import { systemClock } from '../../../src/sys/system-clock.ts';
+import type { ByteStreamHandlers } from '../../../src/tunnel/byte-stream.ts';
+import type { H2Stream } from '../../../src/tunnel/h2-stream.ts';
+import { type BytesUnderWay, ResumableStream } from '../../../src/tunnel/resumable-stream.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { type EnginePair, enginePair } from './h2-peers.ts';
+
+const bounded = { timeout: 60_000 };
+const PATIENCE_MS = 30_000;
+
+async function until(holds: () => boolean): Promise<void> {
+  const endMs = performance.now() + PATIENCE_MS;
+  while (!holds()) {
+    assert.ok(performance.now() < endMs, 'it never holds');
+    await nextTurn();
+  }
+}
+
+/** The byte at `position` of everything an end sends: what is lost, doubled or out of order shows. */
+function byteAt(position: number): number {
+  return (position * 31 + (position >> 8) * 7 + (position >> 16)) & 0xff;
+}
+
+function bytesFrom(position: number, count: number): Uint8Array {
+  return Uint8Array.from({ length: count }, (_, at) => byteAt(position + at));
+}
+
+/** What has the near end of a stream: sends all it is to send, as fast as it may, and checks what comes. */
+class End implements ByteStreamHandlers {
+  readonly closed = Promise.withResolvers<MeshError | undefined>();
+  stream: ResumableStream;
+  sent = 0;
+  received = 0;
+  hasPeerEnded = false;
+  detached = Promise.withResolvers<void>();
+  readonly #total: number;
+  readonly #chunkBytes: () => number;
+  #mayWrite = true;
+  #isHalted = false;
+
+  constructor(from: H2Stream, total: number, chunkBytes: () => number) {
+    this.#total = total;
+    this.#chunkBytes = chunkBytes;
+    this.stream = this.#streamOf(from);
+  }
+
+  start(): void {
+    this.stream.open(this);
+    this.write();
+  }
+
+  write(): void {
+    while (this.#mayWrite && !this.#isHalted && this.sent < this.#total) {
+      const bytes = Math.min(this.#chunkBytes(), this.#total - this.sent);
+      // Lent: what cannot go on is copied.
+      const chunk = bytesFrom(this.sent, bytes);
+      this.sent += bytes;
+      this.#mayWrite = this.stream.write(chunk, true);
+      chunk.fill(0);
+    }
+  }
+
+  /** As a relay does before its sockets are given away. */
+  async quiesce(): Promise<void> {
+    this.#isHalted = true;
+    this.stream.pause();
+    await until(() => this.stream.bufferedBytes === 0);
+  }
+
+  goOn(): void {
+    this.#isHalted = false;
+    this.stream.resume();
+    this.write();
+  }
+
+  /** Suspends, and goes on as another process would: with what is under way, and nothing else. */
+  async move(): Promise<void> {
+    await this.quiesce();
+    assert.ok(await this.stream.suspend(systemClock, PATIENCE_MS), 'not suspended');
+    this.stream = this.#streamOf(this.stream.take());
+    this.#isHalted = false;
+    this.#mayWrite = true;
+    this.start();
+  }
+
+  onData(chunk: Uint8Array): void {
+    assert.deepEqual(new Uint8Array(chunk), bytesFrom(this.received, chunk.length), `at ${this.received}`);
+    this.received += chunk.length;
+  }
+
+  onEnd(): void {
+    this.hasPeerEnded = true;
+  }
+
+  onDrain(): void {
+    this.#mayWrite = true;
+    this.write();
+  }
+
+  onClose(error: MeshError | undefined): void {
+    this.closed.resolve(error);
+  }
+
+  #streamOf(from: H2Stream | BytesUnderWay): ResumableStream {
+    return new ResumableStream({ from, onDetached: () => this.detached.resolve(), onClosed: () => {} });
+  }
+}
+
+/** A stream between a client and a server, and tunnels for it to change between. */
+class World implements AsyncDisposable {
+  readonly client: End;
+  readonly server: End;
+  readonly #tunnels: readonly EnginePair[];
+  #at = 0;
+
+  private constructor(tunnels: readonly EnginePair[], [near, far]: readonly [H2Stream, H2Stream], make: MakeEnd) {
+    this.#tunnels = tunnels;
+    this.client = make(near);
+    this.server = make(far);
+  }
+
+  static async start(make: MakeEnd): Promise<World> {
+    const tunnels = [await enginePair(), await enginePair()];
+    return new World(tunnels, await streamOf(tunnels[0]), make);
+  }
+
+  async attach(): Promise<void> {
+    this.#at += 1;
+    const [near, far] = await streamOf(this.#tunnels[this.#at % this.#tunnels.length]);
+    this.client.detached = Promise.withResolvers();
+    this.server.detached = Promise.withResolvers();
+    // The server first, as in life: the client knows by the answer.
+    this.server.stream.attach(far);
+    this.client.stream.attach(near);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const tunnel of this.#tunnels) await tunnel[Symbol.asyncDispose]();
+  }
+}
+
+type MakeEnd = (from: H2Stream) => End;
+
+async function streamOf(tunnel: EnginePair | undefined): Promise<readonly [H2Stream, H2Stream]> {
+  assert.ok(tunnel);
+  const before = tunnel.server.streams.length;
+  const near = tunnel.client.session.request({ authority: '10.0.0.1:80' });
+  await until(() => tunnel.server.streams.length > before);
+  const far = tunnel.server.streams.at(-1)?.stream;
+  assert.ok(far);
+  far.respond(200);
+  await near.response;
+  return [near, far];
+}
+
+/** Small numbers that repeat with the seed. */
+function randomOf(seed: number): (below: number) => number {
+  let state = seed + 1;
+  return (below) => {
+    state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+    return (state >>> 8) % below;
+  };
+}
+
+for (const [who, movers] of [
+  ['its client', ['client']],
+  ['its server', ['server']],
+  ['one end after the other', ['client', 'server']],
+  ['both ends at once', ['both']],
+] as const) {
+  test(`a stream that ${who} moves again and again loses, doubles and reorders nothing`, bounded, async () => {
+    const TOTAL = 1024 * 1024;
+    for (const seed of [1, 2]) {
+      const random = randomOf(seed);
+      await using world = await World.start((from) => new End(from, TOTAL, () => 1 + random(40_000)));
+      const { client, server } = world;
+      client.start();
+      server.start();
+      for (let round = 0; round < 6; round++) {
+        for (let turns = random(6); turns > 0; turns--) await nextTurn();
+        const mover = movers[round % movers.length];
+        if (mover === 'both') await Promise.all([client.move(), server.move()]);
+        else if (mover === 'client') await Promise.all([client.move(), server.detached.promise]);
+        else await Promise.all([server.move(), client.detached.promise]);
+        await world.attach();
+      }
+      await until(() => client.received === TOTAL && server.received === TOTAL);
+      client.stream.end();
+      server.stream.end();
+      assert.deepEqual(await Promise.all([client.closed.promise, server.closed.promise]), [undefined, undefined]);
+      assert.deepEqual([client.received, server.received], [TOTAL, TOTAL]);
+    }
+  });
+}
+
+test('an end that says its last word while the other suspends says it again in the next tunnel', bounded, async () => {
+  await using world = await World.start((from) => new End(from, 1_000, () => 100));
+  const { client, server } = world;
+  client.start();
+  server.start();
+  await until(() => server.received === 1_000);
+
+  // Crosses the wish to suspend.
+  server.stream.end();
+  await client.move();
+  await server.detached.promise;
+  assert.equal(client.hasPeerEnded, false);
+  await world.attach();
+
+  await until(() => client.hasPeerEnded);
+  client.stream.end();
+  assert.equal(await server.closed.promise, undefined);
+});
+
+test('a stream whose half has ended does not leave its tunnel, and ends in it', bounded, async () => {
+  await using world = await World.start((from) => new End(from, 0, () => 1));
+  const { client, server } = world;
+  client.start();
+  server.start();
+  client.stream.end();
+
+  assert.equal(await client.stream.suspend(systemClock, PATIENCE_MS), false);
+
+  server.stream.end();
+  assert.deepEqual(await Promise.all([client.closed.promise, server.closed.promise]), [undefined, undefined]);
+});
+
+test('when the peer is late the stream stays, and is detached as soon as the peer has stopped', bounded, async () => {
+  await using tunnel = await enginePair();
+  const [near, far] = await streamOf(tunnel);
+  const clock = new FakeClock();
+  const client = new End(near, 10, () => 10);
+  client.start();
+  await client.quiesce();
+
+  const suspended = client.stream.suspend(clock, 500);
+  clock.advance(500);
+  assert.equal(await suspended, false);
+  client.goOn();
+  await until(() => far.hasRemoteEnd);
+  far.end({ 'culvert-suspended': '0' });
+
+  await client.detached.promise;
+  assert.ok(client.stream.isDetached);
+});
+
+test('a stream that breaks while it is suspended says so, and is nobody else’s', bounded, async () => {
+  await using world = await World.start((from) => new End(from, 10, () => 10));
+  const { client, server } = world;
+  client.start();
+  server.start();
+  await client.quiesce();
+  server.stream.pause();
+
+  const suspended = client.stream.suspend(systemClock, PATIENCE_MS);
+  client.stream.destroy();
+
+  assert.equal(await suspended, false);
+  assert.equal(await client.closed.promise, undefined);
+});
+
+for (const [what, trailers] of [
+  ['with another count than its bytes', { 'culvert-suspended': '99' }],
+  ['with rubbish for a count', { 'culvert-suspended': 'all' }],
+] as const) {
+  test(`a peer that suspends ${what} is cut`, bounded, async () => {
+    await using tunnel = await enginePair();
+    const [near, far] = await streamOf(tunnel);
+    const client = new End(near, 0, () => 1);
+    client.start();
+
+    far.write(bytesFrom(0, 10));
+    far.end(trailers);
+
+    assert.notEqual(await client.closed.promise, undefined);
+  });
+}
+
+test('trailers of somebody else are an ordinary end', bounded, async () => {
+  await using tunnel = await enginePair();
+  const [near, far] = await streamOf(tunnel);
+  const client = new End(near, 0, () => 1);
+  client.start();
+
+  far.end({ 'grpc-status': '0' });
+  await until(() => client.hasPeerEnded);
+
+  client.stream.end();
+  assert.equal(await client.closed.promise, undefined);
+});
+
+test('what is written while there is no tunnel is one chunk, which goes first in the next', bounded, async () => {
+  await using world = await World.start((from) => new End(from, 0, () => 1));
+  const { client, server } = world;
+  client.start();
+  server.start();
+  await client.move();
+  await server.detached.promise;
+
+  assert.equal(server.stream.write(bytesFrom(0, 5)), false);
+  await world.attach();
+
+  await until(() => client.received === 5);
+});
