@@ -19,6 +19,7 @@ import type { DataPlane } from './data-plane.ts';
 import { awaitSuccessor } from './hand-over/await-successor.ts';
 import { Estate } from './hand-over/estate.ts';
 import { NodeLease } from './hand-over/lease.ts';
+import type { Legacy } from './hand-over/legacy.ts';
 import { MeshSource } from './mesh-source.ts';
 import { prepareOwnNamespace } from './own-namespace.ts';
 import { podSource } from './pod-source.ts';
@@ -104,6 +105,7 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
     parts.readiness.complete('dns proxy');
     const result = await lease.settle(parts.readiness.whenReady());
     if (result !== undefined) parts.metrics.handOver.taken(result);
+    parts.certificates.forgetInherited();
     if (!isStopping) handedOver.resolve(awaitSuccessor({ parts, servers, deps }, late));
   };
   parts.mesh.start();
@@ -140,7 +142,8 @@ async function makeParts(
     hasProcessMetrics: true,
   });
   const provider = await openCertificateSource(config, deps, metrics, undo);
-  const certificates = undo.use(makeCertificates(config, deps, provider, metrics));
+  const legacy = lease.takeLegacy();
+  const certificates = undo.use(makeCertificates(config, deps, provider, metrics, legacy));
   const authority = new VerdictAuthority(authoritySettings(config), {
     clock,
     random,
@@ -154,7 +157,7 @@ async function makeParts(
   undo.use(certificates.subscribe((identity) => authority.certificateChanged(identity)));
   const crlFile = await watchRevocationLists(config.crlPath, deps, { metrics, certificates, authority });
   if (crlFile !== undefined) undo.use(crlFile);
-  const mesh = new MeshSource(config, deps, { authority, metrics }, undo);
+  const mesh = new MeshSource(config, deps, { authority, metrics, keptFd: legacy.meshFd }, undo);
   const dataPlane = await startDataPlane(config, deps, { authority, metrics, readiness }, undo);
   const estate = new Estate();
   const pods = makePods(config, deps, { metrics, authority, dataPlane, estate, lease, readiness, mesh });
@@ -182,6 +185,7 @@ function makeCertificates(
   { clock, random, logs }: AgentDeps,
   provider: CertificateProvider,
   { own }: AgentMetrics,
+  legacy: Legacy,
 ): CertificateManager {
   const observer = {
     issued: () => own.certificateRenewed('ok'),
@@ -189,7 +193,10 @@ function makeCertificates(
   };
   const log = logs.scope('identity');
   const vault = certificateVault(config, { clock, log });
-  return new CertificateManager({ provider, clock, random, log, observer, vault }, config.certificateTtlMs);
+  // As on disk: other sources are on this node, and keep what they have.
+  const inherited = config.certificateSource.kind === 'istio' ? legacy.certificates : undefined;
+  const managed = { provider, clock, random, log, observer, vault, inherited };
+  return new CertificateManager(managed, config.certificateTtlMs);
 }
 
 function makePods(

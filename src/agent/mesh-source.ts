@@ -7,6 +7,7 @@ import { EMPTY_MESH, MeshIndex, type MeshState } from '../model/mesh-index.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
 import { formatRpcAddress } from '../rpc/address.ts';
 import { RpcChannel } from '../rpc/channel.ts';
+import { closeFd } from '../sys/duplicate.ts';
 import { readBounded } from '../sys/files.ts';
 import { collectGarbage } from '../sys/garbage.ts';
 import type { AgentMetrics } from '../telemetry/metrics.ts';
@@ -25,6 +26,8 @@ import type { VerdictAuthority } from './verdict-authority.ts';
 export interface MeshSourceParts {
   readonly authority: VerdictAuthority;
   readonly metrics: AgentMetrics;
+  /** The log of the process before this one; owned. */
+  readonly keptFd?: number | undefined;
 }
 
 /** Largest kept state that is read at a start, bytes: a mesh of a million workloads. */
@@ -37,6 +40,7 @@ export class MeshSource {
   readonly told: Promise<void>;
   readonly #file: MeshFile | undefined;
   readonly #client: XdsClient | undefined;
+  readonly #kept: ResponseLog | undefined;
   readonly #isOnDemand: boolean;
   readonly #clusterId: string;
 
@@ -47,8 +51,14 @@ export class MeshSource {
     this.told = settled(told.promise, parts.authority, deps);
     this.#isOnDemand = xds?.isOnDemand === true;
     this.#clusterId = config.clusterId;
-    if (xds === undefined) told.resolve();
-    else this.#client = undo.use(xdsClient(xds, config, deps, { ...parts, undo, onReady: told.resolve }));
+    if (xds === undefined) {
+      told.resolve();
+      if (parts.keptFd !== undefined) closeFd(parts.keptFd);
+    } else {
+      this.#kept = undo.use(keptState(xds, config, deps, parts.keptFd));
+      const archive = this.#kept;
+      this.#client = undo.use(xdsClient(xds, config, deps, { ...parts, undo, archive, onReady: told.resolve }));
+    }
     if (this.#client !== undefined && this.#isOnDemand) parts.authority.askFor(this.#client);
     if (localMesh !== undefined) this.#file = undo.use(meshFile(localMesh, config, deps, parts));
   }
@@ -67,6 +77,16 @@ export class MeshSource {
       this.#client?.fetch(podUid(this.#clusterId, namespace, name), left.signal).catch(() => undefined);
     }
     return { [Symbol.dispose]: () => left.abort() };
+  }
+
+  /** A descriptor of what the control plane has told, the caller's; none when there is no control plane. */
+  async keptFd(): Promise<number | undefined> {
+    return await this.#kept?.descriptor();
+  }
+
+  /** Another process keeps the mesh from now on. */
+  keepNoMore(): void {
+    this.#kept?.retire();
   }
 
   /** What the mesh file says, as it is in force. */
@@ -114,15 +134,14 @@ function podUid(cluster: string, namespace: string, name: string): string {
 
 interface ClientParts extends MeshSourceParts {
   readonly undo: AsyncDisposableStack;
+  readonly archive: ResponseLog;
   readonly onReady: () => void;
 }
 
 function xdsClient(xds: XdsConfig, config: AgentConfig, deps: AgentDeps, parts: ClientParts): XdsClient {
   const { clock, random, logs } = deps;
-  const { undo, authority, metrics, onReady } = parts;
+  const { undo, authority, metrics, archive, onReady } = parts;
   const log = logs.scope('xds');
-  const archive = keptState(xds, config, deps);
-  if (archive !== undefined) undo.use(archive);
   return new XdsClient(
     { node: nodeOf(xds.node), isOnDemand: xds.isOnDemand },
     {
@@ -133,7 +152,7 @@ function xdsClient(xds: XdsConfig, config: AgentConfig, deps: AgentDeps, parts: 
       metrics: metrics.forXds(),
       onUpdate: (update) => applied(update, authority, metrics),
       onReady,
-      ...(archive !== undefined && { archive }),
+      archive,
     },
   );
 }
@@ -150,15 +169,17 @@ function controlPlaneChannel({ server }: XdsConfig, config: AgentConfig, { clock
   return new RpcChannel(options, { clock, files: { read: readBounded } });
 }
 
+/** For the next start; without a place on disk for the next process alone, which gets a file that has no name. */
 function keptState(
   xds: XdsConfig,
-  { snapshotDir, nodeName }: AgentConfig,
+  { snapshotDir, runDir, nodeName }: AgentConfig,
   { logs }: AgentDeps,
-): ResponseLog | undefined {
-  if (snapshotDir === undefined) return undefined;
+  inheritedFd: number | undefined,
+): ResponseLog {
   const scope = JSON.stringify([formatRpcAddress(xds.server.address), nodeName, xds.isOnDemand]);
-  const path = join(snapshotDir, 'mesh.xds');
-  return new ResponseLog({ path, scope, maxBytes: MAX_KEPT_BYTES, log: logs.scope('xds') });
+  const isNameless = snapshotDir === undefined;
+  const path = join(snapshotDir ?? runDir, 'mesh.xds');
+  return new ResponseLog({ path, isNameless, inheritedFd, scope, maxBytes: MAX_KEPT_BYTES, log: logs.scope('xds') });
 }
 
 function meshFile(

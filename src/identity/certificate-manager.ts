@@ -25,6 +25,8 @@ const MAX_IDENTITIES = 10_000;
 export interface CertificateManagerDeps extends Omit<RenewalDeps, 'withCurrentRoots' | 'onIssued'> {
   /** Certificates outlive the agent in it. Absent: every start asks the provider. */
   readonly vault?: CertificateVault | undefined;
+  /** From the process before this one. Absent: certificates are not to go from process to process. */
+  readonly inherited?: readonly KeptCertificate[] | undefined;
 }
 
 export class CertificateManager {
@@ -33,11 +35,13 @@ export class CertificateManager {
   readonly #renewal: CertificateRenewal;
   readonly #listeners = new Set<(identity: string) => void>();
   readonly #subscriptions = new DisposableStack();
+  readonly #inherited: Map<string, KeptCertificate>;
   #latestRoots: readonly string[] | undefined;
 
   constructor(deps: CertificateManagerDeps, ttlMs = DEFAULT_TTL_MS) {
     this.#deps = deps;
-    const { provider } = deps;
+    const { provider, inherited = [] } = deps;
+    this.#inherited = new Map(inherited.map((kept) => [kept.identity, kept]));
     const renewal: RenewalDeps = {
       ...deps,
       // They may have changed while the answer was on its way.
@@ -125,6 +129,22 @@ export class CertificateManager {
     this.#entries.clear();
   }
 
+  /** What another process of this node needs to go on with them; nothing when certificates have another home than a CA. */
+  inUse(): readonly KeptCertificate[] {
+    if (this.#deps.inherited === undefined) return [];
+    return this.#inUse();
+  }
+
+  /** Nobody asks any more for what was inherited and not used: no key stays in memory for nothing. */
+  forgetInherited(): void {
+    this.#inherited.clear();
+  }
+
+  /** Another process keeps certificates on disk from now on. */
+  keepNoMore(): void {
+    this.#deps.vault?.retire();
+  }
+
   #add(identity: string, priority: Priority): Entry {
     if (this.#entries.size >= MAX_IDENTITIES) {
       throw new MeshError('CV-LIMIT', 'too many identities on this node', { limit: MAX_IDENTITIES });
@@ -140,7 +160,10 @@ export class CertificateManager {
   /** What an agent before us had, if it still is good. */
   #kept(identity: string): Held | undefined {
     const { vault, clock, log } = this.#deps;
-    const kept = vault?.take(identity);
+    // What is on disk may be older.
+    const stored = vault?.take(identity);
+    const kept = this.#inherited.get(identity) ?? stored;
+    this.#inherited.delete(identity);
     if (kept === undefined) return undefined;
     try {
       return adoptIssued(identity, kept, createPrivateKey(kept.keyPem), clock.wallMs());

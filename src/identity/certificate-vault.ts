@@ -43,6 +43,7 @@ export class CertificateVault {
   #current: (() => readonly KeptCertificate[]) | undefined;
   #write: Disposable | undefined;
   #failure = '';
+  #isRetired = false;
 
   private constructor(file: string, key: Buffer, deps: CertificateVaultDeps) {
     this.#file = file;
@@ -71,8 +72,16 @@ export class CertificateVault {
 
   /** Certificates changed: `current` is asked for all in use before the next write. */
   changed(current: () => readonly KeptCertificate[]): void {
+    if (this.#isRetired) return;
     this.#current = current;
     this.#write ??= this.#deps.clock.after(WRITE_DELAY_MS, () => this.#save());
+  }
+
+  /** Another process keeps them from now on. */
+  retire(): void {
+    this.#write?.[Symbol.dispose]();
+    this.#write = undefined;
+    this.#isRetired = true;
   }
 
   /** Writes now what has not been written yet: before the certificates in use are forgotten. */

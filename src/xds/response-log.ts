@@ -9,10 +9,15 @@ import { crc32 } from 'node:zlib';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { hasCode, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { closeFd, duplicate } from '../sys/duplicate.ts';
 import { type DeltaDiscoveryResponse, DeltaDiscoveryResponseSchema, type Resource } from '../wire/pb/discovery_pb.ts';
 
 export interface ResponseLogOptions {
   readonly path: string;
+  /** The file loses its name when it is made: it lives as long as somebody has it open. */
+  readonly isNameless?: boolean;
+  /** The log of another process, read in place of the file at `path`, and owned. */
+  readonly inheritedFd?: number | undefined;
   /** Whose state it is, for example address and node: a file of another scope is not read. */
   readonly scope: string;
   /** Largest file that is read or kept, bytes. */
@@ -53,9 +58,23 @@ export class ResponseLog implements AsyncDisposable {
   async restore(): Promise<readonly Uint8Array[]> {
     let restored: readonly Uint8Array[] = [];
     await this.#enqueue(async () => {
-      restored = await this.#rewrite();
+      const { inheritedFd } = this.#options;
+      const inherited = inheritedFd === undefined ? [] : await this.#load(descriptorPath(inheritedFd));
+      if (inheritedFd !== undefined) closeFd(inheritedFd);
+      restored = inherited.length > 0 ? await this.#replace(inherited) : await this.#rewrite();
     });
     return restored;
+  }
+
+  /** A descriptor of all that was appended so far, the caller's; `undefined`: it has no file. */
+  async descriptor(): Promise<number | undefined> {
+    await this.#tail;
+    return this.#isGivenUp || this.#file === undefined ? undefined : duplicate(this.#file.fd);
+  }
+
+  /** Nothing more is written: another process has a log of its own at the same place. */
+  retire(): void {
+    this.#isGivenUp = true;
   }
 
   /** Queues an encoded response. A failure to write is logged once and ends the log: the file is removed, nothing else is affected. */
@@ -112,14 +131,21 @@ export class ResponseLog implements AsyncDisposable {
 
   /** Reads the file, forgets what is dead in it, and puts the rest in its place. */
   async #rewrite(): Promise<readonly Uint8Array[]> {
-    const { path } = this.#options;
-    const alive = await this.#load();
+    const { path, isNameless } = this.#options;
+    if (isNameless !== true) return await this.#replace(await this.#load(path));
+    return await this.#replace(this.#file === undefined ? [] : await this.#load(descriptorPath(this.#file.fd)));
+  }
+
+  async #replace(alive: readonly Uint8Array[]): Promise<readonly Uint8Array[]> {
+    const { path, isNameless } = this.#options;
     await this.#file?.close();
     const draft = `${path}.new`;
     this.#file = await this.#create(draft);
     for (const response of alive) await this.#file.appendFile(recordOf(response));
-    await this.#file.datasync();
-    await rename(draft, path);
+    if (isNameless !== true) {
+      await this.#file.datasync();
+      await rename(draft, path);
+    }
     this.#writtenBytes = (await this.#file.stat()).size;
     this.#appendedBytes = 0;
     return alive;
@@ -128,6 +154,7 @@ export class ResponseLog implements AsyncDisposable {
   async #create(path = this.#options.path): Promise<FileHandle> {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     const file = await open(path, 'w', 0o600);
+    if (this.#options.isNameless === true) await rm(path);
     await file.appendFile(this.#firstLine());
     return file;
   }
@@ -136,13 +163,13 @@ export class ResponseLog implements AsyncDisposable {
     return `${JSON.stringify({ format: FORMAT, scope: this.#options.scope })}\n`;
   }
 
-  async #load(): Promise<readonly Uint8Array[]> {
-    const content = await this.#content();
+  async #load(path: string): Promise<readonly Uint8Array[]> {
+    const content = await this.#content(path);
     if (content === undefined) return [];
     const firstLine = Buffer.from(this.#firstLine());
     if (!content.subarray(0, firstLine.length).equals(firstLine)) {
       this.#options.log.info?.('mesh state on disk is of another node or control plane, not used', {
-        path: this.#options.path,
+        path,
       });
       return [];
     }
@@ -151,8 +178,8 @@ export class ResponseLog implements AsyncDisposable {
     return alive.responses();
   }
 
-  async #content(): Promise<Buffer | undefined> {
-    const { path, maxBytes, log } = this.#options;
+  async #content(path: string): Promise<Buffer | undefined> {
+    const { maxBytes, log } = this.#options;
     let file: FileHandle | undefined;
     try {
       file = await open(path, 'r');
@@ -167,6 +194,11 @@ export class ResponseLog implements AsyncDisposable {
     }
     return undefined;
   }
+}
+
+/** Opened anew it is read from its beginning, whatever its name is by now. */
+function descriptorPath(fd: number): string {
+  return `/proc/self/fd/${fd}`;
 }
 
 function recordOf(body: Uint8Array): Buffer {

@@ -26,7 +26,8 @@ export class Istiod implements AsyncDisposable {
     this.ca = ca;
   }
 
-  static async start(certificate: ServerCertificateFiles): Promise<Istiod> {
+  /** On a TLS port of loopback, or at the path of a unix socket. */
+  static async start(at: ServerCertificateFiles | string): Promise<Istiod> {
     const store = new ResourceStore([TYPE_URL.address, TYPE_URL.authorization]);
     const ads = new AdsService({
       clock: systemClock,
@@ -38,7 +39,10 @@ export class Istiod implements AsyncDisposable {
         return { description: 'ztunnel', admit: () => undefined };
       },
     });
-    const listen = { kind: 'tls', host: '127.0.0.1', port: 0, certificate } as const;
+    const listen =
+      typeof at === 'string'
+        ? ({ kind: 'unix', path: at } as const)
+        : ({ kind: 'tls', host: '127.0.0.1', port: 0, certificate: at } as const);
     return new Istiod(store, ads, await CaServer.start({ listen, services: [ads.rpc] }));
   }
 

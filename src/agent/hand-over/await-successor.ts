@@ -6,7 +6,7 @@ import { Giver } from './giver.ts';
 import { SOCKET_FILE } from './protocol.ts';
 
 export interface SuccessorParts {
-  readonly parts: Pick<AgentParts, 'config' | 'estate' | 'lease' | 'dataPlane' | 'metrics'>;
+  readonly parts: Pick<AgentParts, 'config' | 'estate' | 'lease' | 'dataPlane' | 'metrics' | 'certificates' | 'mesh'>;
   readonly servers: AgentServers;
   readonly deps: Pick<AgentDeps, 'sys' | 'clock' | 'logs' | 'version'>;
 }
@@ -14,7 +14,7 @@ export interface SuccessorParts {
 /** Resolves when a successor serves this node. `undo` closes the socket. */
 export function awaitSuccessor({ parts, servers, deps }: SuccessorParts, undo: AsyncDisposableStack): Promise<void> {
   const { promise: handedOver, resolve: onLeft } = Promise.withResolvers<void>();
-  const { config, estate, lease, dataPlane, metrics } = parts;
+  const { config, estate, lease, dataPlane, metrics, certificates, mesh } = parts;
   const listener = deps.sys.listenUnix(join(config.runDir, SOCKET_FILE), { type: 'seqpacket' });
   undo.use(
     new Giver(listener, {
@@ -31,9 +31,13 @@ export function awaitSuccessor({ parts, servers, deps }: SuccessorParts, undo: A
       settle: () => dataPlane.settle(),
       holdMs: config.holdMs,
       predecessors: () => lease.predecessors,
+      legacy: async () => ({ certificates: certificates.inUse(), meshFd: await mesh.keptFd() }),
       servers: { yield: () => servers.stop(), resume: () => servers.start() },
       onResult: (result) => metrics.handOver.given(result),
       onLeft: () => {
+        // What is kept on disk is the successor's from now on.
+        certificates.keepNoMore();
+        mesh.keepNoMore();
         onLeft();
         void countHeld(parts);
       },

@@ -23,6 +23,7 @@ export type GiverEffect =
   /** Says why, and ends the exchange. */
   | { readonly kind: 'refuse'; readonly reason: string }
   | { readonly kind: 'yield-servers' }
+  | { readonly kind: 'tell' }
   | { readonly kind: 'offer'; readonly pod: string }
   | { readonly kind: 'offer-more'; readonly pod: string }
   | { readonly kind: 'give'; readonly pod: string }
@@ -59,6 +60,8 @@ function giving(state: Extract<GiverState, { kind: 'giving' }>, input: GiverInpu
   switch (input.type) {
     case 'yield-servers':
       return offered === undefined ? { state, effect: { kind: 'yield-servers' } } : refused(state, input);
+    case 'inherit':
+      return offered === undefined ? { state, effect: { kind: 'tell' } } : refused(state, input);
     case 'take':
       if (offered !== undefined || given.has(input.pod)) return refused(state, input);
       return { state: { ...state, offered: input.pod }, effect: { kind: 'offer', pod: input.pod } };

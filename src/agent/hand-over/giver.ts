@@ -8,6 +8,7 @@ import type { HandOverResult } from '../../telemetry/metrics-hand-over.ts';
 import type { Estate } from './estate.ts';
 import { type GiverEffect, type GiverInput, type GiverState, giverStep } from './giver-state.ts';
 import { reportHeld } from './held-report.ts';
+import { certificateParts, dropLegacy, type Legacy } from './legacy.ts';
 import { HandOverLink } from './link.ts';
 import { packetsOf } from './packets.ts';
 import { decodeRequest, type HeldAgent, OFFER_TIMEOUT_MS, SILENCE_TIMEOUT_MS } from './protocol.ts';
@@ -33,6 +34,7 @@ export interface GiverDeps {
   readonly holdMs: number;
   /** Agents before this one that still carry connections. */
   readonly predecessors: () => readonly HeldAgent[];
+  readonly legacy: () => Promise<Legacy>;
   readonly servers: { yield(): Promise<void>; resume(): Promise<void> };
   /** How each exchange went. */
   readonly onResult: (result: HandOverResult) => void;
@@ -127,6 +129,9 @@ export class Giver implements AsyncDisposable {
         await servers.yield();
         await link.send({ type: 'yielded' });
         return;
+      case 'tell':
+        await this.#tell(link);
+        return;
       case 'offer':
         await this.#offer(effect.pod, link);
         return;
@@ -144,6 +149,16 @@ export class Giver implements AsyncDisposable {
         return;
       case 'leave':
         await this.#leave(link);
+    }
+  }
+
+  async #tell(link: HandOverLink): Promise<void> {
+    const legacy = await this.#deps.legacy();
+    try {
+      for (const part of certificateParts(legacy.certificates)) await link.send({ type: 'certificates', part });
+      await link.send({ type: 'inherited' }, legacy.meshFd === undefined ? [] : [legacy.meshFd]);
+    } finally {
+      dropLegacy(legacy);
     }
   }
 

@@ -5,6 +5,7 @@ import type { Departed } from '../../proxy/departure.ts';
 import { descriptorsOf, type Inheritance, type InheritedListener } from '../../proxy/inheritance.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import type { PassedFds } from '../../sys/unix-contract.ts';
+import { CertificateParts, type Legacy } from './legacy.ts';
 import type { HandOverLink } from './link.ts';
 import { ConnectionPackets } from './packets.ts';
 import { ANSWER_TIMEOUT_MS, decodeReply, type Reply, type Request, VERSIONS } from './protocol.ts';
@@ -49,6 +50,21 @@ export class Heir implements Disposable {
 
   async yieldServers(): Promise<void> {
     await this.#inTurn(() => this.#ask({ type: 'yield-servers' }, 'yielded'));
+  }
+
+  /** What the other agent knows. */
+  async inherit(): Promise<Legacy> {
+    return await this.#inTurn(async () => {
+      const parts = new CertificateParts();
+      await this.#link.send({ type: 'inherit' });
+      for (;;) {
+        const { reply, fds } = await this.#receive();
+        const [meshFd] = fds;
+        if (reply.type === 'certificates') parts.add(reply.part);
+        else if (reply.type === 'inherited') return { certificates: parts.all(), meshFd };
+        else throw outOfTurn(reply);
+      }
+    });
   }
 
   /** The listeners of a pod, ours from now on; rejects with `CV-HAND-OVER` and holds nothing when the other agent is gone. */

@@ -11,6 +11,7 @@ import type { Sys } from '../../sys/sys.ts';
 import type { UnixSocket } from '../../sys/unix-contract.ts';
 import type { HandOverResult } from '../../telemetry/metrics-hand-over.ts';
 import { Heir } from './heir.ts';
+import { dropLegacy, type Legacy, NO_LEGACY } from './legacy.ts';
 import { HandOverLink } from './link.ts';
 import { Predecessors } from './predecessors.ts';
 import { type HeldAgent, SOCKET_FILE } from './protocol.ts';
@@ -40,6 +41,7 @@ export class NodeLease implements Disposable {
   #heir: Heir | undefined;
   /** Pods whose connections are being taken. */
   readonly #following = new Set<Promise<void>>();
+  #legacy = NO_LEGACY;
   #predecessors: Predecessors | undefined;
   #recovery: Promise<void> | undefined;
   readonly #lost = Promise.withResolvers<void>();
@@ -60,6 +62,13 @@ export class NodeLease implements Disposable {
       await lease.#greet(lease.#connect());
     }
     return lease;
+  }
+
+  /** What the agent before us knew, each time it is asked for given once: the caller's. */
+  takeLegacy(): Legacy {
+    const legacy = this.#legacy;
+    this.#legacy = NO_LEGACY;
+    return legacy;
   }
 
   /** The run lock, once the node is ours. */
@@ -133,6 +142,7 @@ export class NodeLease implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    dropLegacy(this.takeLegacy());
     this.#heir?.[Symbol.dispose]();
     this.#predecessors?.[Symbol.dispose]();
     this.#lock?.[Symbol.dispose]();
@@ -158,6 +168,7 @@ export class NodeLease implements Disposable {
     const { clock, log } = this.#deps;
     try {
       this.#heir = await Heir.greet(link, clock, this.#options.build);
+      this.#legacy = await this.#heir.inherit();
       log.info?.('taking the node over from the running agent');
     } catch (error) {
       await this.#recover(toMeshError(error));

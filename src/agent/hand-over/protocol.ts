@@ -23,6 +23,8 @@ export type Request =
   | { readonly type: 'hello'; readonly min: number; readonly max: number; readonly build: string }
   /** Close the servers of admin, metrics and readiness: the heir needs their ports. */
   | { readonly type: 'yield-servers' }
+  /** Say what you know: certificates and the mesh. */
+  | { readonly type: 'inherit' }
   /** Offer the listeners of a pod. */
   | { readonly type: 'take'; readonly pod: string }
   /** Offer some of the connections of a pod whose listeners were given. */
@@ -37,6 +39,10 @@ export type Reply =
   | { readonly type: 'welcome'; readonly version: number; readonly build: string; readonly pid: number }
   | { readonly type: 'refused'; readonly reason: string }
   | { readonly type: 'yielded' }
+  /** A part of the JSON of all, in base64. */
+  | { readonly type: 'certificates'; readonly part: string }
+  /** Ends what there is to know, with the descriptor of the mesh log when there is one. */
+  | { readonly type: 'inherited' }
   /** With its descriptor. */
   | { readonly type: 'listener'; readonly port: number }
   /** What is under way in the suspended stream of this token, which follows: the next piece. */
@@ -79,6 +85,7 @@ export type MovedConnection = Pick<InheritedConnection, 'start' | 'pausedAtMs'> 
 const REQUESTS = [
   'hello',
   'yield-servers',
+  'inherit',
   'take',
   'more',
   'accept',
@@ -88,6 +95,8 @@ const REPLIES = [
   'welcome',
   'refused',
   'yielded',
+  'certificates',
+  'inherited',
   'listener',
   'bytes',
   'connections',

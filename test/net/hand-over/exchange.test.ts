@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import { Estate, estateKey } from '../../../src/agent/hand-over/estate.ts';
 import { Giver } from '../../../src/agent/hand-over/giver.ts';
 import { Heir } from '../../../src/agent/hand-over/heir.ts';
 import { NodeLease } from '../../../src/agent/hand-over/lease.ts';
+import type { Legacy } from '../../../src/agent/hand-over/legacy.ts';
 import { HandOverLink } from '../../../src/agent/hand-over/link.ts';
 import { Predecessors } from '../../../src/agent/hand-over/predecessors.ts';
 import {
@@ -55,6 +56,8 @@ class Node implements AsyncDisposable {
   counts = { live: 0, cut: 0 };
   /** How exchanges went. */
   readonly results: string[] = [];
+  /** What it knows. */
+  legacy: Legacy = { certificates: [] };
   /** Nothing is held any more. */
   leave: () => Promise<void> = async () => {};
   port = 0;
@@ -89,6 +92,7 @@ class Node implements AsyncDisposable {
       lock,
       counts: () => node.counts,
       settle: async () => {},
+      legacy: async () => node.legacy,
       holdMs: 60_000,
       predecessors: () => [],
       servers: { yield: async () => {}, resume: async () => {} },
@@ -187,6 +191,29 @@ test('a listener moves with its queue, and its former owner lets go of it', time
   assert.ok(node.hasLeft);
   assert.deepEqual(node.results, ['complete']);
   server.close();
+});
+
+test('certificates cross whatever their size, and the mesh as an open file', timed, async () => {
+  await using node = await Node.start();
+  const big = Array.from({ length: 200 }, (_, at) => `-----BEGIN-----\n${'é'.repeat(1_000 + at)}\n-----END-----`);
+  const certificates = ['a', 'b', 'c'].map((identity) => ({
+    identity,
+    keyPem: identity,
+    chainPem: big,
+    rootsPem: big,
+  }));
+  const path = join(node.folder, 'mesh');
+  writeFileSync(path, 'the mesh');
+  node.legacy = { certificates, meshFd: openSync(path, 'r') };
+  rmSync(path);
+  using heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
+
+  const { certificates: got, meshFd = -1 } = await heir.inherit();
+
+  assert.deepEqual(got, certificates);
+  assert.equal(readFileSync(`/proc/self/fd/${meshFd}`, 'utf8'), 'the mesh');
+  closeFd(meshFd);
+  assert.equal((await heir.take(node.key)).length, 1);
 });
 
 test('a successor that dies after it was given a pod gives it back', timed, async () => {

@@ -163,3 +163,46 @@ test('any bytes in the place of the file are read without an error', async () =>
     { numRuns: 50 },
   );
 });
+
+test('a file without a name goes to the next process as a descriptor, rewritten or not, and leaves nothing behind', async () => {
+  using at = place();
+  await using former = at.open({ isNameless: true, compactBytes: 64 });
+  assert.deepEqual(await former.restore(), []);
+  for (let version = 1; version <= 20; version++) former.append(response({ a: String(version), b: '1' }));
+  former.append(response({}, ['b']));
+  const inheritedFd = await former.descriptor();
+  assert.ok(inheritedFd !== undefined && !existsSync(at.path));
+
+  await using next = at.open({ isNameless: true, inheritedFd });
+
+  assert.deepEqual(held(await next.restore()), { a: '20' });
+  next.append(response({ c: '1' }));
+  const again = await next.descriptor();
+  await using last = at.open({ inheritedFd: again });
+  assert.deepEqual(held(await last.restore()), { a: '20', c: '1' });
+  assert.ok(existsSync(at.path), 'this one keeps it on disk');
+  assert.deepEqual(at.warnings, []);
+});
+
+test('what is inherited of another node is not used, and what is on disk is', async () => {
+  using at = place();
+  await using ours = at.open();
+  ours.append(response({ a: '1' }));
+  await using others = at.open({ isNameless: true, path: `${at.path}-2`, scope: 'node-2' });
+  others.append(response({ b: '1' }));
+  await ours.flushed();
+  await using log = at.open({ inheritedFd: await others.descriptor() });
+  assert.deepEqual(held(await log.restore()), { a: '1' });
+});
+
+test('a log whose place is the one of another process writes no more', async () => {
+  using at = place();
+  await using log = at.open();
+  log.append(response({ a: '1' }));
+  await log.flushed();
+  log.retire();
+  const before = readFileSync(at.path);
+  log.append(response({ b: '1' }));
+  await log.flushed();
+  assert.deepEqual(readFileSync(at.path), before);
+});

@@ -61,6 +61,7 @@ class World {
       case 'welcome':
       case 'refuse':
       case 'yield-servers':
+      case 'tell':
     }
   }
 }
@@ -70,6 +71,7 @@ const input: fc.Arbitrary<GiverInput> = fc.oneof(
   fc.constant(HELLO),
   fc.record({ type: fc.constant('hello' as const), min: fc.nat(3), max: fc.nat(3), build: fc.string() }),
   fc.constant({ type: 'yield-servers' as const }),
+  fc.constant({ type: 'inherit' as const }),
   fc.record({ type: fc.constant('take' as const), pod }),
   fc.record({ type: fc.constant('more' as const), pod }),
   fc.record({ type: fc.constant('accept' as const), pod }),

@@ -7,7 +7,7 @@ import { MeshError } from '../../../src/base/errors.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { CertificateManager } from '../../../src/identity/certificate-manager.ts';
 import type { CertificateProvider } from '../../../src/identity/certificate-provider.ts';
-import { CertificateVault } from '../../../src/identity/certificate-vault.ts';
+import { CertificateVault, type KeptCertificate } from '../../../src/identity/certificate-vault.ts';
 import { EmbeddedCa } from '../../../src/identity/embedded-ca.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
@@ -23,12 +23,12 @@ class Node implements Disposable {
   requests = 0;
   isCaAway = false;
 
-  start(): CertificateManager & { readonly vault: CertificateVault } {
+  start(inherited?: readonly KeptCertificate[]): CertificateManager & { readonly vault: CertificateVault } {
     const log = { warn: (message: string) => this.lines.push(message) };
     const vault = CertificateVault.open(join(this.directory, 'snapshot'), { clock: this.clock, log });
     assert(vault !== undefined);
     const random = { next: () => 0.5, hex: () => '' };
-    const deps = { provider: this.#provider(), clock: this.clock, random, log: silentLogger, vault };
+    const deps = { provider: this.#provider(), clock: this.clock, random, log: silentLogger, vault, inherited };
     return Object.assign(new CertificateManager(deps, DAY_MS), { vault });
   }
 
@@ -121,6 +121,31 @@ for (const { name, harm } of [
     assert.deepEqual(node.lines, ['kept certificates cannot be read, new ones are requested']);
   });
 }
+
+test('what a former process hands over serves without CA or file, and what nobody uses is forgotten', async () => {
+  using node = new Node();
+  using before = node.start([]);
+  const [cart, web] = [await before.get(CART), await before.get(WEB)];
+  const inherited = before.inUse();
+  before.keepNoMore();
+  node.clock.advance(1_000);
+  assert.throws(() => readFileSync(node.sealed), { code: 'ENOENT' });
+  node.isCaAway = true;
+
+  using after = node.start(inherited);
+
+  assert.equal((await after.get(CART)).serial, cart.serial);
+  after.forgetInherited();
+  await assert.rejects(after.get(WEB), { code: 'CV-CERT-UNAVAILABLE' });
+  assert.notEqual(web.serial, cart.serial);
+});
+
+test('certificates that have another home than a CA do not go from process to process', async () => {
+  using node = new Node();
+  using manager = node.start();
+  await manager.get(CART);
+  assert.deepEqual(manager.inUse(), []);
+});
 
 test('a directory that cannot be made costs the vault and nothing else', () => {
   using node = new Node();
