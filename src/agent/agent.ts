@@ -13,6 +13,7 @@ import { selfCheck } from '../sys/self-check.ts';
 import type { Sys } from '../sys/sys.ts';
 import type { RootLogger } from '../telemetry/logger.ts';
 import { AgentMetrics } from '../telemetry/metrics.ts';
+import { Budgets, type BudgetTable } from './budgets.ts';
 import { certificateVault, openCertificateSource } from './certificate-source.ts';
 import type { AgentConfig } from './config.ts';
 import type { DataPlane } from './data-plane.ts';
@@ -160,7 +161,9 @@ async function makeParts(
   const mesh = new MeshSource(config, deps, { authority, metrics, keptFd: legacy.meshFd }, undo);
   const dataPlane = await startDataPlane(config, deps, { authority, metrics, readiness }, undo);
   const estate = new Estate();
-  const pods = makePods(config, deps, { metrics, authority, dataPlane, estate, lease, readiness, mesh });
+  const onChange = (table: BudgetTable): void => dataPlane.setBudgets(table);
+  const budgets = undo.use(new Budgets(config, { clock, log: logs.scope('agent'), onChange }));
+  const pods = makePods(config, deps, { metrics, authority, dataPlane, estate, lease, readiness, mesh, budgets });
   undo.defer(() => pods.stop('graceful'));
   watchThreads({ metrics, authority, certificates, dataPlane, pods });
   const startedMs = clock.wallMs();
@@ -202,7 +205,9 @@ function makeCertificates(
 function makePods(
   config: AgentConfig,
   deps: AgentDeps,
-  parts: Pick<AgentParts, 'metrics' | 'authority' | 'mesh' | 'dataPlane' | 'estate' | 'lease' | 'readiness'>,
+  parts: Pick<AgentParts, 'metrics' | 'authority' | 'mesh' | 'dataPlane' | 'estate' | 'lease' | 'readiness'> & {
+    readonly budgets: Budgets;
+  },
 ): PodManager {
   const { sys, clock } = deps;
   const { proxies, own, zds } = parts.metrics;
@@ -227,6 +232,7 @@ function makePods(
       else own.redirectRepaired();
     },
     onChange: () => {
+      parts.budgets.serve(pods.statuses().map(({ pod }) => pod));
       const { up, pending, notRedirected } = pods.counts();
       proxies.active.set(up);
       proxies.pending.set(pending);

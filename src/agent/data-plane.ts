@@ -11,6 +11,7 @@ import type { ConnectionView } from '../telemetry/connection-view.ts';
 import type { Holdings } from '../telemetry/thread-series.ts';
 import type { WorkloadUse } from '../telemetry/workload-use.ts';
 import type { ConnectionsView, WorkerView } from './admin-views.ts';
+import type { BudgetTable } from './budgets.ts';
 import type { PodProxies } from './pod-proxies.ts';
 import type { Inspect } from './thread-inspector.ts';
 import { UsageTable } from './usage-table.ts';
@@ -53,6 +54,8 @@ export interface DataPlane {
   holdings(): Promise<readonly (readonly [thread: string, Holdings])[]>;
   /** Resolves when all numbers of the metrics are those of now. */
   settle(): Promise<void>;
+  /** What pods may use, from now on. */
+  setBudgets(table: BudgetTable): void;
   /** The log filter of the agent has changed to this. */
   setLogFilter(filter: string): void;
 }
@@ -85,6 +88,7 @@ export function mainThreadPlane({ proxies, records, contexts }: MainThreadParts)
       return [['main', { ...threadUsage(), maps, caches: { tls_contexts: contexts.size } }]];
     },
     settle: async () => {},
+    setBudgets: (table) => proxies.setBudgets(table),
     setLogFilter: () => {},
   };
 }

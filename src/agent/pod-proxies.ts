@@ -2,6 +2,7 @@
 import { MeshError, messageOf } from '../base/errors.ts';
 import type { StopMode } from '../capture/capture-contract.ts';
 import { Revocation } from '../identity/revocation.ts';
+import type { Budget } from '../model/budget.ts';
 import type { VerdictPush } from '../model/verdict.ts';
 import type { Connection } from '../proxy/connections.ts';
 import type { Inheritance } from '../proxy/inheritance.ts';
@@ -13,6 +14,7 @@ import type { Netns } from '../sys/sys.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
 import type { WorkloadUse } from '../telemetry/workload-use.ts';
 import { LoopShares, TURN_LIMITS } from '../tunnel/loop-shares.ts';
+import type { BudgetTable } from './budgets.ts';
 import type { MovableSet, ServedPod } from './data-plane.ts';
 
 export interface PodProxiesOptions {
@@ -40,14 +42,17 @@ export class PodProxies implements Disposable {
   /** Of a pod that was handed over and came back there are two. */
   readonly #proxies = new Map<PodProxy, string>();
   readonly #pushes: Disposable;
+  #budgets: { readonly standard: Budget; readonly byPod: ReadonlyMap<string, Budget> };
 
   constructor(options: PodProxiesOptions) {
     this.#options = options;
+    this.#budgets = { standard: options.settings.budget, byPod: new Map() };
     const { log, telemetry } = options.deps;
     const revocation = options.settings.hasRevocationLists
       ? new Revocation({ log, onRejected: (reporter) => telemetry.peerRevoked(reporter) })
       : undefined;
-    this.loop = new LoopShares(options.loopTime, options.settings.isFair ? TURN_LIMITS : undefined);
+    const loop = { time: options.loopTime, clock: options.deps.clock };
+    this.loop = new LoopShares(loop, options.settings.isFair ? TURN_LIMITS : undefined);
     this.#deps = {
       ...options.deps,
       revocation,
@@ -62,6 +67,7 @@ export class PodProxies implements Disposable {
   start(pod: ServedPod, netns: Netns, inherited?: Inheritance): MovableSet {
     const { settings, drainGraceMs, holdMs = drainGraceMs } = this.#options;
     const proxy = PodProxy.start({ uid: pod.uid, isAgent: pod.isAgent, netns }, settings, this.#deps, inherited);
+    proxy.setBudget(this.#budgetOf(pod.uid));
     this.#proxies.set(proxy, pod.uid);
     const graceMs = { graceful: drainGraceMs, held: holdMs, immediate: 0 } as const satisfies Record<StopMode, number>;
     return {
@@ -78,6 +84,16 @@ export class PodProxies implements Disposable {
   /** What is held ends within the drain grace. */
   hasten(): void {
     for (const proxy of this.#proxies.keys()) proxy.hasten(this.#options.drainGraceMs);
+  }
+
+  /** What pods may use in this thread, from now on. */
+  setBudgets(table: BudgetTable): void {
+    this.#budgets = { standard: table.standard, byPod: new Map(table.byPod) };
+    for (const [proxy, uid] of this.#proxies) proxy.setBudget(this.#budgetOf(uid));
+  }
+
+  #budgetOf(podUid: string): Budget {
+    return this.#budgets.byPod.get(podUid) ?? this.#budgets.standard;
   }
 
   /** One entry per pod and proxy. */

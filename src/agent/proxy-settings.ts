@@ -50,6 +50,7 @@ export function proxySettings(config: AgentConfig): ProxySettings {
     maxTunnels: MAX_TUNNELS,
     maxConnections: config.maxConnectionsPerPod,
     isFair: config.isFair,
+    budget: config.budget,
     hasRevocationLists: config.crlPath !== undefined,
     pool: { maxStreams: config.poolMaxStreams, idleReleaseMs: config.poolIdleReleaseMs },
     // Header lists: what we are ready to read, 16 KiB as client and 64 KiB as server (datapath facts §1.6).

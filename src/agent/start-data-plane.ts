@@ -1,5 +1,6 @@
 /** Starts what carries traffic: in worker threads, or in this one. */
 import { TlsContexts } from '../identity/tls-context.ts';
+import { budgetPart } from '../model/budget.ts';
 import type { ProxySettings } from '../proxy/settings.ts';
 import { systemLoopTime } from '../sys/loop-time.ts';
 import { ownNetnsFd } from '../sys/netns.ts';
@@ -94,6 +95,7 @@ function shareOf(settings: ProxySettings, workers: number): ProxySettings {
     maxHandshakes: part(settings.maxHandshakes),
     maxTunnels: part(settings.maxTunnels),
     maxConnections: part(settings.maxConnections),
+    budget: budgetPart(settings.budget, workers),
     ...(settings.dns === undefined
       ? {}
       : {

@@ -396,14 +396,47 @@ export const REASONS = {
     cause: 'nothing was sent for longer than the idle bound',
     next: 'let the application send keepalives, or raise the bound (see README.md, Limits)',
   },
+  'CV-BUDGET-CONNECTIONS': {
+    fault: 'local',
+    layer: 'agent',
+    flag: 'CONNECT',
+    status: 503,
+    cause: 'the workload has as many connections open as its budget allows, and none ended within a second',
+    next: 'culvert connections shows them; raise connections in its budget (annotation culvert.io/budget, or the file of --budgets) if they are wanted',
+  },
+  'CV-BUDGET-HANDSHAKES': {
+    fault: 'local',
+    layer: 'agent',
+    flag: 'CONNECT',
+    status: 503,
+    cause:
+      'peers began more TLS handshakes with the workload, or it with them, than its budget allows, for longer than a second',
+    next: 'culvert top shows handshakes per second; find the clients that do not reuse tunnels, or raise handshakes in its budget',
+  },
+  'CV-BUDGET-BUFFERS': {
+    fault: 'local',
+    layer: 'agent',
+    flag: 'CONNECT',
+    status: 503,
+    cause: 'the agent holds as many bytes for the workload as its budget allows, so nothing new begins',
+    next: 'somebody does not read: culvert connections shows which connections move nothing; raise buffers in its budget if that is as it should be',
+  },
   'CV-BUDGET-QUEUE': {
     fault: 'local',
     layer: 'agent',
     flag: 'CONNECT',
     status: 503,
     cause:
-      'so many new connections of this workload wait for their turn that one more cannot: it opens them faster than its share of the agent carries',
+      'too many new connections of the workload wait for their turn, or this one has waited 5 s: it opens them faster than its share of the agent carries',
     next: 'culvert top shows what the workload uses; let its clients keep connections open, or give the agent more workers',
+  },
+  'CV-BUDGET-INVALID': {
+    fault: 'local',
+    layer: 'agent',
+    flag: 'CONNECT',
+    status: 503,
+    cause: 'a budget of an annotation or of the budgets file cannot be used; what was in force stays',
+    next: 'the error names the place and the values that are possible',
   },
   'CV-LIMIT': {
     fault: 'local',

@@ -26,6 +26,12 @@ export class TokenBucket {
     return true;
   }
 
+  /** Whether `take` would succeed. */
+  has(nowMs: number): boolean {
+    this.give(0, nowMs);
+    return this.#tokens >= 1;
+  }
+
   /** Adds tokens, up to the burst. */
   give(tokens: number, nowMs: number): void {
     const earned = tokens + ((nowMs - this.#filledMs) / 1_000) * this.#limit.perSecond;

@@ -1,5 +1,5 @@
 /**
- * The list of pods in a file, YAML or JSON; every field but the last three is required, unknown fields are refused:
+ * The list of pods in a file, YAML or JSON; every field but the last four is required, unknown fields are refused:
  *
  *     pods:
  *       - uid: 6f1c1f6e-0d53-4a52-9f5b-0f4f3e6f1f0a
@@ -10,42 +10,18 @@
  *         ingressMode: false          # true: inbound plaintext is not captured
  *         dnsCapture: true            # false: DNS of this pod is left alone
  *         rerouteInterfaces: [tap0]   # TCP entering here is treated as outbound
+ *         annotations:                # those of the pod; culvert.io/budget is looked at
+ *           culvert.io/budget: connections=2000,loop=25%
  */
 import { MeshError } from '../base/errors.ts';
-import { boolean, type Decoder, fieldsOf, Issues, list, Place, textLike } from '../xds/decode-value.ts';
-import type { Position } from '../xds/document-result.ts';
-import { readDocument } from '../xds/read-document.ts';
+import { decodeFile } from '../xds/decode-file.ts';
+import { boolean, type Decoder, fieldsOf, type Issues, list, mappingOf, text, textLike } from '../xds/decode-value.ts';
 import type { CapturedPod } from './pod-source.ts';
 import { isInterfaceName } from './redirect-rules.ts';
 
 /** Throws `CV-ENROL-SOURCE` with `file:line:column` of the first mistake: a list is taken whole or not at all. */
 export function parsePodList(text: string, file: string): readonly CapturedPod[] {
-  const document = readDocument(text);
-  if (document.kind === 'broken') {
-    const mistakes = document.problems.map(({ position, problem, cure }) => ({ ...position, problem, cure }));
-    throw refusal(file, mistakes);
-  }
-  const issues = new Issues();
-  const pods = podList(document.value, new Place(issues)) ?? [];
-  if (issues.count === 0) refuseDuplicates(pods, issues);
-  if (issues.count === 0) return pods;
-  throw refusal(
-    file,
-    issues.list.map(({ path, isKey, problem, cure }) => ({ ...document.positionOf(path, isKey), problem, cure })),
-  );
-}
-
-interface Mistake extends Position {
-  readonly problem: string;
-  readonly cure: string;
-}
-
-function refusal(file: string, mistakes: readonly Mistake[]): MeshError {
-  const [first, ...others] = mistakes.toSorted((a, b) => a.line - b.line || a.column - b.column);
-  const { line, column, problem, cure } = first ?? { line: 1, column: 1, problem: 'unreadable', cure: 'write it anew' };
-  const more = others.length === 0 ? '' : ` (and ${others.length} more)`;
-  const message = `${file}:${line}:${column}: ${problem}; ${cure}${more}`;
-  return new MeshError('CV-ENROL-SOURCE', message, { file, line, column });
+  return decodeFile({ text, file, code: 'CV-ENROL-SOURCE', decode: podList, check: refuseDuplicates });
 }
 
 const objectName = textLike(
@@ -66,6 +42,16 @@ const absolutePath = textLike(
 );
 const interfaceName = textLike(isInterfaceName, 'the name of a network interface', 'use letters, digits, - . _');
 
+/** Of everybody who looks at the pod; what is ours is judged where it is used, so that a slip there harms that pod alone. */
+const annotationMap: Decoder<Readonly<Record<string, string>>> = (value, place) => {
+  const entries = [...(mappingOf(value, place) ?? [])].map(([key, written]) => {
+    if (typeof key !== 'string') return place.refuse('the name of an annotation is no text', 'put it in quotes');
+    const decoded = text(written, place.at(key));
+    return decoded === undefined ? undefined : ([key, decoded] as const);
+  });
+  return Object.fromEntries(entries.filter((entry) => entry !== undefined));
+};
+
 const pod: Decoder<CapturedPod> = (value, place) => {
   const fields = fieldsOf(value, place);
   if (fields === undefined) return undefined;
@@ -77,11 +63,12 @@ const pod: Decoder<CapturedPod> = (value, place) => {
   const isIngressMode = fields.or('ingressMode', boolean, false);
   const dnsCapture = fields.optional('dnsCapture', boolean);
   const rerouteInterfaces = fields.or('rerouteInterfaces', list(interfaceName), []);
+  const annotations = fields.optional('annotations', annotationMap);
   fields.end();
   if (uid === undefined || name === undefined || namespace === undefined) return undefined;
   if (serviceAccount === undefined || netnsPath === undefined) return undefined;
   const options = { isIngressMode, rerouteInterfaces, ...(dnsCapture === undefined ? {} : { dnsCapture }) };
-  return { uid, name, namespace, serviceAccount, netnsPath, options };
+  return { uid, name, namespace, serviceAccount, netnsPath, options, ...(annotations && { annotations }) };
 };
 
 /** An empty file is no empty list: it is what a full disk or a slip leaves, and would take every pod out of the mesh. */

@@ -10,6 +10,8 @@ export interface CapturedPod {
   /** Any path that opens as a network namespace. Asked for anew at each use: that of a descriptor goes with its number. */
   readonly netnsPath: string;
   readonly options: PodOptions;
+  /** Of the pod, where the source knows them. */
+  readonly annotations?: Readonly<Record<string, string>>;
 }
 
 export interface PodOptions {

@@ -85,6 +85,7 @@ export function withAgentOptions(command: Command): Command {
     )
     .option('--verify-period <duration>', 'how often rules in pods are compared (CULVERT_VERIFY_PERIOD; default 1s)')
     .option('--workers <count>', 'threads that carry traffic: N, N% of the CPUs, auto, or 0 for none (default auto)')
+    .option('--budgets <path>', 'what workloads may use, YAML or JSON, watched (CULVERT_BUDGETS)')
     .option('--log-level <filter>', 'for example info or access=debug,info (RUST_LOG)')
     .option('--log-format <format>', 'text or json (LOG_FORMAT)');
 }

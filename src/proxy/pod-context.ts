@@ -10,6 +10,7 @@ import type { ByteStream } from '../tunnel/byte-stream.ts';
 import type { LoopShare } from '../tunnel/loop-share.ts';
 import type { RelayCounters } from '../tunnel/relay.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
+import { Admission } from './admission.ts';
 import { type Connection, Connections } from './connections.ts';
 import { refusalOf } from './operator-text.ts';
 import { ParkedStreams } from './parked-streams.ts';
@@ -47,6 +48,8 @@ export class PodContext {
   /** Of the event loop: everything that is done for this pod says so. */
   readonly share: LoopShare;
   readonly parked = new ParkedStreams();
+  /** What is new asks here first. */
+  readonly admission: Admission;
   readonly #idPrefix: string;
   #lastId = 0;
   #isUnspoofedSaid = false;
@@ -56,6 +59,8 @@ export class PodContext {
     this.settings = settings;
     this.deps = deps;
     this.share = deps.loop.open();
+    const held = (): number => this.connections.held;
+    this.admission = new Admission(settings.budget, { clock: deps.clock, share: this.share, held });
     this.#idPrefix = deps.random.hex(4);
   }
 
@@ -208,14 +213,14 @@ export class PodContext {
   /** Resolves when a new connection may begin. Rejects when too many wait, or when all are closed. */
   turn(): Promise<void> | undefined {
     this.share.connections += 1;
-    const turn = this.share.turn();
+    const turn = this.admission.enter('connection');
     return turn && this.connections.arrive(turn);
   }
 
   /** The same for a handshake, which costs three times what a connection does. */
   handshakeTurn(): Promise<void> | undefined {
     this.share.handshakes += 1;
-    const turn = this.share.turn();
+    const turn = this.admission.enter('handshake');
     return turn && this.connections.arrive(turn);
   }
 

@@ -3,6 +3,7 @@ import type net from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Clock, withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
+import type { Budget } from '../model/budget.ts';
 import { closeFd } from '../sys/duplicate.ts';
 import { duplicateListener, listenOn } from '../sys/tcp.ts';
 import type { WorkloadUse } from '../telemetry/workload-use.ts';
@@ -129,6 +130,10 @@ export class PodProxy {
   /** Open ones. */
   get connections(): readonly Connection[] {
     return this.#context.connections.all().toArray();
+  }
+
+  setBudget(budget: Budget): void {
+    this.#context.admission.budget = budget;
   }
 
   /** What the pod uses of this thread. */

@@ -4,6 +4,7 @@ import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import type { Revocation } from '../identity/revocation.ts';
 import type { TlsContexts } from '../identity/tls-context.ts';
+import type { Budget } from '../model/budget.ts';
 import type { VerdictPort } from '../model/verdict.ts';
 import type { KeepaliveOptions, Sys } from '../sys/sys.ts';
 import type { DnsTelemetry } from '../telemetry/dns-report.ts';
@@ -50,6 +51,8 @@ export interface ProxySettings {
   readonly http2Server: H2Settings;
   /** Workloads take turns on the event loop; without it work is counted and nobody waits. */
   readonly isFair: boolean;
+  /** Of a pod that has none of its own. */
+  readonly budget: Budget;
   /** Absent = no DNS proxy. */
   readonly dns?: DnsProxySettings;
 }

@@ -132,7 +132,8 @@ export class H2Core implements StreamHost {
 
   parked(bytes: number): void {
     this.#park(bytes);
-    if (this.#parkedBytes <= this.limits.maxParkedBytes) this.creditConnection(bytes);
+    const isRoom = this.#parkedBytes <= this.limits.maxParkedBytes && this.#share?.isCrowded !== true;
+    if (isRoom) this.creditConnection(bytes);
     else this.#heldBytes += bytes;
   }
 

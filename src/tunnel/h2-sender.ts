@@ -92,7 +92,8 @@ export class H2Sender implements OutputSource {
     this.#hold(bytes);
     if (maySend) this.makeReady(stream);
     const queued = stream.outbox?.bytes ?? 0;
-    const isCrowded = this.#queuedBytes >= CROWDED_SESSION_BYTES && queued >= CROWDED_STREAM_BYTES;
+    const isCrowded =
+      (this.#queuedBytes >= CROWDED_SESSION_BYTES || this.#share?.isCrowded === true) && queued >= CROWDED_STREAM_BYTES;
     stream.isBlocked ||= queued >= STREAM_HIGH_WATER_BYTES || isCrowded;
     return !stream.isBlocked;
   }

@@ -15,12 +15,22 @@ export interface TurnSource {
   release(): void;
 }
 
+/** What a workload may use; see `model/budget.ts`. */
+export interface ShareLimits {
+  readonly bufferedBytes: number;
+  readonly loopShare: number;
+}
+
+/** Longest that something new waits for a turn. */
+const MAX_WAIT_MS = 5_000;
 /** New connections and handshakes that wait for a turn; beyond, one more is refused. About 4 KiB each. */
 const MAX_WAITING = 2_048;
 
 /** Something new that waits; a source that waits is itself in the queue. */
 interface Waiting {
   readonly go: () => void;
+  readonly refuse: (error: MeshError) => void;
+  readonly sinceMs: number;
 }
 
 export class LoopShare {
@@ -37,6 +47,10 @@ export class LoopShare {
   bytesOut = 0;
   /** Taken from one side and not given to the other yet. */
   bufferedBytes = 0;
+  /** @internal LoopShares only: more than its share was used; what it may use yet, ms, and when that was reckoned. */
+  isCapped = false;
+  allowanceMs = Number.POSITIVE_INFINITY;
+  allowedAtMs = 0;
   readonly #loop: LoopShares;
   /** Served in this turn: what a hold stops. */
   #served: TurnSource[] = [];
@@ -45,10 +59,29 @@ export class LoopShare {
   #queue: (TurnSource | Waiting)[] = [];
   #waiting = 0;
   #isClosed = false;
+  #limits: ShareLimits = { bufferedBytes: Number.POSITIVE_INFINITY, loopShare: 1 };
 
   /** @internal `LoopShares.open` makes them. */
   constructor(loop: LoopShares) {
     this.#loop = loop;
+  }
+
+  /** Its turn is over, or it has used its share of time. */
+  get isHeld(): boolean {
+    return this.user.isHeld || this.isCapped;
+  }
+
+  /** Buffers are full: nothing more than needed is taken from anybody. */
+  get isCrowded(): boolean {
+    return this.bufferedBytes >= this.#limits.bufferedBytes;
+  }
+
+  get loopShare(): number {
+    return this.#limits.loopShare;
+  }
+
+  limit(limits: ShareLimits): void {
+    this.#limits = limits;
   }
 
   /** From here on the loop works for this workload; see `LoopShares.enter`. */
@@ -60,7 +93,7 @@ export class LoopShare {
   enterFor(source: TurnSource, nativeMs: number): boolean {
     this.enter(nativeMs);
     const { turn } = this.#loop;
-    if (this.user.isHeld) {
+    if (this.isHeld) {
       this.#stop(source);
       return false;
     }
@@ -77,14 +110,14 @@ export class LoopShare {
   /** Resolves when something new may begin; `undefined`: at once. Rejects with `CV-BUDGET-QUEUE` when too much waits already. */
   turn(): Promise<void> | undefined {
     this.enter();
-    if (!this.user.isHeld && this.#queue.length === 0) return undefined;
+    if (!this.isHeld && this.#queue.length === 0) return undefined;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     if (this.#waiting >= MAX_WAITING) {
       reject(new MeshError('CV-BUDGET-QUEUE', `${MAX_WAITING} new connections of this workload wait for their turn`));
       return promise;
     }
     this.#waiting += 1;
-    this.#queue.push({ go: resolve });
+    this.#queue.push({ go: resolve, refuse: reject, sinceMs: this.#loop.nowMs });
     return promise;
   }
 
@@ -98,11 +131,15 @@ export class LoopShare {
 
   /** @internal LoopShares only: its next turn begins. One after the other, until it is over again. */
   goOn(): void {
-    while (!this.user.isHeld) {
+    while (!this.isHeld) {
       const next = this.#queue.shift();
       if (next === undefined) return;
       if ('go' in next) {
         this.#waiting -= 1;
+        if (this.#loop.nowMs - next.sinceMs > MAX_WAIT_MS) {
+          next.refuse(new MeshError('CV-BUDGET-QUEUE', `its turn did not come in ${MAX_WAIT_MS / 1_000} s`));
+          continue;
+        }
         next.go();
         // After whoever waited has done its work; what that costs may end the turn.
         queueMicrotask(() => this.#next());

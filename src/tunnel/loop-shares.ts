@@ -5,6 +5,7 @@
  * cannot be seen: a price by profile, never more than the time that passed.
  */
 import { setImmediate } from 'node:timers';
+import type { Clock } from '../base/clock.ts';
 import { FairTurns, type TurnLimits, type TurnUser } from '../base/fair-turns.ts';
 import type { LoopTime } from '../sys/loop-time.ts';
 import { LoopShare } from './loop-share.ts';
@@ -15,8 +16,17 @@ import { LoopShare } from './loop-share.ts';
  */
 export const TURN_LIMITS: TurnLimits = { quantumMs: 0.5, recentMs: 50 };
 
+/** A workload with a bounded share may use so much of it at once, as the time in which it earns that. */
+const CAP_PERIOD_MS = 100;
+
+export interface LoopDeps {
+  readonly time: LoopTime;
+  readonly clock: Clock;
+}
+
 export class LoopShares {
   readonly #time: LoopTime;
+  readonly #clock: Clock;
   readonly #turns: FairTurns | undefined;
   readonly #shares = new Map<TurnUser, LoopShare>();
   /** Who is at work now; `undefined`: nobody in particular. */
@@ -26,8 +36,9 @@ export class LoopShares {
   #isEndDue = false;
 
   /** Without `limits` work is counted and nobody waits. */
-  constructor(time: LoopTime, limits: TurnLimits | undefined) {
+  constructor({ time, clock }: LoopDeps, limits: TurnLimits | undefined) {
     this.#time = time;
+    this.#clock = clock;
     this.#turns = limits && new FairTurns(limits);
     this.#markMs = time.nowMs();
     this.#idleMs = time.idleMs();
@@ -45,6 +56,11 @@ export class LoopShares {
     this.#turns?.leave(share.user);
     this.#shares.delete(share.user);
     if (this.#current === share) this.#current = undefined;
+  }
+
+  /** @internal LoopShare only: when the last entry was. */
+  get nowMs(): number {
+    return this.#markMs;
   }
 
   /** @internal LoopShare only: grows with every turn. */
@@ -79,8 +95,9 @@ export class LoopShares {
 
   #charge(share: LoopShare, ms: number, nowMs: number): void {
     share.busyMs += ms;
+    if (share.loopShare < 1) this.#spend(share, ms, nowMs);
     if (this.#turns?.use(share.user, ms, nowMs) !== true) return;
-    share.hold();
+    if (!share.isCapped) share.hold();
     this.#endTurnLater();
   }
 
@@ -96,5 +113,21 @@ export class LoopShares {
     this.enter(this.#current, 0);
     for (const user of this.#turns?.endTurn() ?? []) this.#shares.get(user)?.goOn();
     if (this.#turns?.hasHeld === true) this.#endTurnLater();
+  }
+
+  /** Whoever has used more than its share sleeps until it has earned that, whether or not anybody else wants the loop. */
+  #spend(share: LoopShare, ms: number, nowMs: number): void {
+    const most = CAP_PERIOD_MS * share.loopShare;
+    const earned = (nowMs - share.allowedAtMs) * share.loopShare;
+    share.allowanceMs = Math.min(most, share.allowanceMs + earned) - ms;
+    share.allowedAtMs = nowMs;
+    if (share.isCapped || share.allowanceMs > 0) return;
+    share.isCapped = true;
+    if (!share.user.isHeld) share.hold();
+    this.#clock.after(Math.max(1, (most / 2 - share.allowanceMs) / share.loopShare), () => {
+      this.enter(this.#current, 0);
+      share.isCapped = false;
+      share.goOn();
+    });
   }
 }

@@ -22,6 +22,7 @@ import type { Holdings } from '../../telemetry/thread-series.ts';
 import type { TrafficReport } from '../../telemetry/traffic-report.ts';
 import type { WorkloadUse } from '../../telemetry/workload-use.ts';
 import type { ConnectionsView } from '../admin-views.ts';
+import type { BudgetTable } from '../budgets.ts';
 import type { ServedPod } from '../data-plane.ts';
 import type { Inspection } from '../thread-inspector.ts';
 
@@ -37,6 +38,8 @@ export interface WorkerStart {
   readonly holdMs: number;
   readonly logFormat: 'text' | 'json';
   readonly logFilter: string;
+  /** Absent: all have the standard one of the settings. */
+  readonly budgets: BudgetTable | undefined;
   /** Where log lines go that the main thread does not take. */
   readonly logFd: number;
   /** `ownNetnsFd` of the main thread. */
@@ -145,6 +148,8 @@ export type WorkerCalls = {
   readonly holdings: (nothing: undefined) => Holdings;
   /** Resolves when all that happened until now was reported. */
   readonly settle: (nothing: undefined) => Promise<void>;
+  /** Its part of what pods may use. */
+  readonly setBudgets: (table: BudgetTable) => void;
   readonly setLogFilter: (filter: string) => void;
   readonly inspect: (inspection: Inspection) => Promise<unknown>;
   readonly push: (push: VerdictPush) => void;

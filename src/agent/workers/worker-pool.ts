@@ -5,6 +5,7 @@ import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { ReasonCode } from '../../base/reasons.ts';
 import type { StopMode } from '../../capture/capture-contract.ts';
+import { budgetPart } from '../../model/budget.ts';
 import type { Departed } from '../../proxy/departure.ts';
 import {
   descriptorsOf,
@@ -23,6 +24,7 @@ import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { Holdings } from '../../telemetry/thread-series.ts';
 import type { WorkloadUse } from '../../telemetry/workload-use.ts';
 import type { ConnectionsView, WorkerView } from '../admin-views.ts';
+import type { BudgetTable } from '../budgets.ts';
 import type { DataPlane, MovableSet, ServedPod } from '../data-plane.ts';
 import type { Inspect } from '../thread-inspector.ts';
 import { UsageTable } from '../usage-table.ts';
@@ -40,7 +42,7 @@ const MAX_LOST = 1_024;
 export interface WorkerPoolOptions {
   readonly count: number;
   readonly worker: Omit<WorkerOptions, 'name' | 'start'> & {
-    readonly start: Omit<WorkerOptions['start'], 'logFilter'>;
+    readonly start: Omit<WorkerOptions['start'], 'logFilter' | 'budgets'>;
   };
   /** A worker whose event loop stands still for so long is replaced. */
   readonly hangMs: number;
@@ -65,6 +67,8 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   readonly #lost = new BoundedMap<string, ConnectionView>(MAX_LOST);
   readonly #waiting = new Set<() => void>();
   readonly #usage = new UsageTable();
+  /** Of one worker; absent until somebody says what it is. */
+  #budgets: BudgetTable | undefined;
   #lastPod = 0;
   #checks: Disposable | undefined;
 
@@ -192,6 +196,16 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     await this.#askAll((worker) => worker.ask((link) => link.call('settle', undefined), undefined));
   }
 
+  setBudgets({ standard, byPod }: BudgetTable): void {
+    const { count } = this.#options;
+    const part: BudgetTable = {
+      standard: budgetPart(standard, count),
+      byPod: byPod.map(([uid, budget]) => [uid, budgetPart(budget, count)]),
+    };
+    this.#budgets = part;
+    for (const { link } of this.#running()) link.tell('setBudgets', part);
+  }
+
   setLogFilter(filter: string): void {
     for (const { link } of this.#running()) link.tell('setLogFilter', filter);
   }
@@ -210,7 +224,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
       random,
       log,
       makeWorker: () => {
-        const start = { ...worker.start, logFilter: logFilter() };
+        const start = { ...worker.start, logFilter: logFilter(), budgets: this.#budgets };
         const claim: WorkerDeps['claim'] = (asked, by) => this.#claim(asked, by);
         return new Worker({ ...worker, name, start }, { ...this.#deps, claim });
       },

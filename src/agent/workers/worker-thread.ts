@@ -79,6 +79,7 @@ function run(port: MessagePort, start: WorkerStart): void {
         caches: { ...verdicts.sizes, tls_contexts: contexts.size },
       }),
       settle: () => reporter.settle(),
+      setBudgets: (table) => proxies.setBudgets(table),
       setLogFilter: (filter) => logs.follow(filter),
       inspect: (inspection) => inspector.inspect(inspection),
       push: (push) => verdicts.receive(push),
@@ -115,6 +116,7 @@ function run(port: MessagePort, start: WorkerStart): void {
       elsewhere: { claim: (claim) => link.call('claim', claim) },
     },
   });
+  if (start.budgets !== undefined) proxies.setBudgets(start.budgets);
   const pods = new WorkerPods(proxies);
   port.on('message', (items: readonly Item[]) => {
     proxies.loop.nobody();

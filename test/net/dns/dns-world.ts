@@ -69,7 +69,7 @@ export class DnsWorld implements AsyncDisposable {
       sys: this.#sys(),
       clock,
       random: systemRandom,
-      loop: new LoopShares(systemLoopTime, undefined),
+      loop: new LoopShares({ time: systemLoopTime, clock }, undefined),
       verdicts: this.authority,
       contexts: new TlsContexts(),
       telemetry: new ConnectionRecords({ metrics: this.#metrics, accessLog: silentLogger, clock }),

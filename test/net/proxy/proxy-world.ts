@@ -260,6 +260,7 @@ export const proxySettingsOfTests: ProxySettings = {
   maxTunnels: 4_096,
   maxConnections: 50_000,
   isFair: true,
+  budget: { connections: 50_000, handshakesPerSecond: 1_000, bufferedBytes: 1 << 28, loopShare: 1 },
   hasRevocationLists: true,
   pool: { maxStreams: 100, idleReleaseMs: 300_000 },
   http2Client: CLIENT_SETTINGS,

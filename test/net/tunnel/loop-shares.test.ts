@@ -5,10 +5,12 @@ import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import type { LoopTime } from '../../../src/sys/loop-time.ts';
+import { systemClock } from '../../../src/sys/system-clock.ts';
 import { listenOn } from '../../../src/sys/tcp.ts';
 import type { LoopShare } from '../../../src/tunnel/loop-share.ts';
 import { LoopShares } from '../../../src/tunnel/loop-shares.ts';
 import { SocketStream } from '../../../src/tunnel/socket-stream.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 
 const LIMITS = { quantumMs: 0.5, recentMs: 50 } as const;
 const PAYLOAD = Buffer.alloc(512, 7);
@@ -38,7 +40,7 @@ class World implements AsyncDisposable {
 
   constructor(isLending: boolean, hasTurns = true) {
     this.#isLending = isLending;
-    this.loop = new LoopShares(this.time, hasTurns ? LIMITS : undefined);
+    this.loop = new LoopShares({ time: this.time, clock: systemClock }, hasTurns ? LIMITS : undefined);
   }
 
   /** A connection of `share` whose accepted end is a `SocketStream`. */
@@ -234,7 +236,7 @@ test('new work is refused when too much waits, and whoever waits is let go when 
 
 test('time is charged to who used it: promises to who began them, reading to who read, sleep to nobody', () => {
   let [nowMs, idleMs] = [0, 0];
-  const loop = new LoopShares({ nowMs: () => nowMs, idleMs: () => idleMs }, LIMITS);
+  const loop = new LoopShares({ time: { nowMs: () => nowMs, idleMs: () => idleMs }, clock: systemClock }, LIMITS);
   const [one, other] = [loop.open(), loop.open()];
   one.enter();
   nowMs += 3;
@@ -246,4 +248,42 @@ test('time is charged to who used it: promises to who began them, reading to who
   nowMs += 5;
   one.enter(2);
   assert.deepEqual([one.busyMs, other.busyMs], [2 + 2, 1 + 2]);
+});
+
+test('a workload with a bounded share of time sleeps when it has used it, though it is alone, and goes on then', async () => {
+  let nowMs = 0;
+  const clock = new FakeClock();
+  const loop = new LoopShares({ time: { nowMs: () => nowMs, idleMs: () => 0 }, clock }, LIMITS);
+  const share = loop.open();
+  share.limit({ bufferedBytes: 1, loopShare: 0.1 });
+  share.enter();
+  nowMs += 9;
+  share.enter();
+  assert.equal(share.isHeld, false);
+  nowMs += 5;
+  share.enter();
+  assert.equal(share.isHeld, true);
+  const order: string[] = [];
+  const waiting = (share.turn() ?? assert.fail('it may begin at once')).then(() => order.push('went on'));
+  // It may use 10 ms at once, and owes 3.5 after 14; half of another 10 comes on top, so that it does not wake for nothing.
+  clock.advance(80);
+  await nextTurn();
+  assert.deepEqual(order, []);
+  clock.advance(20);
+  await waiting;
+});
+
+test('who has waited for its turn for 5 s is refused', async () => {
+  let nowMs = 0;
+  const clock = new FakeClock();
+  const loop = new LoopShares({ time: { nowMs: () => nowMs, idleMs: () => 0 }, clock }, LIMITS);
+  const share = loop.open();
+  share.limit({ bufferedBytes: 1, loopShare: 0.01 });
+  share.enter();
+  nowMs += 100;
+  share.enter();
+  const waiting = share.turn() ?? assert.fail('it may begin at once');
+  nowMs += 5_001;
+  clock.advance(20_000);
+  await assert.rejects(waiting, { code: 'CV-BUDGET-QUEUE' });
 });

@@ -112,6 +112,7 @@ function world(state = OPEN, log: Logger = silentLogger) {
       usage: none,
       find: none,
       settle: none,
+      setBudgets: none,
       setLogFilter: none,
       inspect: none,
       finish: none,
