@@ -5,6 +5,7 @@ import { TestMesh } from '../../support/mesh.ts';
 import { ask } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { echo, NumberedStream } from '../../support/numbered.ts';
+import { crashAt, STEPS } from './crash-steps.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 120_000 };
 const NODES = { n2: ['server', 'server2'], n3: ['outside'] };
@@ -17,29 +18,13 @@ before(
     if (skipWithoutRoot !== false) return;
     mesh = await TestMesh.start({ nodes: NODES, flags: ['--hold', '5s'] });
     serving = mesh.agent('n2');
-    for (const pod of ['server', 'server2']) mesh.serve(pod, 8080, echo);
+    for (const pod of NODES.n2) mesh.serve(pod, 8080, echo);
   },
   { timeout: 60_000 },
 );
 after(async () => {
   if (skipWithoutRoot === false) await mesh[Symbol.asyncDispose]();
 });
-
-interface Step {
-  readonly name: string;
-  /** Whose line it is that the victim dies at. */
-  readonly watch: 'giver' | 'heir';
-  readonly message: string;
-  readonly victim: 'giver' | 'heir';
-}
-
-const STEPS: readonly Step[] = [
-  { name: 'heir, just greeted', watch: 'giver', message: 'successor greeted', victim: 'heir' },
-  { name: 'heir, while it takes pods', watch: 'heir', message: 'pod captured', victim: 'heir' },
-  { name: 'giver, just greeted', watch: 'giver', message: 'successor greeted', victim: 'giver' },
-  { name: 'giver, while it gives pods', watch: 'heir', message: 'pod captured', victim: 'giver' },
-  { name: 'giver, after it has left', watch: 'giver', message: 'handed over', victim: 'giver' },
-];
 
 /** Settles as the stream goes on or ends; fails when it does neither. */
 async function goesOnOrEnds(stream: NumberedStream): Promise<void> {
@@ -52,12 +37,12 @@ async function goesOnOrEnds(stream: NumberedStream): Promise<void> {
   assert.doesNotMatch(stream.failure ?? '', / came as /);
 }
 
-for (const { name, watch, message, victim } of STEPS) {
+for (const step of STEPS) {
   test(
-    `kill -9 of the ${name}: connections go on or end, none hangs or mixes bytes, and new ones work`,
+    `kill -9 of the ${step.name}: connections go on or end, none hangs or mixes bytes, and new ones work`,
     privileged,
     async () => {
-      const pods = ['server', 'server2'].map((pod) => mesh.pod(pod).ip);
+      const pods = NODES.n2.map((pod) => mesh.pod(pod).ip);
       const dialling = pods.flatMap((ip) =>
         Array.from(
           { length: 10 },
@@ -65,32 +50,12 @@ for (const { name, watch, message, victim } of STEPS) {
         ),
       );
       const streams = await Promise.all(dialling);
-      const giver = serving;
-      const mark = giver.lines.length;
-      const heir = mesh.spawnSecondAgent('n2', ['--take-over', 'true']);
-      const both: Readonly<Record<'giver' | 'heir', AgentProcess>> = { giver, heir };
-      await both[watch].line((line) => line.message === message, message, watch === 'giver' ? mark : 0);
-      both[victim].kill('SIGKILL');
-      await both[victim].exited;
-      serving = victim === 'giver' ? heir : await afterHeir(giver, mark);
+      serving = await crashAt(step, { mesh, node: 'n2', pods: NODES.n2, giver: serving });
       for (const ip of pods) assert.equal(await reached(ip), 'new');
       await Promise.all(streams.map(goesOnOrEnds));
       for (const stream of streams) stream.abort();
     },
   );
-}
-
-/** Who serves once the heir is dead: it may have had the node already, and then another agent starts, as after any crash. */
-async function afterHeir(giver: AgentProcess, mark: number): Promise<AgentProcess> {
-  const end = await giver.line(
-    ({ message }) => message === 'handed over' || message.startsWith('the successor is gone'),
-    'line that the successor is gone',
-    mark,
-  );
-  if (end.message !== 'handed over') return giver;
-  const next = mesh.spawnSecondAgent('n2');
-  for (const pod of ['server', 'server2']) await mesh.captured(pod, next);
-  return next;
 }
 
 /** Tried again while an agent that was killed is being replaced. */
