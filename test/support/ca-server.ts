@@ -20,6 +20,8 @@ export interface CaServerOptions {
   readonly accounts?: ReadonlySet<string>;
   readonly isImpersonationOff?: boolean;
   readonly clock?: Clock;
+  /** Where the files of the CA are, kept by the caller; default: a folder that goes with the server. */
+  readonly folder?: string;
   /** Served on the same port, as istiod does. */
   readonly services?: readonly RpcService[];
 }
@@ -45,8 +47,8 @@ export class CaServer implements AsyncDisposable {
 
   static async start(options: CaServerOptions): Promise<CaServer> {
     await using undo = new AsyncDisposableStack();
-    const folder = mkdtempSync(join(tmpdir(), 'culvert-ca-server-'));
-    undo.defer(() => rmSync(folder, { recursive: true }));
+    const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'culvert-ca-server-'));
+    if (options.folder === undefined) undo.defer(() => rmSync(folder, { recursive: true }));
     const clock = options.clock ?? systemClock;
     const ca = undo.use(await EmbeddedCa.open(join(folder, 'ca'), { clock, log: {} }));
     const server = new CaServer(ca, options);

@@ -5,7 +5,7 @@ import { ipBytes } from '../../src/base/ip.ts';
 import { rpcRefusal } from '../../src/rpc/status.ts';
 import { systemClock } from '../../src/sys/system-clock.ts';
 import { systemRandom } from '../../src/sys/system-random.ts';
-import { AuthorizationSchema } from '../../src/wire/pb/authorization_pb.ts';
+import { Action, AuthorizationSchema } from '../../src/wire/pb/authorization_pb.ts';
 import { TunnelProtocol, type Workload, WorkloadSchema } from '../../src/wire/pb/workload_pb.ts';
 import { AdsService } from '../../src/xds/server/ads-service.ts';
 import { ResourceStore, type ServedResource } from '../../src/xds/server/resource-store.ts';
@@ -26,8 +26,8 @@ export class Istiod implements AsyncDisposable {
     this.ca = ca;
   }
 
-  /** On a TLS port of loopback, or at the path of a unix socket. */
-  static async start(at: ServerCertificateFiles | string): Promise<Istiod> {
+  /** On a TLS port of loopback, or at the path of a unix socket. `folder`: see `CaServerOptions`. */
+  static async start(at: ServerCertificateFiles | string, folder?: string): Promise<Istiod> {
     const store = new ResourceStore([TYPE_URL.address, TYPE_URL.authorization]);
     const ads = new AdsService({
       clock: systemClock,
@@ -43,7 +43,8 @@ export class Istiod implements AsyncDisposable {
       typeof at === 'string'
         ? ({ kind: 'unix', path: at } as const)
         : ({ kind: 'tls', host: '127.0.0.1', port: 0, certificate: at } as const);
-    return new Istiod(store, ads, await CaServer.start({ listen, services: [ads.rpc] }));
+    const ca = await CaServer.start({ listen, services: [ads.rpc], ...(folder === undefined ? {} : { folder }) });
+    return new Istiod(store, ads, ca);
   }
 
   /** Reaches the control plane from inside a pod, since it listens on the loopback of the test. */
@@ -69,12 +70,14 @@ export class Istiod implements AsyncDisposable {
     );
   }
 
-  tellPolicy(name: string, principals: readonly string[]): void {
+  /** Allows these principals and no others, or denies them. */
+  tellPolicy(name: string, principals: readonly string[], action: Action = Action.ALLOW): void {
     const matches = [{ principals: principals.map((value) => ({ matchType: { case: 'exact' as const, value } })) }];
     const policy = create(AuthorizationSchema, {
       name,
       namespace: NAMESPACE,
       scope: 1,
+      action,
       groups: [{ rules: [{ matches }] }],
     });
     this.#apply('authorization', [servedAuthorization(policy)]);
@@ -87,6 +90,24 @@ export class Istiod implements AsyncDisposable {
   /** A resource that no client can read. */
   tellRubbish(name: string): void {
     this.#apply('address', [{ name, bytes: new Uint8Array([0xff]), aliases: [], memberOf: [], node: '' }]);
+  }
+
+  /** So many pods of elsewhere, which nobody dials. */
+  tellGhosts(count: number): void {
+    const names = Array.from({ length: count }, (_, i) => `ghost-${i}`);
+    const addresses = (i: number) => [new Uint8Array([10, 99, i >> 8, i & 0xff])];
+    this.#apply(
+      'address',
+      names.map((name, i) => {
+        const fields = { name, namespace: NAMESPACE, serviceAccount: name, addresses: addresses(i), node: 'elsewhere' };
+        return servedWorkload(create(WorkloadSchema, { uid: uidOfWorkload(name), ...fields }));
+      }),
+    );
+  }
+
+  forgetGhosts(count: number): void {
+    const removals = Array.from({ length: count }, (_, i) => uidOfWorkload(`ghost-${i}`));
+    this.store.apply(TYPE_URL.address, { upserts: [], removals });
   }
 
   forget(name: string): void {
@@ -103,10 +124,14 @@ export class Istiod implements AsyncDisposable {
   }
 }
 
+function uidOfWorkload(name: string): string {
+  return `Kubernetes//Pod/${NAMESPACE}/${name}`;
+}
+
 function workloadOf(mesh: TestMesh, name: string): Workload {
   const pod = mesh.pod(name);
   return create(WorkloadSchema, {
-    uid: `Kubernetes//Pod/${NAMESPACE}/${name}`,
+    uid: uidOfWorkload(name),
     name,
     namespace: NAMESPACE,
     serviceAccount: name,

@@ -1,22 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import net from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { EmbeddedCa } from '../../../src/identity/embedded-ca.ts';
-import { systemClock } from '../../../src/sys/system-clock.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
-import { AGENT_TOKEN } from '../../support/ca-server.ts';
-import { CniAgent } from '../../support/cni-agent.ts';
 import { busyHoldings, calmHoldings, nothingLeft } from '../../support/holdings.ts';
-import { Istiod } from '../../support/istiod.ts';
-import { identityOf, meshForFile, NAMESPACE, uidOf } from '../../support/mesh.ts';
+import { ISTIOD_POD, IstioCluster } from '../../support/istio-mesh.ts';
+import { identityOf, meshForFile } from '../../support/mesh.ts';
 import { ask, doubling } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
-import { serverCertificate } from '../../support/server-certs.ts';
 import { Steady } from '../../support/steady.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 300_000 };
@@ -24,61 +15,24 @@ const CONNECTIONS = 200;
 const PODS = ['client', 'server'];
 /** Renewed after a quarter of it, since the half counts from two minutes before it was issued. */
 const LIFETIME_MS = 60_000;
-const HOST = 'istiod.istio-system.svc';
-const folder = mkdtempSync(join(tmpdir(), 'culvert-istio-'));
-const certificate = serverCertificate(`DNS:${HOST}`);
-const istiod = await Istiod.start(certificate);
-const nextCa = await EmbeddedCa.open(join(folder, 'next-ca'), { clock: systemClock, log: {} });
-const cnis: CniAgent[] = [];
-after(async () => {
-  await istiod[Symbol.asyncDispose]();
-  nextCa[Symbol.dispose]();
-  for (const cni of cnis) cni[Symbol.dispose]();
-  rmSync(folder, { recursive: true });
-});
+const cluster = await IstioCluster.start();
+const { istiod } = cluster;
+const nextCa = await cluster.newCa();
+after(() => cluster[Symbol.asyncDispose]());
 
-/** The environment that ztunnel's chart gives its DaemonSet (control facts §2.3), with this machine's addresses. */
-const mesh = meshForFile({
-  nodes: { n1: ['client'], n2: ['server'], n3: ['outside-istiod'] },
-  ztunnelEnv: (made, node) => ({
-    XDS_ADDRESS: `https://${made.pod('outside-istiod').ip}:15012`,
-    CA_ADDRESS: `https://${made.pod('outside-istiod').ip}:15012`,
-    ALT_XDS_HOSTNAME: HOST,
-    ALT_CA_HOSTNAME: HOST,
-    XDS_ROOT_CA: join(folder, 'root-cert.pem'),
-    CA_ROOT_CA: join(folder, 'root-cert.pem'),
-    AUTH_TOKEN: join(folder, 'istio-token'),
-    INPOD_UDS: join(made.lab.folder, `zds-${node}.sock`),
-    CULVERT_RUN_DIR: made.runFolder(node),
-    SECRET_TTL: `${LIFETIME_MS / 1_000}s`,
-    // Tunnels go soon after their connections: what is left then is compared.
-    POOL_UNUSED_RELEASE_TIMEOUT: '2s',
-    INPOD_ENABLED: 'true',
-    ISTIO_META_CLUSTER_ID: 'Kubernetes',
-    TERMINATION_GRACE_PERIOD_SECONDS: '3',
-    POD_NAME: `ztunnel-${node}`,
-    POD_NAMESPACE: 'istio-system',
-    SERVICE_ACCOUNT: 'ztunnel',
-    NODE_NAME: node,
-    INSTANCE_IP: '10.0.0.1',
-    LOG_FORMAT: 'json',
-    RUST_LOG: 'info',
-    RUST_BACKTRACE: '1',
-    ISTIO_META_DNS_CAPTURE: 'false',
+/** Started as ztunnel's chart starts it. */
+const mesh = meshForFile(
+  cluster.meshOptions({
+    nodes: { n1: ['client'], n2: ['server'], n3: [ISTIOD_POD] },
+    enrolled: PODS,
+    told: PODS,
+    env: {
+      SECRET_TTL: `${LIFETIME_MS / 1_000}s`,
+      // Tunnels go soon after their connections: what is left then is compared.
+      POOL_UNUSED_RELEASE_TIMEOUT: '2s',
+    },
   }),
-  async beforeAgents(made, enrolled) {
-    writeFileSync(join(folder, 'root-cert.pem'), certificate.rootPem);
-    writeFileSync(join(folder, 'istio-token'), AGENT_TOKEN);
-    made.serve('outside-istiod', 15_012, istiod.forward(net.connect));
-    istiod.tellPods(made, [...PODS, 'outside-istiod']);
-    for (const node of ['n1', 'n2']) cnis.push(new CniAgent(join(made.lab.folder, `zds-${node}.sock`)));
-    for (const name of enrolled) {
-      const { node, inside } = made.pod(name);
-      const pod = { uid: uidOf(name), name, namespace: NAMESPACE, serviceAccount: name, netnsPath: inside.path };
-      await cnis[node === 'n1' ? 0 : 1]?.prepare(pod);
-    }
-  },
-});
+);
 
 const to = () => ({ ip: mesh().pod('server').ip, port: 8080 });
 const n2 = (): AgentProcess => mesh().agent('n2');
@@ -86,12 +40,6 @@ const n2 = (): AgentProcess => mesh().agent('n2');
 /** Resolves when `is` holds, looked at now and again; the time-out of the test ends it. */
 async function until(is: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await is())) await sleep(50);
-}
-
-/** From the next renewal on certificates are signed by `ca`, and come with the roots of both CAs. */
-function signBy(ca: EmbeddedCa): void {
-  const rootsPem = [...istiod.ca.ca.rootsPem, ...nextCa.rootsPem];
-  istiod.ca.signer = { sign: (order) => ({ ...ca.sign(order), rootsPem }) };
 }
 
 /** Resolves when both agents have a certificate that was issued from now on. */
@@ -152,7 +100,7 @@ test(
       await survived();
       istiod.forgetPolicy('only-client');
 
-      for (const cni of cnis) {
+      for (const cni of cluster.cnis) {
         const count = cni.connectionCount;
         cni.stop();
         cni.start();
@@ -164,12 +112,12 @@ test(
       await sleep(LIFETIME_MS / 2 + 1_000);
       await traffic.settled();
       assert.equal(await ask(mesh(), 'client', to(), 'late'), 'latelate', 'a new connection after half a lifetime');
-      signBy(istiod.ca.ca);
+      cluster.signBy(istiod.ca.ca, [istiod.ca.ca, nextCa]);
       await istiod.ca.resume();
       await renewed();
       await survived();
 
-      signBy(nextCa);
+      cluster.signBy(nextCa, [istiod.ca.ca, nextCa]);
       await renewed();
       await survived();
     }
