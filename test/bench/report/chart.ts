@@ -1,8 +1,9 @@
-/** The chart of the README: one small bar chart per figure, SVG by hand, legible on a light and on a dark page. */
+/** The chart of the README: one small bar chart per figure. */
 import type { ColumnName } from '../columns/column.ts';
 import { type MetricName, metric } from '../metrics.ts';
 import { compare, formatted, type Results, type Row } from './comparison.ts';
 import { type Conditions, machineLine } from './machine.ts';
+import { escaped, MARGIN, renderSvg, WIDTH } from './svg.ts';
 
 /** Those a reader compares proxies by; the table has the rest. */
 const CHARTED: readonly MetricName[] = [
@@ -20,8 +21,6 @@ const CHARTED: readonly MetricName[] = [
   'idleKib',
 ];
 const ACROSS = 3;
-const WIDTH = 960;
-const MARGIN = 16;
 const HEADER_HEIGHT = 98;
 const BAR_HEIGHT = 16;
 const BAR_PITCH = 22;
@@ -29,18 +28,10 @@ const LABEL_WIDTH = 58;
 const VALUE_WIDTH = 62;
 const TITLE_HEIGHT = 44;
 
-const STYLE = `
-  text { font: 12px system-ui, sans-serif; fill: #1f2328 }
-  .title { font-weight: 600; font-size: 13px } .head { font-weight: 600; font-size: 16px } .note { fill: #59636e; font-size: 11px }
-  .haproxy { fill: #7d96b8 } .nginx { fill: #6fa58b } .culvert { fill: #d9622b } .baseline { fill: #e3b341 }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3 } .note { fill: #9198a1 }
-    .haproxy { fill: #5b7aa6 } .nginx { fill: #4f8a70 } .culvert { fill: #ee7f45 }
-  }`;
-
-function escaped(text: string): string {
-  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
-}
+const STYLE = {
+  light: '.haproxy { fill: #7d96b8 } .nginx { fill: #6fa58b } .culvert { fill: #d9622b } .baseline { fill: #e3b341 }',
+  dark: '.haproxy { fill: #5b7aa6 } .nginx { fill: #4f8a70 } .culvert { fill: #ee7f45 }',
+};
 
 interface Box {
   readonly x: number;
@@ -87,15 +78,12 @@ export function renderChart(results: Results, machine: Conditions): string {
     const y = HEADER_HEIGHT + Math.floor(at / ACROSS) * panelHeight;
     return panel(row, columns, { x, y, width: panelWidth });
   });
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="Culvert compared with HAProxy and nginx mTLS pairs">
-<style>${STYLE}
-</style>
-<text class="head" x="${MARGIN}" y="24">Two nodes, mutual TLS 1.3 between them, medians of one interleaved run</text>
-${machineLine(machine)
-  .split('; ')
-  .map((part, at) => `<text class="note" x="${MARGIN}" y="${42 + at * 15}">${escaped(part)}</text>`)
-  .join('\n')}
-${panels.join('\n')}
-</svg>
-`;
+  return renderSvg({
+    height,
+    label: 'Culvert compared with HAProxy and nginx mTLS pairs',
+    title: 'Two nodes, mutual TLS 1.3 between them, medians of one interleaved run',
+    notes: machineLine(machine).split('; '),
+    style: STYLE,
+    body: panels.join('\n'),
+  });
 }

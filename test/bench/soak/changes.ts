@@ -1,0 +1,109 @@
+/** What changes around the connections of a soak: policies, the mesh, certificates and roots, the control plane, pods. */
+import assert from 'node:assert/strict';
+import { randomInt } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { linuxSys } from '../../../src/sys/linux.ts';
+import { Action } from '../../../src/wire/pb/authorization_pb.ts';
+import { packet } from '../../support/cni-connection.ts';
+import { identityOf, NAMESPACE } from '../../support/mesh.ts';
+import { Client } from '../../support/mesh-traffic.ts';
+import { eventually, pause, repeat, type Scene } from './actor.ts';
+import { PORT } from './connections.ts';
+
+/** Its connections to `VISITED` are cut by a policy, again and again. */
+export const DENIED = 'denied';
+const VISITED = 'server';
+/** Namespaces in which pods come and go. */
+export const LANES = ['lane1', 'lane2'] as const;
+const PODS_PER_CNI_LIFE = 60;
+const GHOSTS = 200;
+
+/** A policy cuts a live connection and refuses new ones; without it they are served. Workloads come and go meanwhile. */
+export function changePolicies(scene: Scene): Promise<void> {
+  const { mesh, cluster, ledger, signal } = scene;
+  const dial = async (): Promise<Client> =>
+    new Client(await mesh.dial(DENIED, { ip: mesh.pod(VISITED).ip, port: PORT }, 60_000));
+  const isServed = async (): Promise<boolean> => {
+    using client = await dial();
+    client.socket.end('served?');
+    return (await client.ended()) === 'end' && client.text === 'served?';
+  };
+  return repeat('policy', scene, async () => {
+    using live = await dial();
+    await live.exchange('before', 'before'.length);
+    cluster.istiod.tellPolicy('nobody-denied', [identityOf(DENIED).slice('spiffe://'.length)], Action.DENY);
+    cluster.istiod.tellGhosts(GHOSTS);
+    assert.notEqual(await live.ended(), undefined);
+    await eventually('a new connection is refused', async () => !(await isServed()));
+    cluster.istiod.forgetPolicy('nobody-denied');
+    cluster.istiod.forgetGhosts(GHOSTS);
+    await eventually('a new connection is served again', isServed);
+    ledger.count('policies applied and removed');
+    await pause(signal, 1_000);
+  });
+}
+
+/** The certificate authority is replaced by another, with both roots trusted while certificates of both are about. */
+export function rotateRoots(scene: Scene): Promise<void> {
+  const { cluster, ledger, signal, lifetimeMs } = scene;
+  let current = cluster.istiod.ca.ca;
+  return repeat('root', scene, async () => {
+    const next = await cluster.newCa();
+    cluster.signBy(current, [current, next]);
+    await pause(signal, lifetimeMs);
+    cluster.signBy(next, [current, next]);
+    await pause(signal, lifetimeMs);
+    if (signal.aborted) return;
+    cluster.signBy(next, [next]);
+    current = next;
+    ledger.count('roots rotated');
+    await pause(signal, lifetimeMs);
+  });
+}
+
+/** Control plane and CA go, and come back, together. */
+export function loseControlPlane(scene: Scene): Promise<void> {
+  const { cluster, ledger, signal } = scene;
+  const { istiod } = cluster;
+  return repeat('control plane', scene, async () => {
+    await pause(signal, randomInt(5_000, 20_000));
+    if (signal.aborted) return;
+    await istiod.ca.suspend();
+    await eventually('the streams are lost', () => istiod.ads.counts.streams === 0);
+    // Its way back is walked whatever happens.
+    await sleep(randomInt(100, 4_000));
+    await istiod.ca.resume();
+    await eventually('both agents are back', () => istiod.ads.counts.streams === 2);
+    ledger.count('control plane lost');
+  });
+}
+
+/** Pods are added and deleted in a namespace each, and now and then the CNI agent restarts. */
+export function churnPods(scene: Scene): Promise<void> {
+  const { mesh, cluster, ledger, signal } = scene;
+  let pods = 0;
+  const lane = async (name: string): Promise<void> => {
+    const connection = await cluster.cni('n2').synced();
+    using netns = linuxSys.openNetns(mesh.pod(name).inside.path);
+    for (let i = 0; i < PODS_PER_CNI_LIFE && !signal.aborted; i += 1) {
+      const uid = `churn-${(pods += 1)}`;
+      const workload = { name: uid, namespace: NAMESPACE, serviceAccount: 'churn' };
+      await connection.send(packet({ kind: 'add', uid, workload }, netns.fd));
+      await pause(signal, 200);
+      await connection.send(packet({ kind: 'del', uid }));
+      ledger.count('pods added and deleted');
+    }
+  };
+  return repeat('pods', scene, async () => {
+    await Promise.all(LANES.map(lane));
+    if (signal.aborted) return;
+    for (const cni of cluster.cnis) {
+      const count = cni.connectionCount;
+      cni.stop();
+      await sleep(500);
+      cni.start();
+      await cni.synced(count);
+      ledger.count('CNI agents restarted');
+    }
+  });
+}

@@ -1,0 +1,35 @@
+/** Two minutes of `npm run soak`: everything comes, goes and changes; nothing fails and nothing is left. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { DEFAULTS, soak } from '../bench/soak/soak.ts';
+import { skipWithoutRoot } from '../support/netns.ts';
+
+/** Far over what the agents need, and far under what they would need if connections or pods left something large behind. */
+const MAX_GROWTH_MIB = 200;
+
+test('two minutes of churn fail no connection and leave no descriptor, timer, handle or map entry', {
+  skip: skipWithoutRoot,
+  timeout: 600_000,
+}, async (t) => {
+  const report = await soak({ ...DEFAULTS, minutes: 2, streams: 40, lifetimeMs: 40_000 });
+  t.diagnostic(JSON.stringify(report.counts));
+  assert.deepEqual(report.failures, []);
+  for (const what of [
+    'calls',
+    'calls reset',
+    'streams ended',
+    'streams reset',
+    'pods added and deleted',
+    'policies applied and removed',
+    'control plane lost',
+    'CNI agents restarted',
+    'roots rotated',
+  ]) {
+    assert(report.counts[what] !== undefined, `nothing was told of "${what}"`);
+  }
+  const [first, last] = [report.samples[0], report.samples.at(-1)];
+  for (const [node, reading] of Object.entries(last?.agents ?? {})) {
+    const grown = (reading['RSS, MiB'] ?? 0) - (first?.agents[node]?.['RSS, MiB'] ?? 0);
+    assert(grown < MAX_GROWTH_MIB, `${node} has grown by ${grown} MiB`);
+  }
+});
