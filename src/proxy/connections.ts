@@ -5,7 +5,8 @@ import { MeshError } from '../base/errors.ts';
 import type { Obstacle } from '../telemetry/connection-view.ts';
 import type { ConnectionRecord } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
-import { type IdleLooks, type IdleSweep, Relay, type RelayCounters } from '../tunnel/relay.ts';
+import type { LoopShare } from '../tunnel/loop-share.ts';
+import { type IdleLooks, type IdleSweep, Relay, type RelayOwner } from '../tunnel/relay.ts';
 import type { InheritedConnection, InheritedPair, InheritedStream } from './inheritance.ts';
 import { refusalOf } from './operator-text.ts';
 import type { ResumableTunnel } from './resumable-tunnel.ts';
@@ -23,30 +24,40 @@ export interface ConnectionParts {
   readonly id: string;
   readonly downstream: ByteStream;
   readonly record: ConnectionRecord;
-  /** Told of every byte; count it in the record too. */
-  readonly counters: RelayCounters;
+  readonly isInbound: boolean;
+  /** Of the workload it belongs to. */
+  readonly share: LoopShare;
   /** Called once, after the record was closed. */
-  onEnd(): void;
+  readonly onEnd: (id: string) => void;
 }
 
 /** One application connection, from its verdict to its end. */
-export class Connection {
+export class Connection implements RelayOwner {
   readonly id: string;
   readonly #registry: Connections;
-  readonly #parts: ConnectionParts;
+  readonly #downstream: ByteStream;
+  readonly #record: ConnectionRecord;
+  readonly #isInbound: boolean;
+  readonly #share: LoopShare;
+  readonly #onEnd: (id: string) => void;
   #relay: Relay | undefined;
   /** The other one of a same-node short cut, which has the same relay. */
   #partner: Connection | undefined;
-  readonly #looks: IdleLooks = {};
+  /** Absent until the first sweep. */
+  #looks: IdleLooks | undefined;
   #tunnel: ResumableTunnel | undefined;
   #isOver = false;
   #cutFor: MeshError | undefined;
 
   /** @internal `Connections.open` makes them. */
-  constructor(registry: Connections, parts: ConnectionParts) {
-    this.id = parts.id;
+  constructor(registry: Connections, { id, downstream, record, isInbound, share, onEnd }: ConnectionParts) {
+    this.id = id;
     this.#registry = registry;
-    this.#parts = parts;
+    this.#downstream = downstream;
+    this.#record = record;
+    this.#isInbound = isInbound;
+    this.#share = share;
+    this.#onEnd = onEnd;
   }
 
   /** The relay, once there is an upstream: the handle for quiescing and idle checks. */
@@ -70,7 +81,7 @@ export class Connection {
 
   /** Since its last byte. */
   get idleMs(): number {
-    return this.#parts.record.idleMs;
+    return this.#record.idleMs;
   }
 
   get isOver(): boolean {
@@ -87,8 +98,24 @@ export class Connection {
       return;
     }
     this.#tunnel = tunnel;
-    this.#relay = new Relay(this.#parts.downstream, upstream, this.#parts.counters, (error) => this.#finish(error));
+    this.#relay = new Relay(this.#downstream, upstream, this);
     this.#relay.start();
+  }
+
+  addClientBytes(bytes: number): void {
+    if (this.#isInbound) this.#share.bytesIn += bytes;
+    else this.#share.bytesOut += bytes;
+    this.#record.addClientBytes(bytes);
+  }
+
+  addServerBytes(bytes: number): void {
+    if (this.#isInbound) this.#share.bytesOut += bytes;
+    else this.#share.bytesIn += bytes;
+    this.#record.addServerBytes(bytes);
+  }
+
+  relayDone(error: MeshError | undefined): void {
+    this.#finish(error);
   }
 
   /**
@@ -102,27 +129,24 @@ export class Connection {
       for (const one of [outbound, inbound]) one.close(error);
       return;
     }
-    const { downstream, counters: one } = outbound.#parts;
-    const { counters: other } = inbound.#parts;
-    const counters = {
-      addClientBytes: (bytes: number): void => {
-        one.addClientBytes(bytes);
-        other.addClientBytes(bytes);
+    const both = [outbound, inbound];
+    const relay = new Relay(outbound.#downstream, upstream, {
+      addClientBytes: (bytes) => {
+        for (const one of both) one.addClientBytes(bytes);
       },
-      addServerBytes: (bytes: number): void => {
-        one.addServerBytes(bytes);
-        other.addServerBytes(bytes);
+      addServerBytes: (bytes) => {
+        for (const one of both) one.addServerBytes(bytes);
       },
-    };
-    const relay = new Relay(downstream, upstream, counters, (error) => {
-      for (const one of [outbound, inbound]) one.#finish(one.#isCutByPartner ? undefined : error);
+      relayDone: (error) => {
+        for (const one of both) one.#finish(one.#isCutByPartner ? undefined : error);
+      },
     });
-    outbound.#share(relay, inbound);
-    inbound.#share(relay, outbound);
+    outbound.#joined(relay, inbound);
+    inbound.#joined(relay, outbound);
     relay.start();
   }
 
-  #share(relay: Relay, partner: Connection): void {
+  #joined(relay: Relay, partner: Connection): void {
     this.#relay = relay;
     this.#partner = partner;
   }
@@ -141,6 +165,7 @@ export class Connection {
   takeIdle(sweep: IdleSweep): boolean {
     const relay = this.#relay;
     if (relay === undefined || (sweep === 'half-closed' && !relay.isHalfClosed)) return false;
+    this.#looks ??= {};
     return relay.takeIdle(sweep, this.#looks);
   }
 
@@ -153,7 +178,7 @@ export class Connection {
       return;
     }
     this.#finish(error);
-    this.#parts.downstream.destroy();
+    this.#downstream.destroy();
   }
 
   /**
@@ -172,8 +197,8 @@ export class Connection {
     }
     this.#isOver = true;
     this.#registry.forget(this);
-    const start = this.#parts.record.move();
-    this.#parts.onEnd();
+    const start = this.#record.move();
+    this.#onEnd(this.id);
     return { ...moved, start, pausedAtMs };
   }
 
@@ -195,8 +220,8 @@ export class Connection {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#registry.forget(this);
-    this.#parts.record.close(error === undefined ? undefined : refusalOf(error));
-    this.#parts.onEnd();
+    this.#record.close(error === undefined ? undefined : refusalOf(error));
+    this.#onEnd(this.id);
   }
 }
 

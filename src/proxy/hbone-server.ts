@@ -254,9 +254,7 @@ export class HboneServer {
         ? undefined
         : new ResumableTunnel(this.#context, { id, token, wayBack: { kind: 'wait', question }, from: stream });
     const downstream = resumable?.stream ?? stream;
-    const connection = this.#context.open({ ...start, labels: verdict.labels }, downstream, () =>
-      deps.verdicts.release(id),
-    );
+    const connection = this.#context.open({ ...start, labels: verdict.labels }, downstream, this.#context.release);
     try {
       // Opening and resetting at once costs the peer nothing; it must not cost us a connection to the application each.
       if (stream.isClosed) throw new MeshError('CV-TUNNEL-CLOSED', 'the client gave up before it was answered');

@@ -22,9 +22,8 @@ export async function servePlaintext(context: PodContext, socket: net.Socket): P
     socket.destroy();
     return;
   }
-  const connection = context.open({ ...start, labels: verdict.labels }, context.streamOf(socket), () =>
-    deps.verdicts.release(start.id),
-  );
+  const stream = context.streamOf(socket);
+  const connection = context.open({ ...start, labels: verdict.labels }, stream, context.release);
   try {
     connection.join(context.streamOf(await context.dial(verdict.address, verdict.sourceIp)));
   } catch (error) {

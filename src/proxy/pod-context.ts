@@ -5,10 +5,9 @@ import { type HostPort, ipFamily } from '../base/ip.ts';
 import type { ConnectionLabels, InboundQuestion, InboundVerdict, Refusal } from '../model/verdict.ts';
 import type { Netns } from '../sys/sys.ts';
 import { type DialCodes, type Dialled, dialTcpSpoofed, socketFd } from '../sys/tcp.ts';
-import type { ConnectionRecord, ConnectionStart } from '../telemetry/traffic.ts';
+import type { ConnectionStart } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import type { LoopShare } from '../tunnel/loop-share.ts';
-import type { RelayCounters } from '../tunnel/relay.ts';
 import { SocketStream } from '../tunnel/socket-stream.ts';
 import { Admission } from './admission.ts';
 import { type Connection, Connections } from './connections.ts';
@@ -50,6 +49,13 @@ export class PodContext {
   readonly parked = new ParkedStreams();
   /** What is new asks here first. */
   readonly admission: Admission;
+  /** One function for all sockets, each of which closes once. */
+  readonly #letGo = {
+    source: (): void => this.#closed('source'),
+    destination: (): void => this.#closed('destination'),
+  };
+  /** The `onEnd` of a connection that was judged inbound. */
+  readonly release = (id: string): void => this.deps.verdicts.release(id);
   readonly #idPrefix: string;
   #lastId = 0;
   #isUnspoofedSaid = false;
@@ -81,10 +87,12 @@ export class PodContext {
     const { telemetry } = this.deps;
     const reporter = direction === 'outbound' ? 'source' : 'destination';
     telemetry.socketOpened(reporter);
-    socket.once('close', () => {
-      this.share.enter();
-      telemetry.socketClosed(reporter);
-    });
+    socket.on('close', this.#letGo[reporter]);
+  }
+
+  #closed(reporter: 'source' | 'destination'): void {
+    this.share.enter();
+    this.deps.telemetry.socketClosed(reporter);
   }
 
   /** Both ends of an accepted socket, canonical. A client that has reset it already has an address all the same. */
@@ -140,40 +148,20 @@ export class PodContext {
     this.deps.log.warn?.('the application sees our address instead of the client', { pod: this.pod.uid, sourceIp });
   }
 
-  open(start: Omit<ConnectionStart, 'podUid'>, downstream: ByteStream, onEnd: () => void = nothing): Connection {
+  open(
+    start: Omit<ConnectionStart, 'podUid'>,
+    downstream: ByteStream,
+    onEnd: (id: string) => void = nothing,
+  ): Connection {
+    const { share } = this;
+    const { id, direction } = start;
     const record = this.deps.telemetry.open({ ...start, podUid: this.pod.uid });
-    const counters = this.#counters(record, start.direction);
-    return this.connections.open({ id: start.id, downstream, record, counters, onEnd });
+    return this.connections.open({ id, downstream, record, isInbound: direction === 'inbound', share, onEnd });
   }
 
   /** A socket of this pod as one end of a relay. */
   streamOf(socket: net.Socket): SocketStream {
     return new SocketStream(socket, this.share);
-  }
-
-  #counters(record: ConnectionRecord, direction: Direction): RelayCounters {
-    const { share } = this;
-    return direction === 'inbound'
-      ? {
-          addClientBytes: (bytes) => {
-            share.bytesIn += bytes;
-            record.addClientBytes(bytes);
-          },
-          addServerBytes: (bytes) => {
-            share.bytesOut += bytes;
-            record.addServerBytes(bytes);
-          },
-        }
-      : {
-          addClientBytes: (bytes) => {
-            share.bytesOut += bytes;
-            record.addClientBytes(bytes);
-          },
-          addServerBytes: (bytes) => {
-            share.bytesIn += bytes;
-            record.addServerBytes(bytes);
-          },
-        };
   }
 
   refuse({ start, refusal, labels }: Refused): void {

@@ -86,8 +86,8 @@ async function isAllowed(context: PodContext, start: ConnectionStart, hbone?: Hb
   return false;
 }
 
-function releaseOf(context: PodContext, { id, direction }: ConnectionStart): (() => void) | undefined {
-  return direction === 'inbound' ? () => context.deps.verdicts.release(id) : undefined;
+function releaseOf(context: PodContext, { direction }: ConnectionStart): PodContext['release'] | undefined {
+  return direction === 'inbound' ? context.release : undefined;
 }
 
 /** What a policy forbids was allowed before. */

@@ -51,8 +51,7 @@ export async function carryShort(
       destination.refuse({ start, ...answer });
       throw statusError(reasonOf(answer.refusal.code).status);
     }
-    const release = (): void => destination.deps.verdicts.release(id);
-    const inbound = destination.open({ ...start, labels: answer.labels }, stream, release);
+    const inbound = destination.open({ ...start, labels: answer.labels }, stream, destination.release);
     const app = await dialApp(destination, { outbound, inbound }, answer);
     call.answer?.(undefined);
     Connection.joinBoth(outbound, inbound, app);

@@ -49,6 +49,7 @@ export class H2Stream implements ByteStream, SendingStream {
   #isBrokenPipe = false;
   #isClosed = false;
   #closeError: MeshError | undefined;
+  #hasResponse = false;
   #responseHead: ResponseHead | undefined;
   #response: PromiseWithResolvers<ResponseHead> | undefined;
 
@@ -60,7 +61,7 @@ export class H2Stream implements ByteStream, SendingStream {
     this.#wire = 'waiting';
   }
 
-  /** Client: the answer to the request. Rejects when the stream or the session ends before it. */
+  /** Client: the answer to the request. Rejects when the stream or the session ends before it. Not kept after `open`. */
   get response(): Promise<ResponseHead> {
     if (this.#response === undefined) {
       this.#response = Promise.withResolvers();
@@ -121,7 +122,7 @@ export class H2Stream implements ByteStream, SendingStream {
 
   /** The final answer was received (client) or sent (server). */
   get isAnswered(): boolean {
-    return this.#isClient ? this.#responseHead !== undefined : this.#canSend;
+    return this.#isClient ? this.#hasResponse : this.#canSend;
   }
 
   /** Server: answers the request. With `endStream` the stream is over: the peer is told to stop sending too. */
@@ -147,6 +148,8 @@ export class H2Stream implements ByteStream, SendingStream {
   open(handlers: ByteStreamHandlers): void {
     this.#handlers = handlers;
     this.onAborted = undefined;
+    this.#responseHead = undefined;
+    this.#response = undefined;
     if (this.#isClosed) {
       handlers.onClose(this.#closeError);
       return;
@@ -211,6 +214,7 @@ export class H2Stream implements ByteStream, SendingStream {
 
   /** @internal Session: the final answer arrived. */
   receiveResponse(head: ResponseHead): void {
+    this.#hasResponse = true;
     this.#responseHead = head;
     this.#response?.resolve(head);
   }
@@ -368,7 +372,7 @@ export class H2Stream implements ByteStream, SendingStream {
     this.#inbox?.clear();
     this.#inbox = undefined;
     if (parked > 0) this.#host.credit(this, parked, true);
-    if (this.#responseHead === undefined) this.#response?.reject(error ?? unansweredError());
+    if (!this.#hasResponse) this.#response?.reject(error ?? unansweredError());
     const aborted = this.onAborted;
     this.onAborted = undefined;
     if (this.#handlers !== undefined) this.#handlers.onClose(error);

@@ -6,14 +6,13 @@ import type { Obstacle } from '../telemetry/connection-view.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
 import type { Splice } from './splice.ts';
 
-/** Told of every chunk; resolved once per connection so that the path only adds numbers. */
-export interface RelayCounters {
+/** Told of every chunk and of the end. One object, and no function per direction: thousands of relays idle. */
+export interface RelayOwner {
   addClientBytes(bytes: number): void;
   addServerBytes(bytes: number): void;
+  /** `undefined` = ended in order, or by a reset, which is how TCP ends. */
+  relayDone(error: MeshError | undefined): void;
 }
-
-/** `undefined` = ended in order, or by a reset, which is how TCP ends. */
-export type RelayDone = (error: MeshError | undefined) => void;
 
 /** The sockets of a connection that another process is to carry, as descriptors. */
 export interface MovedSockets {
@@ -39,18 +38,17 @@ const RESET_BY_PEER = new MeshError('CV-IO', 'connection reset by peer');
 export class Relay {
   readonly #down: Side;
   readonly #up: Side;
-  readonly #done: RelayDone;
+  readonly #owner: RelayOwner;
   #error: MeshError | undefined;
   #isQuiescing = false;
   #isMoved = false;
   /** Grows with every byte, and with the end of a half. */
   #moves = 0;
-  readonly #looks: IdleLooks = {};
 
-  constructor(downstream: ByteStream, upstream: ByteStream, counters: RelayCounters, done: RelayDone) {
-    this.#done = done;
-    this.#down = new Side(this, downstream, (bytes) => counters.addClientBytes(bytes));
-    this.#up = new Side(this, upstream, (bytes) => counters.addServerBytes(bytes));
+  constructor(downstream: ByteStream, upstream: ByteStream, owner: RelayOwner) {
+    this.#owner = owner;
+    this.#down = new Side(this, downstream);
+    this.#up = new Side(this, upstream);
     this.#down.other = this.#up;
     this.#up.other = this.#down;
   }
@@ -60,7 +58,7 @@ export class Relay {
     this.#down.open();
   }
 
-  /** Ends both streams now. `done` gets `error`. */
+  /** Ends both streams now. The owner is told `error`. */
   close(error: MeshError): void {
     this.#error ??= error;
     this.#down.stream.destroy(error);
@@ -105,7 +103,7 @@ export class Relay {
 
   /**
    * Descriptors of both sockets, for another process to relay between: the caller's from now on. Nothing more is told to
-   * `done`. `undefined` when one cannot go, or is gone; all stays as it was then. To be asked once quiesced.
+   * the owner. `undefined` when one cannot go, or is gone; all stays as it was then. To be asked once quiesced.
    */
   detach(): MovedSockets | undefined {
     if (this.#down.isClosed || this.#up.isClosed || this.#unflushedBytes > 0) return undefined;
@@ -151,15 +149,22 @@ export class Relay {
   }
 
   /** True when nothing moved since the previous call for `sweep`: to be asked once per period. `looks` of whoever asks. */
-  takeIdle(sweep: IdleSweep, looks: IdleLooks = this.#looks): boolean {
+  takeIdle(sweep: IdleSweep, looks: IdleLooks): boolean {
     const isIdle = this.#moves === looks[sweep];
     looks[sweep] = this.#moves;
     return isIdle;
   }
 
+  /** @internal Side only: it has read so much for the other one. */
+  carried(side: Side, bytes: number): void {
+    if (side === this.#down) this.#owner.addClientBytes(bytes);
+    else this.#owner.addServerBytes(bytes);
+    this.#moves += bytes;
+  }
+
   /** @internal Side only. */
-  moved(amount: number): void {
-    this.#moves += amount;
+  halfEnded(): void {
+    this.#moves += 1;
   }
 
   /** @internal Side only: one stream is gone. The relay is over when both are. */
@@ -168,7 +173,7 @@ export class Relay {
     // That one is ours: the other stream was told to pass the reset on.
     if (error !== RESET_BY_PEER) this.#error ??= error && directed(error, side === this.#down);
     if (side.other.isClosed) {
-      this.#done(this.#error);
+      this.#owner.relayDone(this.#error);
       return;
     }
     if (!side.isComplete) side.other.stream.destroy(error ?? RESET_BY_PEER);
@@ -179,7 +184,6 @@ export class Relay {
 class Side implements ByteStreamHandlers {
   readonly stream: ByteStream;
   readonly #relay: Relay;
-  readonly #count: (bytes: number) => void;
   #other: Side | undefined;
   hasEnded = false;
   isClosed = false;
@@ -187,10 +191,9 @@ class Side implements ByteStreamHandlers {
   /** For bulk between two sockets; made when the first full chunk comes. */
   #splice: Splice | undefined;
 
-  constructor(relay: Relay, stream: ByteStream, count: (bytes: number) => void) {
+  constructor(relay: Relay, stream: ByteStream) {
     this.#relay = relay;
     this.stream = stream;
-    this.#count = count;
   }
 
   get other(): Side {
@@ -211,14 +214,14 @@ class Side implements ByteStreamHandlers {
   }
 
   onData(chunk: Uint8Array): void {
-    this.#moved(chunk.length);
+    this.#relay.carried(this, chunk.length);
     if (!this.other.stream.write(chunk, this.stream.isLending)) this.#block();
     else if (chunk.length === this.stream.fullChunkBytes && this.stream.isLending) this.#spliceOn();
   }
 
   onEnd(): void {
     this.hasEnded = true;
-    this.#relay.moved(1);
+    this.#relay.halfEnded();
     this.other.stream.end();
   }
 
@@ -242,11 +245,6 @@ class Side implements ByteStreamHandlers {
     if (!this.#isBlocked) this.stream.resume();
   }
 
-  #moved(bytes: number): void {
-    this.#count(bytes);
-    this.#relay.moved(bytes);
-  }
-
   #block(): void {
     this.#isBlocked = true;
     this.stream.pause();
@@ -263,7 +261,7 @@ class Side implements ByteStreamHandlers {
     this.#splice ??= this.stream.spliceInto?.(this.other.stream, () => this.#unblock());
     if (this.#splice === undefined) return;
     const bytes = this.#splice.turn();
-    if (bytes > 0) this.#moved(bytes);
+    if (bytes > 0) this.#relay.carried(this, bytes);
     if (this.#splice.isHolding) this.#block();
   }
 }

@@ -27,12 +27,11 @@ async function joined(): Promise<Joined> {
   const end = Promise.withResolvers<{ error: MeshError | undefined; sent: number; received: number }>();
   let sent = 0;
   let received = 0;
-  const relay = new Relay(
-    new SocketStream(client.far),
-    new SocketStream(server.near),
-    { addClientBytes: (bytes) => (sent += bytes), addServerBytes: (bytes) => (received += bytes) },
-    (error) => end.resolve({ error, sent, received }),
-  );
+  const relay = new Relay(new SocketStream(client.far), new SocketStream(server.near), {
+    addClientBytes: (bytes) => (sent += bytes),
+    addServerBytes: (bytes) => (received += bytes),
+    relayDone: (error) => end.resolve({ error, sent, received }),
+  });
   return {
     client,
     server,
@@ -122,11 +121,11 @@ test('a connection that is cut never looks as if it had ended in order', { timeo
 test('a reset by the application ends a tunnelled connection without an error', { timeout: 10_000 }, async () => {
   const end = Promise.withResolvers<MeshError | undefined>();
   const app = await tcpPair();
-  const counters = { addClientBytes: () => {}, addServerBytes: () => {} };
+  const owner = { addClientBytes: () => {}, addServerBytes: () => {}, relayDone: end.resolve };
   await using peers = await enginePair({
     onStream: (stream) => {
       stream.respond(200);
-      new Relay(stream, new SocketStream(app.near), counters, end.resolve).start();
+      new Relay(stream, new SocketStream(app.near), owner).start();
       app.far.resetAndDestroy();
     },
   });
@@ -226,9 +225,9 @@ async function lendingPair(index: number): Promise<{ received: Promise<Buffer> }
     setImmediate(() => target.far.resume());
   });
   const ended = once(target.far, 'end');
-  const counters = { addClientBytes: () => {}, addServerBytes: () => {} };
+  const owner = { addClientBytes: () => {}, addServerBytes: () => {}, relayDone: () => {} };
   const streams = [new SocketStream(await accepted.promise), new SocketStream(target.near)] as const;
-  new Relay(...streams, counters, () => {}).start();
+  new Relay(...streams, owner).start();
   source.end(Buffer.alloc(BULK, index + 1));
   const received = ended.then(async () => {
     source.destroy();

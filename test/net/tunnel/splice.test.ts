@@ -44,11 +44,12 @@ async function carried(): Promise<Carried> {
   const [downstream, [server]] = await Promise.all([accepted.promise, appSide as Promise<[net.Socket]>]);
   const end = Promise.withResolvers<MeshError | undefined>();
   const counted = { client: 0, server: 0 };
-  const counters = {
+  const owner = {
     addClientBytes: (bytes: number) => void (counted.client += bytes),
     addServerBytes: (bytes: number) => void (counted.server += bytes),
+    relayDone: end.resolve,
   };
-  const relay = new Relay(new SocketStream(downstream), new SocketStream(upstream), counters, end.resolve);
+  const relay = new Relay(new SocketStream(downstream), new SocketStream(upstream), owner);
   relay.start();
   for (const socket of [client, server]) socket.on('error', () => {});
   const stack = undo.move();

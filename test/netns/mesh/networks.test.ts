@@ -11,7 +11,7 @@ import { skipWithoutRoot } from '../../support/netns.ts';
 const privileged = { skip: skipWithoutRoot, timeout: 60_000 };
 const VIP = '10.96.0.30';
 const WEB = 'web.demo.svc.cluster.local';
-const NO_COUNTERS = { addClientBytes: () => {}, addServerBytes: () => {} };
+const NOBODY = { addClientBytes: () => {}, addServerBytes: () => {}, relayDone: () => {} };
 
 /** Two networks with an agent each; `outside-gate` is the gateway of the eastern one, played by the test. */
 const mesh = meshForFile({
@@ -46,7 +46,7 @@ function serveGateway(to = 'server') {
       .then(
         (socket) => {
           stream.respond(200);
-          new Relay(stream, new SocketStream(socket), NO_COUNTERS, () => {}).start();
+          new Relay(stream, new SocketStream(socket), NOBODY).start();
         },
         () => stream.respond(503, {}, { endStream: true }),
       );

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MeshError } from '../../../src/base/errors.ts';
 import type { ByteStream, ByteStreamHandlers } from '../../../src/tunnel/byte-stream.ts';
-import { Relay } from '../../../src/tunnel/relay.ts';
+import { type IdleLooks, type IdleSweep, Relay } from '../../../src/tunnel/relay.ts';
 
 /** A stream without a network, driven by the test. */
 class HandStream implements ByteStream {
@@ -36,30 +36,35 @@ function joined() {
   const client = new HandStream();
   const server = new HandStream();
   const ends: (MeshError | undefined)[] = [];
-  const counters = { addClientBytes: () => {}, addServerBytes: () => {} };
-  const relay = new Relay(client, server, counters, (error) => ends.push(error));
+  const relay = new Relay(client, server, {
+    addClientBytes: () => {},
+    addServerBytes: () => {},
+    relayDone: (error) => ends.push(error),
+  });
   relay.start();
-  return { client, server, relay, ends };
+  const looks: IdleLooks = {};
+  const takeIdle = (sweep: IdleSweep): boolean => relay.takeIdle(sweep, looks);
+  return { client, server, relay, ends, takeIdle };
 }
 
 test('a connection is idle only when nothing moved for a whole period of the sweep that asks', () => {
-  const { client, relay } = joined();
-  relay.takeIdle('any');
-  assert.equal(relay.takeIdle('any'), true);
+  const { client, takeIdle } = joined();
+  takeIdle('any');
+  assert.equal(takeIdle('any'), true);
   client.told.onData(Uint8Array.of(1));
-  assert.equal(relay.takeIdle('half-closed'), false, 'the other sweep looked just before');
-  assert.equal(relay.takeIdle('any'), false);
-  assert.equal(relay.takeIdle('half-closed'), true);
+  assert.equal(takeIdle('half-closed'), false, 'the other sweep looked just before');
+  assert.equal(takeIdle('any'), false);
+  assert.equal(takeIdle('half-closed'), true);
 });
 
 test('a connection that was idle for long has a whole period from its half-close on', () => {
-  const { client, relay } = joined();
-  relay.takeIdle('half-closed');
+  const { client, relay, takeIdle } = joined();
+  takeIdle('half-closed');
   assert.equal(relay.isHalfClosed, false);
   client.told.onEnd();
   assert.equal(relay.isHalfClosed, true);
-  assert.equal(relay.takeIdle('half-closed'), false);
-  assert.equal(relay.takeIdle('half-closed'), true);
+  assert.equal(takeIdle('half-closed'), false);
+  assert.equal(takeIdle('half-closed'), true);
 });
 
 test('a connection whose both halves have ended and that does not close counts as half-closed', () => {
