@@ -2,7 +2,7 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { ConnectionKind } from './traffic.ts';
 
-/** `lost`: the other process ended, or gave it up, in the middle. */
+/** `lost`: the other process ended, or gave it up, in the middle. `refused`: it was sent away before that. */
 export type HandOverResult = 'complete' | 'lost' | 'refused';
 
 export interface HandOverMetrics {

@@ -1,160 +1,22 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { chownSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import net from 'node:net';
-import { tmpdir } from 'node:os';
+import { openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import type net from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { Estate, estateKey } from '../../../src/agent/hand-over/estate.ts';
-import { Giver } from '../../../src/agent/hand-over/giver.ts';
 import { Heir } from '../../../src/agent/hand-over/heir.ts';
-import { NodeLease } from '../../../src/agent/hand-over/lease.ts';
-import type { Legacy } from '../../../src/agent/hand-over/legacy.ts';
 import { HandOverLink } from '../../../src/agent/hand-over/link.ts';
 import { Predecessors } from '../../../src/agent/hand-over/predecessors.ts';
-import {
-  decodeReply,
-  encode,
-  OFFER_TIMEOUT_MS,
-  type Reply,
-  type Request,
-  VERSIONS,
-} from '../../../src/agent/hand-over/protocol.ts';
-import { MeshError } from '../../../src/base/errors.ts';
+import { decodeReply, type Reply } from '../../../src/agent/hand-over/protocol.ts';
 import type { LogFields } from '../../../src/base/log.ts';
 import type { Departed } from '../../../src/proxy/departure.ts';
-import {
-  descriptorsOf,
-  type Inheritance,
-  type InheritedConnection,
-  NO_INHERITANCE,
-} from '../../../src/proxy/inheritance.ts';
+import { descriptorsOf, type InheritedConnection } from '../../../src/proxy/inheritance.ts';
 import { closeFd, duplicate } from '../../../src/sys/duplicate.ts';
-import { linuxSys } from '../../../src/sys/linux.ts';
-import { takeRunLock } from '../../../src/sys/run-lock.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
-import { duplicateListener, listenOn, socketFd } from '../../../src/sys/tcp.ts';
-import type { UnixSocket } from '../../../src/sys/unix-contract.ts';
-import { FakeClock } from '../../support/fake-clock.ts';
-import { skipWithoutRoot } from '../../support/netns.ts';
+import { socketFd } from '../../../src/sys/tcp.ts';
 import { tcpPair } from '../../support/tcp.ts';
+import { answering, answerOf, GivingNode, POD } from './giving-node.ts';
 
 const timed = { timeout: 30_000 };
-const HELLO = { type: 'hello', ...VERSIONS, build: 'test' } as const;
-const POD = { uid: 'p1' };
-
-/** An agent with one pod, whose listener answers with the name of who accepted. */
-class Node implements AsyncDisposable {
-  readonly folder = mkdtempSync(join(tmpdir(), 'culvert-hand-over-'));
-  readonly clock = new FakeClock();
-  readonly key: string;
-  readonly lines: string[] = [];
-  /** What the pod was started with, each time. */
-  readonly starts: Inheritance[] = [];
-  /** What it says when it is asked for connections. */
-  readonly departures: Departed[] = [];
-  counts = { live: 0, cut: 0 };
-  /** How exchanges went. */
-  readonly results: string[] = [];
-  /** What it knows. */
-  legacy: Legacy = { certificates: [] };
-  /** Nothing is held any more. */
-  leave: () => Promise<void> = async () => {};
-  port = 0;
-  hasLeft = false;
-  readonly #undo = new AsyncDisposableStack();
-
-  private constructor(key: string) {
-    this.key = key;
-  }
-
-  static async start(): Promise<Node> {
-    const netns = linuxSys.openNetns('/proc/self/ns/net');
-    const node = new Node(estateKey(POD, netns));
-    node.#undo.use(netns);
-    node.#undo.defer(() => rmSync(node.folder, { recursive: true }));
-    const lock = node.#undo.use(takeRunLock(node.folder));
-    const estate = new Estate();
-    const pod = await estate.serve(
-      POD,
-      netns,
-      { start: async (_pod, _netns, inherited) => node.#serve(inherited) },
-      NO_INHERITANCE,
-    );
-    node.#undo.defer(() => pod.stop('immediate'));
-    const log = (message: string): void => void node.lines.push(message);
-    const giver = new Giver(linuxSys.listenUnix(node.path, { type: 'seqpacket' }), {
-      clock: node.clock,
-      log: { debug: log, info: log, warn: log, error: log },
-      build: 'test',
-      estate,
-      uid: process.getuid?.() ?? 0,
-      lock,
-      counts: () => node.counts,
-      settle: async () => {},
-      legacy: async () => node.legacy,
-      holdMs: 60_000,
-      predecessors: () => [],
-      servers: { yield: async () => {}, resume: async () => {} },
-      onResult: (result) => node.results.push(result),
-      onLeft: () => (node.hasLeft = true),
-    });
-    node.#undo.use(giver);
-    node.leave = () => giver[Symbol.asyncDispose]();
-    return node;
-  }
-
-  get path(): string {
-    return join(this.folder, 'hand-over.sock');
-  }
-
-  connect(): UnixSocket {
-    return this.#undo.use(linuxSys.connectUnix(this.path, 'seqpacket'));
-  }
-
-  async answer(): Promise<string> {
-    return await answerOf(this.port);
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#undo.disposeAsync();
-  }
-
-  #serve(inherited: Inheritance = NO_INHERITANCE) {
-    this.starts.push(inherited);
-    for (const fd of descriptorsOf({ ...inherited, listeners: [] })) closeFd(fd);
-    const [given] = inherited.listeners;
-    const address = { address: '127.0.0.1', port: this.port, isReusePort: true };
-    const server = answering('old', given?.fd ?? linuxSys.listenTcp(undefined, address).fd);
-    this.port = (server.address() as net.AddressInfo).port;
-    return {
-      leaveListeners: async () => {
-        if (!server.listening) return [];
-        const fd = duplicateListener(server);
-        server.close();
-        return [{ port: this.port, fd }];
-      },
-      moveSome: async () => this.departures.shift() ?? { connections: [], isLast: true },
-      adopt: async () => assert.fail('nothing moves to this node'),
-      stop: async () => void server.close(),
-    };
-  }
-}
-
-function answering(name: string, fd: number): net.Server {
-  return listenOn(fd, { onConnection: (socket) => socket.end(name) });
-}
-
-async function answerOf(port: number): Promise<string> {
-  const socket = net.connect(port, '127.0.0.1');
-  const [data] = (await once(socket, 'data')) as [Buffer];
-  socket.destroy();
-  return data.toString();
-}
-
-async function say(socket: UnixSocket, request: Request): Promise<void> {
-  await socket.send(encode(request));
-}
 
 /** A connection between the two ends of `pair`, with descriptors of its own. */
 function inherited({ near, far }: { near: net.Socket; far: net.Socket }, id: string): InheritedConnection {
@@ -173,14 +35,8 @@ async function heard(link: HandOverLink): Promise<Reply> {
   return decodeReply(message.data);
 }
 
-/** The type of the next reply; its descriptors are closed. */
-async function hear(socket: UnixSocket): Promise<string> {
-  using message = await socket.receive(65_536);
-  return message === undefined ? 'end' : decodeReply(message.data).type;
-}
-
 test('a listener moves with its queue, and its former owner lets go of it', timed, async () => {
-  await using node = await Node.start();
+  await using node = await GivingNode.start();
   using heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
   const listeners = await heir.take(node.key);
   assert.deepEqual(await heir.takeMore(node.key), { listeners: [], connections: [], isLast: true });
@@ -194,7 +50,7 @@ test('a listener moves with its queue, and its former owner lets go of it', time
 });
 
 test('certificates cross whatever their size, and the mesh as an open file', timed, async () => {
-  await using node = await Node.start();
+  await using node = await GivingNode.start();
   const big = Array.from({ length: 200 }, (_, at) => `-----BEGIN-----\n${'é'.repeat(1_000 + at)}\n-----END-----`);
   const certificates = ['a', 'b', 'c'].map((identity) => ({
     identity,
@@ -217,7 +73,7 @@ test('certificates cross whatever their size, and the mesh as an open file', tim
 });
 
 test('a successor that dies after it was given a pod gives it back', timed, async () => {
-  await using node = await Node.start();
+  await using node = await GivingNode.start();
   const heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
   const listeners = await heir.take(node.key);
   closeFd(listeners[0]?.fd ?? -1);
@@ -232,7 +88,7 @@ test(
   'connections follow in parts, and only what is on offer when the successor is lost comes back',
   timed,
   async () => {
-    await using node = await Node.start();
+    await using node = await GivingNode.start();
     await using pair = await tcpPair();
     const part = (id: string): Departed => ({ connections: [inherited(pair, id)], isLast: false });
     node.departures.push(part('a'), part('b'));
@@ -255,28 +111,8 @@ test(
   },
 );
 
-test('a successor that never accepts an offer loses it in time, and the next one is served', timed, async () => {
-  await using node = await Node.start();
-  const silent = node.connect();
-  await say(silent, HELLO);
-  await say(silent, { type: 'take', pod: node.key });
-  assert.deepEqual([await hear(silent), await hear(silent), await hear(silent)], ['welcome', 'listener', 'offered']);
-  const queued = node.answer();
-  // The wait for it begins a moment after the offer was sent.
-  const gone = hear(silent);
-  while (node.starts.length < 2) {
-    node.clock.advance(OFFER_TIMEOUT_MS);
-    await new Promise(setImmediate);
-  }
-  assert.equal(await gone, 'end');
-  assert.equal(node.starts[1]?.listeners.length, 1);
-  assert.equal(await queued, 'old');
-  using next = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
-  assert.deepEqual(next.counts, { moved: 0, held: 0, longestPauseMs: 0 });
-});
-
 test('a successor is told what its predecessor holds, until all of it has ended', timed, async () => {
-  await using node = await Node.start();
+  await using node = await GivingNode.start();
   node.counts = { live: 3, cut: 0 };
   const heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
   closeFd(await heir.commit());
@@ -301,57 +137,4 @@ test('a successor is told what its predecessor holds, until all of it has ended'
   assert.deepEqual([fields?.['held'], fields?.['cut']], [3, 2]);
   assert.deepEqual(predecessors.agents, []);
   assert.ok(node.lines.includes('hand-over is over'));
-});
-
-for (const [name, first] of [
-  ['something that is no agent', new TextEncoder().encode('GET / HTTP/1.1\r\n\r\n')],
-  ['an agent of another time', encode({ ...HELLO, min: 7, max: 9 })],
-] as const) {
-  test(`${name} is sent away and the agent serves on`, timed, async () => {
-    await using node = await Node.start();
-    const stranger = node.connect();
-    await stranger.send(first);
-    let said = await hear(stranger);
-    if (said === 'refused') said = await hear(stranger);
-    assert.equal(said, 'end');
-    assert.equal(await node.answer(), 'old');
-    assert.equal(node.starts.length, 1);
-  });
-}
-
-const lease = (folder: string, isTakeOver: boolean): Promise<NodeLease> =>
-  NodeLease.take(
-    { runDir: folder, isTakeOver, build: 'test' },
-    {
-      sys: linuxSys,
-      clock: systemClock,
-      log: { debug: undefined, info: undefined, warn: undefined, error: undefined },
-    },
-  );
-
-function refusedFor(part: string): (error: unknown) => boolean {
-  return (error) => error instanceof MeshError && error.code === 'CV-HAND-OVER' && error.message.includes(part);
-}
-
-test('a running agent that cannot be asked is an error that says why', timed, async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'culvert-hand-over-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  using _lock = takeRunLock(folder);
-  const path = join(folder, 'hand-over.sock');
-  await assert.rejects(lease(folder, false), { code: 'CV-AGENT-RUNNING' });
-  await assert.rejects(lease(folder, true), refusedFor('there is none'));
-  const gone = linuxSys.listenUnix(path, { type: 'stream' });
-  await assert.rejects(lease(folder, true), refusedFor('EPROTOTYPE'));
-  gone[Symbol.dispose]();
-  writeFileSync(path, '');
-  await assert.rejects(lease(folder, true), refusedFor('ECONNREFUSED'));
-});
-
-test('a hand-over socket of another user is not spoken to', { ...timed, skip: skipWithoutRoot }, async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'culvert-hand-over-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  using _lock = takeRunLock(folder);
-  using listener = linuxSys.listenUnix(join(folder, 'hand-over.sock'), { type: 'seqpacket' });
-  chownSync(listener.path, 65_534, 65_534);
-  await assert.rejects(lease(folder, true), refusedFor('belongs to user 65534'));
 });
