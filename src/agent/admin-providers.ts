@@ -13,6 +13,7 @@ import { configSection } from './config-dump-settings.ts';
 import type { PodSourceSettings } from './settings-zds.ts';
 import { staticConfig } from './static-config.ts';
 import { ThreadInspector } from './thread-inspector.ts';
+import { namedUsage } from './workload-usage.ts';
 
 export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProviders {
   const inspector = new ThreadInspector();
@@ -21,6 +22,7 @@ export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProvide
     status: () => status(parts, deps),
     certificates: () => identitiesView(parts),
     connections: () => parts.dataPlane.connections(),
+    usage: async () => ({ workloads: await namedUsage(parts), atMs: deps.clock.monotonicMs() }),
     findConnection: (id) => parts.dataPlane.find(id),
     quit: async () => {
       deps.requestQuit();

@@ -3,6 +3,7 @@ import type { Reason, ReasonCode } from '../base/reasons.ts';
 import type { IdentityStatus } from '../identity/certificate-entry.ts';
 import type { TrafficTotals } from '../telemetry/connection-records.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
+import type { NamedUse } from '../telemetry/workload-use.ts';
 
 export interface PodView {
   readonly uid: string;
@@ -126,6 +127,13 @@ export interface StatusView {
 export interface ConnectionsView {
   readonly open: readonly ConnectionView[];
   readonly refused: readonly ConnectionView[];
+}
+
+/** `GET /usage`: what each workload has used since its pod is served, and holds now. Totals of one moment. */
+export interface UsageView {
+  /** When, from an arbitrary origin: for rates between two views. */
+  readonly atMs: number;
+  readonly workloads: readonly NamedUse[];
 }
 
 /** `GET /explain?id=…`. */

@@ -1,4 +1,4 @@
-/** The admin server: loopback only, paths and answers of facts/operations.md §5.2, and four of our own for the command line. */
+/** The admin server: loopback only, paths and answers of facts/operations.md §5.2, and five of our own for the command line. */
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { reasonOf } from '../base/reasons.ts';
@@ -7,7 +7,7 @@ import type { LogControl } from '../telemetry/logger.ts';
 import { DASHBOARD } from './admin-dashboard.ts';
 import { refusalOf } from './admin-guard.ts';
 import { answerLogging } from './admin-logging.ts';
-import type { ConnectionsView, ExplainView, IdentitiesView, StatusView } from './admin-views.ts';
+import type { ConnectionsView, ExplainView, IdentitiesView, StatusView, UsageView } from './admin-views.ts';
 import { sortKeys } from './config-dump.ts';
 import { type HttpAnswer, type HttpHandler, type HttpRequest, HttpServer } from './http-server.ts';
 import { PprofEndpoints } from './pprof-endpoints.ts';
@@ -20,6 +20,7 @@ export interface AdminProviders {
   status(): Promise<StatusView>;
   certificates(): IdentitiesView;
   connections(): Promise<ConnectionsView>;
+  usage(): Promise<UsageView>;
   /** An open or remembered connection. */
   findConnection(id: string): Promise<ConnectionView | undefined>;
   /** Starts the graceful shutdown; resolves when it is over or its deadline has passed. */
@@ -82,6 +83,7 @@ function routesOf(providers: AdminProviders, pprof: PprofEndpoints): ReadonlyMap
     ['/status', reading((request) => onlyGet(request, async () => json(await providers.status())))],
     ['/certificates', reading((request) => onlyGet(request, () => json(providers.certificates())))],
     ['/connections', reading((request) => onlyGet(request, async () => json(await providers.connections())))],
+    ['/usage', reading((request) => onlyGet(request, async () => json(await providers.usage())))],
     ['/explain', reading((request) => onlyGet(request, () => explain(request, providers)))],
   ]);
 }

@@ -11,6 +11,7 @@ import { policiesCommand } from './policies.ts';
 import { servicesCommand } from './services.ts';
 import { statusCommand } from './status.ts';
 import type { Terminal } from './terminal.ts';
+import { topCommand } from './top.ts';
 import { upgradeCommand } from './upgrade.ts';
 import { workloadsCommand } from './workloads.ts';
 
@@ -24,6 +25,7 @@ export interface ProgramOptions {
 const EXAMPLES = `
 Examples:
   $ culvert status                  what this node does
+  $ culvert top                     what each workload uses now
   $ culvert connections --refused   what was refused lately
   $ culvert explain CV-POLICY-DENY  what a reason code means
 
@@ -58,6 +60,7 @@ async function programOf({ version, terminal, roles }: ProgramOptions, name: str
     allCommand(terminal),
     explainCommand(terminal),
     logCommand(terminal),
+    topCommand(terminal),
     upgradeCommand(terminal),
     // `ztunnel version` is what people know.
     new Command('version').description('print the version').action(() => terminal.out(`${version}\n`)),

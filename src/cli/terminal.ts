@@ -6,6 +6,10 @@ export interface Terminal {
   readonly isTty: boolean;
   out(text: string): void;
   err(text: string): void;
+  /** Lines that fit; absent when nobody knows. */
+  readonly rows?: number | undefined;
+  /** Single keys as they are pressed, Ctrl-C among them, until disposed. Absent where nobody types. */
+  readonly readKeys?: (onKey: (key: string) => void) => Disposable;
   /** Milliseconds since the Unix epoch. */
   nowMs(): number;
 }
@@ -21,7 +25,26 @@ export function processTerminal(): Terminal {
     isTty: process.stdout.isTTY,
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),
+    get rows() {
+      return process.stdout.rows;
+    },
+    ...(process.stdin.isTTY ? { readKeys } : {}),
     nowMs: () => performance.timeOrigin + performance.now(),
+  };
+}
+
+function readKeys(onKey: (key: string) => void): Disposable {
+  const { stdin } = process;
+  const listener = (chunk: Buffer): void => {
+    for (const key of chunk.toString('latin1')) onKey(key);
+  };
+  stdin.setRawMode(true);
+  stdin.on('data', listener).resume();
+  return {
+    [Symbol.dispose]() {
+      stdin.off('data', listener).pause();
+      stdin.setRawMode(false);
+    },
   };
 }
 

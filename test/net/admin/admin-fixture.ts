@@ -7,6 +7,7 @@ import { systemClock } from '../../../src/sys/system-clock.ts';
 import { rootLogger } from '../../../src/telemetry/logger.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { outbound, trafficFixture } from '../../unit/telemetry/traffic-fixture.ts';
+import { use } from '../../unit/telemetry/use-fixture.ts';
 
 const STATUS: StatusView = {
   node: 'node-1',
@@ -55,6 +56,10 @@ export async function adminFixture(overrides: Partial<AdminProviders> = {}) {
     status: async () => STATUS,
     certificates: () => ({ source: 'embedded CA /ca', identities: [] }),
     connections: async () => ({ open: traffic.live(), refused: traffic.recentRefusals() }),
+    usage: async () => ({
+      atMs: 1_000,
+      workloads: [{ ...use('u1', { connections: 3 }), namespace: 'retail', pod: 'shop' }],
+    }),
     findConnection: async (id) => traffic.find(id),
     quit: async () => {
       quits += 1;

@@ -45,6 +45,7 @@ const table: readonly { path: string; method: string; status: number; type?: str
   { path: '/certificates', method: 'GET', status: 200, type: JSON_TYPE },
   { path: '/certificates', method: 'POST', status: 405, text: '' },
   { path: '/connections', method: 'GET', status: 200, type: JSON_TYPE },
+  { path: '/usage', method: 'GET', status: 200, type: JSON_TYPE },
   { path: '/explain', method: 'GET', status: 400, type: JSON_TYPE },
   { path: '/explain?id=none', method: 'GET', status: 404, type: JSON_TYPE },
 ];
