@@ -25,7 +25,6 @@ const COLOURS = { moves: 'green', held: 'yellow', cut: 'red' } as const satisfie
 const WHY: Readonly<Record<Obstacle, string>> = {
   tunnel:
     'in a tunnel, whose TLS and HTTP/2 state cannot leave the process, and half closed or with a peer that does not resume',
-  'short-cut': 'a short cut between two pods of this node',
   'read-ahead': 'through SOCKS: bytes may have been read ahead',
   unread: 'its reader does not take what was sent',
   dialling: 'its upstream is still being dialled',

@@ -3,7 +3,7 @@ import { setImmediate } from 'node:timers';
 import type { Clock } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import type { Obstacle } from '../telemetry/connection-view.ts';
-import type { ConnectionRecord } from '../telemetry/traffic.ts';
+import type { ConnectionRecord, ConnectionStart } from '../telemetry/traffic.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import type { LoopShare } from '../tunnel/loop-share.ts';
 import { type IdleLooks, type IdleSweep, Relay, type RelayOwner } from '../tunnel/relay.ts';
@@ -18,7 +18,7 @@ export interface MoveLimits {
   readonly suspendMs: number;
 }
 
-type Moved = Pick<InheritedPair, 'sockets'> | Pick<InheritedStream, 'socket' | 'tunnel'>;
+type Moved = Pick<InheritedPair, 'sockets' | 'outbound'> | Pick<InheritedStream, 'socket' | 'tunnel'>;
 
 export interface ConnectionParts {
   readonly id: string;
@@ -43,6 +43,8 @@ export class Connection implements RelayOwner {
   #relay: Relay | undefined;
   /** The other one of a same-node short cut, which has the same relay. */
   #partner: Connection | undefined;
+  /** It moves with its partner: the pod that was called judges. */
+  #isOutbound = false;
   /** Absent until the first sweep. */
   #looks: IdleLooks | undefined;
   #tunnel: ResumableTunnel | undefined;
@@ -73,7 +75,6 @@ export class Connection implements RelayOwner {
   /** What would keep it in this process if another one took over now. */
   get obstacle(): Obstacle | undefined {
     const tunnel = this.#tunnel;
-    if (this.#partner !== undefined) return 'short-cut';
     if (this.#relay === undefined || tunnel?.isAsking === true) return 'dialling';
     if (tunnel === undefined) return this.#relay.obstacle;
     return tunnel.isMovable ? this.#relay.obstacleBeside(tunnel.stream) : 'tunnel';
@@ -142,6 +143,7 @@ export class Connection implements RelayOwner {
       },
     });
     outbound.#joined(relay, inbound);
+    outbound.#isOutbound = true;
     inbound.#joined(relay, outbound);
     relay.start();
   }
@@ -158,7 +160,7 @@ export class Connection implements RelayOwner {
 
   /** Another process could go on with it. */
   get isMovable(): boolean {
-    return this.#partner === undefined && (this.#tunnel?.isMovable ?? this.#relay?.isMovable === true);
+    return !this.#isOutbound && (this.#tunnel?.isMovable ?? this.#relay?.isMovable === true);
   }
 
   /** True when nothing moved since the previous call for `sweep`. */
@@ -195,11 +197,17 @@ export class Connection implements RelayOwner {
       relay.unquiesce();
       return undefined;
     }
+    const partner = this.#partner;
+    const outbound = partner === undefined ? undefined : partner.#leave();
+    return { ...moved, ...(outbound && { outbound }), start: this.#leave(), pausedAtMs };
+  }
+
+  #leave(): ConnectionStart {
     this.#isOver = true;
     this.#registry.forget(this);
     const start = this.#record.move();
     this.#onEnd(this.id);
-    return { ...moved, start, pausedAtMs };
+    return start;
   }
 
   async #detach(relay: Relay, clock: Clock, { suspendMs }: MoveLimits): Promise<Moved | undefined> {

@@ -20,6 +20,8 @@ interface Paused {
 /** A connection between two sockets, all of whose bytes so far were passed on. */
 export interface InheritedPair extends Paused {
   readonly sockets: MovedSockets;
+  /** Of a same-node short cut: the connection of the pod that called. `start` is that of the pod that was called. */
+  readonly outbound?: ConnectionStart;
 }
 
 /** A connection between a socket and a stream that both ends have suspended. */

@@ -1,15 +1,25 @@
 /** Connections that another process of this node carried until now: judged again, then relayed on. */
 import type net from 'node:net';
+import { delay } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
+import { formatHostPort } from '../base/ip.ts';
 import { reasonOf } from '../base/reasons.ts';
 import { POLICY_CHANGED } from '../model/inbound-verdict.ts';
-import type { Refusal } from '../model/verdict.ts';
+import type { InboundQuestion, Refusal } from '../model/verdict.ts';
 import { adoptTcp, resetSocket } from '../sys/tcp.ts';
 import type { ConnectionStart } from '../telemetry/traffic.ts';
 import type { TunnelPool } from './connect.ts';
-import type { HboneQuestion, InheritedConnection, InheritedPair, InheritedStream, WayBack } from './inheritance.ts';
+import { Connection } from './connections.ts';
+import type { InheritedConnection, InheritedPair, InheritedStream, WayBack } from './inheritance.ts';
 import type { PodContext } from './pod-context.ts';
 import { type OpenWayBack, ResumableTunnel } from './resumable-tunnel.ts';
+
+/** Pods are taken over one after the other: the one that calls may follow the one that it called. */
+const NEIGHBOUR_WAIT_MS = 5_000;
+const NEIGHBOUR_POLL_MS = 2;
+
+/** What is asked about an inbound connection beside its addresses. */
+type AskedAgain = Pick<InboundQuestion, 'hbone' | 'isSameNode'>;
 
 /**
  * Owns the descriptors. Nothing flows before the verdict, which may have changed. `pool` is for streams whose client side is
@@ -21,6 +31,7 @@ export async function resumeConnection(
   connection: InheritedConnection,
 ): Promise<void> {
   if ('tunnel' in connection) await resumeStream(context, pool, connection);
+  else if (connection.outbound !== undefined) await resumeShortCut(context, connection, connection.outbound);
   else await resumePair(context, connection);
 }
 
@@ -38,6 +49,54 @@ async function resumePair(context: PodContext, { sockets, ...paused }: Inherited
   countMoved(context, paused);
 }
 
+/** The pod that was called judges again, by the identity of the one that calls; that one may be taken over later. */
+async function resumeShortCut(
+  context: PodContext,
+  { sockets, ...paused }: InheritedPair,
+  outboundStart: ConnectionStart,
+): Promise<void> {
+  const { telemetry } = context.deps;
+  const { start } = paused;
+  const downstream = adoptTcp(context.deps.sys, sockets.downstream);
+  const upstream = adoptOther(context, sockets.upstream, downstream);
+  context.hold(downstream, 'outbound');
+  const giveUp = (): void => {
+    telemetry.open(outboundStart).close();
+    resetSocket(downstream);
+    resetSocket(upstream);
+  };
+  if (!(await isAllowed(context, start, shortCutQuestion(start, outboundStart)))) {
+    giveUp();
+    return;
+  }
+  const stream = context.streamOf(downstream);
+  const inbound = context.open(start, stream, releaseOf(context, start));
+  const source = await neighbourOf(context, outboundStart.podUid);
+  if (source === undefined) inbound.close(new MeshError('CV-DRAIN', 'the pod that called is not served here any more'));
+  if (source === undefined || inbound.isOver) {
+    giveUp();
+    return;
+  }
+  Connection.joinBoth(source.open(outboundStart, stream), inbound, context.streamOf(upstream));
+  for (const each of [start, outboundStart]) countMoved(context, { ...paused, start: each });
+}
+
+function shortCutQuestion({ dst }: ConnectionStart, { labels }: ConnectionStart): AskedAgain {
+  const identity = labels.source?.identity;
+  const hbone = { authority: formatHostPort(dst), ...(identity === undefined ? {} : { peerIdentity: identity }) };
+  return { hbone, isSameNode: true };
+}
+
+/** `undefined`: it did not come in time. */
+async function neighbourOf({ deps }: PodContext, podUid: string): Promise<PodContext | undefined> {
+  const endMs = deps.clock.monotonicMs() + NEIGHBOUR_WAIT_MS;
+  for (;;) {
+    const found = deps.neighbour?.(podUid);
+    if (found !== undefined || deps.clock.monotonicMs() >= endMs) return found;
+    await delay(deps.clock, NEIGHBOUR_POLL_MS);
+  }
+}
+
 async function resumeStream(
   context: PodContext,
   pool: TunnelPool | undefined,
@@ -47,7 +106,7 @@ async function resumeStream(
   const app = adoptTcp(context.deps.sys, socket);
   if (start.direction === 'outbound') context.hold(app, 'outbound');
   const question = wayBack.kind === 'wait' ? wayBack.question : undefined;
-  if (!(await isAllowed(context, start, question))) {
+  if (!(await isAllowed(context, start, question && { hbone: question }))) {
     resetSocket(app);
     return;
   }
@@ -77,10 +136,9 @@ function openWayBack(wayBack: WayBack, pool: TunnelPool | undefined): OpenWayBac
 }
 
 /** Inbound connections are judged by the mesh of now. A refusal is logged here. */
-async function isAllowed(context: PodContext, start: ConnectionStart, hbone?: HboneQuestion): Promise<boolean> {
+async function isAllowed(context: PodContext, start: ConnectionStart, asked: AskedAgain = {}): Promise<boolean> {
   if (start.direction === 'outbound') return true;
-  const question = { connectionId: start.id, peer: start.src, local: start.dst };
-  const verdict = await context.judgeOpen(hbone === undefined ? question : { ...question, hbone });
+  const verdict = await context.judgeOpen({ connectionId: start.id, peer: start.src, local: start.dst, ...asked });
   if (verdict.kind === 'accept') return true;
   context.refuse({ start, refusal: refusalOfOpen(verdict.refusal), labels: start.labels });
   return false;

@@ -13,7 +13,7 @@ const MAX_TEXT_CHARS = 512;
  * short cut; Node may have read ahead on a socket of it (SOCKS); its reader has not taken all that was sent; its upstream is
  * being dialled.
  */
-export type Obstacle = 'tunnel' | 'short-cut' | 'read-ahead' | 'unread' | 'dialling';
+export type Obstacle = 'tunnel' | 'read-ahead' | 'unread' | 'dialling';
 
 export interface PeerView {
   readonly workload?: string;

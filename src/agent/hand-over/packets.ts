@@ -33,7 +33,10 @@ function* bytesOf(tunnel: BytesUnderWay & { readonly token: string }): Iterable<
 
 function headOf(connection: InheritedConnection): MovedConnection {
   const { start, pausedAtMs } = connection;
-  if (!('tunnel' in connection)) return { start, pausedAtMs };
+  if (!('tunnel' in connection)) {
+    const { outbound } = connection;
+    return { start, pausedAtMs, ...(outbound && { outbound }) };
+  }
   const { token, wayBack } = connection.tunnel;
   return { start, pausedAtMs, tunnel: { token, wayBack } };
 }
@@ -52,10 +55,11 @@ export class ConnectionPackets {
       return;
     }
     let at = 0;
-    for (const { tunnel, ...head } of message.connections) {
+    for (const { tunnel, outbound, ...head } of message.connections) {
       const [first = -1, second = -1] = fds.slice(at);
       at += tunnel === undefined ? 2 : 1;
-      if (tunnel === undefined) this.connections.push({ ...head, sockets: { downstream: first, upstream: second } });
+      const sockets = { downstream: first, upstream: second };
+      if (tunnel === undefined) this.connections.push({ ...head, sockets, ...(outbound && { outbound }) });
       else this.connections.push({ ...head, socket: first, tunnel: { ...tunnel, ...this.#takeBytes(tunnel.token) } });
     }
   }

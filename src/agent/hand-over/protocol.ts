@@ -1,6 +1,6 @@
 /** What two agents of one node say to each other while one takes the place of the other (`README.md`). JSON, one object a packet. */
 import { MeshError, messageOf } from '../../base/errors.ts';
-import type { InheritedConnection, SuspendedTunnel } from '../../proxy/inheritance.ts';
+import type { InheritedConnection, InheritedPair, SuspendedTunnel } from '../../proxy/inheritance.ts';
 import type { BytesUnderWay } from '../../tunnel/resumable-stream.ts';
 
 /** Versions that this build speaks. */
@@ -80,6 +80,7 @@ export interface HeldAgent {
 /** Of an `InheritedConnection`, what is neither descriptor nor payload. */
 export type MovedConnection = Pick<InheritedConnection, 'start' | 'pausedAtMs'> & {
   readonly tunnel?: Pick<SuspendedTunnel, 'token' | 'wayBack'>;
+  readonly outbound?: InheritedPair['outbound'];
 };
 
 const REQUESTS = [
