@@ -26,7 +26,7 @@ const MAX_WAIT_MS = 5_000;
 /** New connections and handshakes that wait for a turn; beyond, one more is refused. About 4 KiB each. */
 const MAX_WAITING = 2_048;
 
-/** Something new that waits; a source that waits is itself in the queue. */
+/** Something new that waits. */
 interface Waiting {
   readonly go: () => void;
   readonly refuse: (error: MeshError) => void;
@@ -55,9 +55,9 @@ export class LoopShare {
   /** Served in this turn: what a hold stops. */
   #served: TurnSource[] = [];
   #servedTurn = -1;
-  /** Stopped sources and new work, in the order they came. */
-  #queue: (TurnSource | Waiting)[] = [];
-  #waiting = 0;
+  /** Stopped sources, and new work, each in the order they came. */
+  #stopped: TurnSource[] = [];
+  #waiting: Waiting[] = [];
   #isClosed = false;
   #limits: ShareLimits = { bufferedBytes: Number.POSITIVE_INFINITY, loopShare: 1 };
 
@@ -110,14 +110,13 @@ export class LoopShare {
   /** Resolves when something new may begin; `undefined`: at once. Rejects with `CV-BUDGET-QUEUE` when too much waits already. */
   turn(): Promise<void> | undefined {
     this.enter();
-    if (!this.isHeld && this.#queue.length === 0) return undefined;
+    if (!this.isHeld && this.#waiting.length === 0) return undefined;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    if (this.#waiting >= MAX_WAITING) {
+    if (this.#waiting.length >= MAX_WAITING) {
       reject(new MeshError('CV-BUDGET-QUEUE', `${MAX_WAITING} new connections of this workload wait for their turn`));
       return promise;
     }
-    this.#waiting += 1;
-    this.#queue.push({ go: resolve, refuse: reject, sinceMs: this.#loop.nowMs });
+    this.#waiting.push({ go: resolve, refuse: reject, sinceMs: this.#loop.nowMs });
     return promise;
   }
 
@@ -129,46 +128,50 @@ export class LoopShare {
     if (this.#servedTurn === this.#loop.turn) for (const source of served) this.#stop(source);
   }
 
-  /** @internal LoopShares only: its next turn begins. One after the other, until it is over again. */
+  /**
+   * @internal LoopShares only: its next turn begins. One after the other, a source and something new by turns, until it is
+   * over again: many new connections must not starve those that are there.
+   */
   goOn(): void {
     while (!this.isHeld) {
-      const next = this.#queue.shift();
-      if (next === undefined) return;
-      if ('go' in next) {
-        this.#waiting -= 1;
-        if (this.#loop.nowMs - next.sinceMs > MAX_WAIT_MS) {
-          next.refuse(new MeshError('CV-BUDGET-QUEUE', `its turn did not come in ${MAX_WAIT_MS / 1_000} s`));
-          continue;
-        }
-        next.go();
-        // After whoever waited has done its work; what that costs may end the turn.
-        queueMicrotask(() => this.#next());
-        return;
+      const source = this.#stopped.shift();
+      if (source !== undefined) {
+        source.release();
+        this.enter();
+        if (this.isHeld) return;
       }
-      next.release();
-      this.enter();
+      const next = this.#waiting.shift();
+      if (next !== undefined && this.#begin(next)) return;
+      if (source === undefined && next === undefined) return;
     }
+  }
+
+  /** True when `goOn` is called again. */
+  #begin({ go, refuse, sinceMs }: Waiting): boolean {
+    if (this.#loop.nowMs - sinceMs > MAX_WAIT_MS) {
+      refuse(new MeshError('CV-BUDGET-QUEUE', `its turn did not come in ${MAX_WAIT_MS / 1_000} s`));
+      return false;
+    }
+    go();
+    // After whoever waited has done its work; what that costs may end the turn.
+    queueMicrotask(() => {
+      this.enter();
+      this.goOn();
+    });
+    return true;
   }
 
   /** The workload is gone. Whoever waits is let go: each finds out by itself. */
   close(): void {
     this.#isClosed = true;
     this.#loop.closed(this);
-    for (const next of this.#queue.splice(0)) {
-      if ('go' in next) next.go();
-      else next.release();
-    }
-    this.#waiting = 0;
-  }
-
-  #next(): void {
-    this.enter();
-    this.goOn();
+    for (const { go } of this.#waiting.splice(0)) go();
+    for (const source of this.#stopped.splice(0)) source.release();
   }
 
   #stop(source: TurnSource): void {
     if (source.isHeld) return;
     source.hold();
-    this.#queue.push(source);
+    this.#stopped.push(source);
   }
 }

@@ -11,10 +11,10 @@ import type { LoopTime } from '../sys/loop-time.ts';
 import { LoopShare } from './loop-share.ts';
 
 /**
- * Half a handshake, or 300 KiB relayed. Less costs more turns than it saves the others time; more is what a neighbour waits
+ * A fifth of a handshake, or 120 KiB relayed. Less costs more turns than it saves the others time; more is what a neighbour waits
  * for each time it has something to do.
  */
-export const TURN_LIMITS: TurnLimits = { quantumMs: 0.5, recentMs: 50 };
+export const TURN_LIMITS: TurnLimits = { quantumMs: 0.2, recentMs: 50 };
 
 /** A workload with a bounded share may use so much of it at once, as the time in which it earns that. */
 const CAP_PERIOD_MS = 100;

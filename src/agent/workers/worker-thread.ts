@@ -4,7 +4,7 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { TlsContexts } from '../../identity/tls-context.ts';
 import { Generation } from '../../model/generation.ts';
 import type { Refusal } from '../../model/verdict.ts';
-import { collectGarbage } from '../../sys/garbage.ts';
+import { collectGarbage, heapBytes } from '../../sys/garbage.ts';
 import { linuxSys } from '../../sys/linux.ts';
 import { systemLoopTime } from '../../sys/loop-time.ts';
 import { useOwnNetnsFd } from '../../sys/netns.ts';
@@ -19,6 +19,7 @@ import { FdSink } from '../../telemetry/log-sink.ts';
 import { rootLogger } from '../../telemetry/logger.ts';
 import { TrafficReporter } from '../../telemetry/traffic-report.ts';
 import { PodProxies } from '../pod-proxies.ts';
+import { QuietThread } from '../quiet-thread.ts';
 import { ThreadInspector } from '../thread-inspector.ts';
 import { CachedVerdicts } from './cached-verdicts.ts';
 import { type Item, PortLink } from './port-link.ts';
@@ -118,6 +119,7 @@ function run(port: MessagePort, start: WorkerStart): void {
   });
   if (start.budgets !== undefined) proxies.setBudgets(start.budgets);
   const pods = new WorkerPods(proxies);
+  new QuietThread({ clock, time: systemLoopTime, heapBytes, giveBack: collectGarbage });
   port.on('message', (items: readonly Item[]) => {
     proxies.loop.nobody();
     link.receive(items);

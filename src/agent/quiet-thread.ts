@@ -1,0 +1,81 @@
+/**
+ * Gives memory back when a thread has become quiet after work: V8 collects only while somebody allocates, and the C library
+ * keeps what was freed, so an idle agent would hold for ever what its last burst needed.
+ */
+import type { Clock } from '../base/clock.ts';
+import type { LoopTime } from '../sys/loop-time.ts';
+
+const LOOK_MS = 5_000;
+/** Looks in a row at which the event loop was idle but for so much of its time. */
+const QUIET_LOOKS = 2;
+const QUIET_SHARE = 0.1;
+/** Less work than that leaves nothing worth looking for. */
+const LEAST_WORK_MS = 500;
+const LEAST_GROWTH_BYTES = 8 * 1024 * 1024;
+/** Collecting holds the thread for as long as it takes to look at what is alive, 0.1 s here; beyond, V8 may do it its own way. */
+const MOST_HEAP_BYTES = 256 * 1024 * 1024;
+
+export interface QuietThreadDeps {
+  readonly clock: Clock;
+  readonly time: LoopTime;
+  /** What the heap of this thread takes of the system. */
+  readonly heapBytes: () => number;
+  readonly giveBack: () => Promise<void>;
+}
+
+export class QuietThread implements Disposable {
+  readonly #deps: QuietThreadDeps;
+  #timer: Disposable | undefined;
+  #nowMs = 0;
+  #idleMs = 0;
+  #workMs = 0;
+  #quietLooks = 0;
+  /** After the last collection. */
+  #leastBytes: number;
+
+  constructor(deps: QuietThreadDeps) {
+    this.#deps = deps;
+    this.#leastBytes = deps.heapBytes();
+    this.#spent();
+    this.#lookLater();
+  }
+
+  [Symbol.dispose](): void {
+    this.#timer?.[Symbol.dispose]();
+  }
+
+  #lookLater(): void {
+    this.#timer = this.#deps.clock.after(LOOK_MS, () => {
+      this.#lookLater();
+      this.#look();
+    });
+  }
+
+  #look(): void {
+    const { workMs, share } = this.#spent();
+    this.#workMs += workMs;
+    this.#quietLooks = share <= QUIET_SHARE ? this.#quietLooks + 1 : 0;
+    if (this.#quietLooks < QUIET_LOOKS || this.#workMs < LEAST_WORK_MS) return;
+    const bytes = this.#deps.heapBytes();
+    if (bytes > MOST_HEAP_BYTES || bytes < this.#leastBytes + LEAST_GROWTH_BYTES) return;
+    this.#workMs = 0;
+    void this.#giveBack();
+  }
+
+  async #giveBack(): Promise<void> {
+    await this.#deps.giveBack();
+    this.#leastBytes = this.#deps.heapBytes();
+    // What the collection took is no work.
+    this.#spent();
+  }
+
+  /** Since the last call. */
+  #spent(): { readonly workMs: number; readonly share: number } {
+    const { time } = this.#deps;
+    const passedMs = time.nowMs() - this.#nowMs;
+    const workMs = passedMs - (time.idleMs() - this.#idleMs);
+    this.#nowMs += passedMs;
+    this.#idleMs = time.idleMs();
+    return { workMs, share: passedMs > 0 ? workMs / passedMs : 0 };
+  }
+}

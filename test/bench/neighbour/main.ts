@@ -1,0 +1,198 @@
+/**
+ * `npm run bench:neighbour`: what a pod pays for a greedy one. Four pods of one node, so that each connection crosses the same
+ * agent twice; the agent has one CPU, all applications the other. Pod A moves bulk and opens 2,000 connections a second,
+ * pod B asks for 1 KiB again and again: its p99 with and without A, with turns and budgets on and off.
+ */
+import { type ChildProcess, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import type { AgentProcess } from '../../support/agent-process.ts';
+import { TestMesh } from '../../support/mesh.ts';
+import { metricsOf } from '../../support/metric-text.ts';
+
+const HELP = `npm run bench:neighbour -- [options]
+
+  --rounds N     of each way, in turn (default 2)
+  --seconds N    measured in each (default 4)
+  --rate N       new connections a second of the greedy pod (default 2000)
+  --bulk N       bulk connections of it (default 4)
+  --idle N       seconds after the load until memory is read (default 20)
+  --help
+
+Needs root and two CPUs. What else runs on the machine is in the figures: agent and probe run at the highest priority.
+`;
+
+const ACTOR = fileURLToPath(new URL('./actor.ts', import.meta.url));
+const PORT = 8080;
+const AGENT_CPU = '0';
+const LOAD_CPU = '1';
+const PODS = ['a-client', 'a-server', 'b-client', 'b-server'];
+const MIB = 2 ** 20;
+
+interface Found {
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly mostMs: number;
+  readonly count: number;
+}
+
+interface Greed {
+  readonly connections: number;
+  readonly failed: number;
+  readonly missed: number;
+  readonly bytes: number;
+}
+
+interface Round {
+  readonly alone: Found;
+  readonly beside: Found;
+  readonly greed: { readonly connectionsPerSecond: number; readonly mibPerSecond: number; readonly failed: number };
+  readonly rssMib: readonly [start: number, most: number, after: number];
+  readonly held: number;
+}
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '2' },
+    seconds: { type: 'string', default: '4' },
+    rate: { type: 'string', default: '2000' },
+    bulk: { type: 'string', default: '4' },
+    idle: { type: 'string', default: '20' },
+    help: { type: 'boolean', default: false },
+  },
+});
+if (values.help) {
+  process.stdout.write(HELP);
+  process.exit(0);
+}
+
+function actor(mesh: TestMesh, pod: string, argv: readonly string[], nice: string): ChildProcess {
+  const prefix = ['nice', '-n', nice, 'taskset', '-c', LOAD_CPU];
+  return mesh
+    .pod(pod)
+    .inside.spawn([...prefix, process.execPath, ACTOR, ...argv], { stdio: ['pipe', 'pipe', 'inherit'] });
+}
+
+async function nextLine(child: ChildProcess): Promise<string> {
+  if (child.stdout === null) throw new Error('no output');
+  const lines = createInterface(child.stdout);
+  const [line] = (await once(lines, 'line')) as [string];
+  lines.close();
+  return line;
+}
+
+async function measure(probe: ChildProcess): Promise<Found> {
+  const line = nextLine(probe);
+  probe.stdin?.write(`${values.seconds}\n`);
+  return JSON.parse(await line) as Found;
+}
+
+/** Lets A loose, and measures B when it has begun. */
+async function beside(mesh: TestMesh, probe: ChildProcess): Promise<Pick<Round, 'beside' | 'greed'>> {
+  const { ip } = mesh.pod('a-server');
+  const greedy = actor(mesh, 'a-client', ['greedy', ip, String(PORT), values.rate, values.bulk], '-5');
+  let latest: Greed = { connections: 0, failed: 0, missed: 0, bytes: 0 };
+  if (greedy.stdout !== null) {
+    createInterface(greedy.stdout).on('line', (line) => (latest = JSON.parse(line) as Greed));
+  }
+  try {
+    await sleep(1_500);
+    const before = latest;
+    const startedMs = performance.now();
+    const found = await measure(probe);
+    const seconds = (performance.now() - startedMs) / 1_000;
+    const greed = {
+      connectionsPerSecond: (latest.connections - before.connections) / seconds,
+      mibPerSecond: (latest.bytes - before.bytes) / seconds / MIB,
+      failed: latest.failed,
+    };
+    return { beside: found, greed };
+  } finally {
+    greedy.kill('SIGKILL');
+    await once(greedy, 'close');
+  }
+}
+
+async function round(mesh: TestMesh, isFair: boolean): Promise<Round> {
+  const agent = mesh.spawnAgent('n1', ['--workers', '1'], {
+    CULVERT_FAIR_TURNS: String(isFair),
+    RUST_LOG: 'capture=info,warn',
+  });
+  for (const pod of PODS) await mesh.captured(pod, agent);
+  prioritize(agent);
+  const probe = actor(mesh, 'b-client', ['probe', mesh.pod('b-server').ip, String(PORT)], '-20');
+  try {
+    await measure(probe);
+    const start = agent.rssBytes;
+    const alone = await measure(probe);
+    let most = 0;
+    const watch = setInterval(() => (most = Math.max(most, agent.rssBytes)), 100);
+    const { beside: found, greed } = await beside(mesh, probe);
+    const held = (await metricsOf(agent))('culvert_workload_held_turns_total');
+    await sleep(Number(values.idle) * 1_000);
+    clearInterval(watch);
+    const rssMib = [start, most, agent.rssBytes].map((bytes) => Math.round(bytes / MIB));
+    const [from = 0, top = 0, after = 0] = rssMib;
+    return { alone, beside: found, greed, rssMib: [from, top, after], held };
+  } finally {
+    probe.kill('SIGKILL');
+    agent.kill('SIGTERM');
+    await agent.exited;
+  }
+}
+
+function prioritize(agent: AgentProcess): void {
+  spawnSync('taskset', ['-apc', AGENT_CPU, String(agent.pid)]);
+  spawnSync('renice', ['-n', '-20', '-g', String(agent.pid)]);
+  spawnSync('sh', ['-c', `renice -n -20 -p $(ls /proc/${agent.pid}/task)`]);
+}
+
+function tell(isFair: boolean, found: Round): void {
+  const { alone, beside: other, greed, rssMib, held } = found;
+  const ms = (value: number): string => `${value.toFixed(2)} ms`;
+  process.stdout.write(
+    `turns ${isFair ? 'on ' : 'off'}  B alone p50 ${ms(alone.p50Ms)} p99 ${ms(alone.p99Ms)}; beside A p50 ${ms(other.p50Ms)} ` +
+      `p99 ${ms(other.p99Ms)} max ${ms(other.mostMs)}: ${(other.p99Ms / alone.p99Ms).toFixed(1)}x; ` +
+      `A ${Math.round(greed.connectionsPerSecond)} new/s ${Math.round(greed.mibPerSecond)} MiB/s ${greed.failed} failed; ` +
+      `${held} held turns; RSS ${rssMib.join(' -> ')} MiB\n`,
+  );
+}
+
+function median(values_: readonly number[]): number {
+  const sorted = values_.toSorted((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? 0;
+}
+
+/** Else nice values count among ourselves only, and whatever else runs on the machine is in the figures (sched(7), autogroup). */
+function aheadOfOthers(): void {
+  try {
+    writeFileSync('/proc/self/autogroup', '-20');
+  } catch {
+    // No autogroups here: nice values do it.
+  }
+}
+
+aheadOfOthers();
+await using mesh = await TestMesh.start({ nodes: { n1: PODS }, enrolled: [] });
+mesh.enrol(PODS);
+const servers = ['a-server', 'b-server'].map((pod) =>
+  actor(mesh, pod, ['serve', String(PORT)], pod === 'b-server' ? '-20' : '-5'),
+);
+await Promise.all(servers.map(nextLine));
+const ratios = new Map<boolean, number[]>();
+for (let i = 0; i < Number(values.rounds); i++) {
+  for (const isFair of [true, false]) {
+    const found = await round(mesh, isFair);
+    tell(isFair, found);
+    ratios.set(isFair, [...(ratios.get(isFair) ?? []), found.beside.p99Ms / found.alone.p99Ms]);
+  }
+}
+for (const server of servers) server.kill('SIGKILL');
+const [on, off] = [true, false].map((isFair) => median(ratios.get(isFair) ?? []));
+process.stdout.write(
+  `p99 of B beside A, against alone: ${on?.toFixed(1)}x with turns, ${off?.toFixed(1)}x without; target 2x\n`,
+);
