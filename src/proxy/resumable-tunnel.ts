@@ -8,7 +8,7 @@ import { MeshError, toMeshError } from '../base/errors.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { TunnelRoute } from '../model/verdict.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
-import { type BytesUnderWay, ResumableStream } from '../tunnel/resumable-stream.ts';
+import { type BytesUnderWay, type ResumableOwner, ResumableStream } from '../tunnel/resumable-stream.ts';
 import { readResumeAnswer, resumeFields } from '../wire/resume.ts';
 import { connectHeaders, openStream, type TunnelPool } from './connect.ts';
 import type { HboneQuestion, SuspendedTunnel, WayBack } from './inheritance.ts';
@@ -42,7 +42,7 @@ export interface ResumableTunnelParts {
   readonly onResumed?: () => void;
 }
 
-export class ResumableTunnel {
+export class ResumableTunnel implements ResumableOwner {
   readonly id: string;
   readonly stream: ResumableStream;
   readonly #context: PodContext;
@@ -58,7 +58,7 @@ export class ResumableTunnel {
     this.#wayBack = wayBack;
     this.#token = token;
     this.#onResumed = onResumed;
-    this.stream = new ResumableStream({ from, onDetached: () => this.seek(), onClosed: () => this.#found() });
+    this.stream = new ResumableStream(this, from);
   }
 
   /** It can be asked to leave its tunnel, or waits for the next. */
@@ -85,6 +85,14 @@ export class ResumableTunnel {
     this.#deadline ??= this.#context.deps.clock.after(RESUME_WITHIN_MS, late);
     if (this.#wayBack.kind === 'wait') this.#context.parked.add(this.#token, this);
     else if (!this.#isAsking) void this.#ask(this.#wayBack.route, this.#wayBack.pool);
+  }
+
+  streamDetached(): void {
+    this.seek();
+  }
+
+  streamClosed(): void {
+    this.#found();
   }
 
   /** Goes on in the tunnel of `stream`; `token` is for the next time, as this one is used. */

@@ -29,8 +29,8 @@ export class H2Stream implements ByteStream, SendingStream {
   outbox: ChunkQueue | undefined;
   /** Called when the stream ends before `open`: the owner should stop working on it. */
   onAborted: (() => void) | undefined;
-  /** Called as soon as the peer has ended its half, before all that it sent is delivered. */
-  onRemoteEnd: (() => void) | undefined;
+  /** Told as soon as the peer has ended its half, before all that it sent is delivered. */
+  endWatcher: { remoteEnded(): void } | undefined;
 
   readonly #host: StreamHost;
   readonly #isClient: boolean;
@@ -296,7 +296,7 @@ export class H2Stream implements ByteStream, SendingStream {
 
   #tellRemoteEnd(): void {
     try {
-      this.onRemoteEnd?.();
+      this.endWatcher?.remoteEnded();
     } catch (caught) {
       this.destroy(toMeshError(caught));
     }

@@ -18,23 +18,21 @@ export interface BytesUnderWay {
   readonly toTunnel: Uint8Array;
 }
 
-export interface ResumableOptions {
-  /** What it is in now; absent: in no tunnel, with these bytes under way. */
-  readonly from: H2Stream | BytesUnderWay;
+export interface ResumableOwner {
   /** It has left its tunnel, all that was sent in there has arrived, and nobody moves it: attach another. */
-  readonly onDetached: () => void;
-  readonly onClosed: () => void;
+  streamDetached(): void;
+  streamClosed(): void;
 }
 
 export class ResumableStream implements ByteStream {
-  readonly #options: ResumableOptions;
+  readonly #owner: ResumableOwner;
   #handlers: ByteStreamHandlers | undefined;
   /** In the tunnel. */
   #leg: Leg | undefined;
   /** Has left it; what it brought may still have to be delivered, before anything of the next. */
   #past: Leg | undefined;
-  /** For the next tunnel. */
-  readonly #outbox = new ChunkQueue();
+  /** For the next tunnel; absent while there is nothing. */
+  #outbox: ChunkQueue | undefined;
   #early: Uint8Array | undefined;
   #hasEnded = false;
   #isPaused = false;
@@ -44,13 +42,13 @@ export class ResumableStream implements ByteStream {
   #isClosed = false;
   #closeError: MeshError | undefined;
 
-  constructor(options: ResumableOptions) {
-    this.#options = options;
-    const { from } = options;
+  /** `from`: what it is in now; or it is in no tunnel, with these bytes under way. */
+  constructor(owner: ResumableOwner, from: H2Stream | BytesUnderWay) {
+    this.#owner = owner;
     if ('toApp' in from) {
       this.#early = from.toApp;
-      if (from.toTunnel.length > 0) this.#outbox.push(from.toTunnel, false);
-    } else this.#leg = this.#legOf(from);
+      if (from.toTunnel.length > 0) this.#keep(from.toTunnel, false);
+    } else this.#leg = new Leg(this, from);
   }
 
   get isLending(): boolean {
@@ -92,7 +90,7 @@ export class ResumableStream implements ByteStream {
     if (this.#hasEnded || this.#isClosed) return true;
     const leg = this.#leg;
     if (leg === undefined || leg.isLeaving) {
-      this.#outbox.push(chunk, isLent);
+      this.#keep(chunk, isLent);
       this.#isBlocked = true;
       return false;
     }
@@ -133,7 +131,7 @@ export class ResumableStream implements ByteStream {
       stream.destroy();
       return;
     }
-    const leg = this.#legOf(stream);
+    const leg = new Leg(this, stream);
     this.#leg = leg;
     if (this.#isPaused || this.#past?.isDelivered === false) stream.pause();
     if (this.#handlers !== undefined) this.#openLeg(leg);
@@ -160,49 +158,39 @@ export class ResumableStream implements ByteStream {
   /** Gives up what `suspend` began: the stream is to go on here. */
   release(): void {
     this.#isMoving = false;
-    if (!this.#isClosed && this.#leg === undefined) this.#options.onDetached();
+    if (!this.#isClosed && this.#leg === undefined) this.#owner.streamDetached();
   }
 
   /** Of a suspended stream, for whoever goes on with it elsewhere; here it is over, and nobody is told so. */
   take(): BytesUnderWay {
     const toApp = this.#early ?? this.#past?.stream.takeInbox() ?? new Uint8Array(0);
-    const toTunnel = new Uint8Array(this.#outbox.bytes);
-    this.#outbox.copyTo(toTunnel, 0, toTunnel.length);
+    const toTunnel = new Uint8Array(this.#outbox?.bytes ?? 0);
+    this.#outbox?.copyTo(toTunnel, 0, toTunnel.length);
     this.#isClosed = true;
     this.#past = undefined;
-    this.#options.onClosed();
+    this.#owner.streamClosed();
     return { toApp, toTunnel };
   }
 
-  #legOf(stream: H2Stream): Leg {
-    const leg = new Leg(stream);
-    stream.onRemoteEnd = () => this.#peerEnded(leg);
-    return leg;
+  #keep(chunk: Uint8Array, isLent: boolean): void {
+    this.#outbox ??= new ChunkQueue();
+    this.#outbox.push(chunk, isLent);
   }
 
   #openLeg(leg: Leg): void {
     // It may have left before anybody listened.
-    if (leg === this.#leg && leg.stream.hasRemoteEnd) this.#peerEnded(leg);
-    leg.stream.open({
-      onData: (chunk) => {
-        leg.receivedBytes += chunk.length;
-        this.#handlers?.onData(chunk);
-      },
-      onEnd: () => this.#delivered(leg),
-      onDrain: () => {
-        if (leg === this.#leg && !leg.isLeaving) this.#drained();
-      },
-      onClose: (error) => this.#legClosed(leg, error),
-    });
+    if (leg === this.#leg && leg.stream.hasRemoteEnd) this.peerEnded(leg);
+    leg.stream.open(leg);
     if (leg === this.#leg && !leg.isLeaving) this.#flush(leg);
   }
 
   #flush(leg: Leg): void {
     let mayGoOn = true;
     // A chunk is valid until the next one is taken.
-    for (let chunk = this.#outbox.shift(); chunk !== undefined; chunk = this.#outbox.shift()) {
+    for (let chunk = this.#outbox?.shift(); chunk !== undefined; chunk = this.#outbox?.shift()) {
       mayGoOn = leg.send(chunk, true);
     }
+    this.#outbox = undefined;
     if (this.#hasEnded) leg.stream.end();
     else if (mayGoOn) this.#drained();
   }
@@ -213,8 +201,18 @@ export class ResumableStream implements ByteStream {
     this.#handlers?.onDrain();
   }
 
-  /** On the wire; not all of what the peer sent may be delivered. */
-  #peerEnded(leg: Leg): void {
+  /** @internal Leg only. */
+  received(chunk: Uint8Array): void {
+    this.#handlers?.onData(chunk);
+  }
+
+  /** @internal Leg only. */
+  legDrained(leg: Leg): void {
+    if (leg === this.#leg && !leg.isLeaving) this.#drained();
+  }
+
+  /** @internal Leg only: on the wire; not all of what the peer sent may be delivered. */
+  peerEnded(leg: Leg): void {
     leg.claimedBytes = readSuspended(leg.stream.remoteTrailers);
     if (leg.claimedBytes === undefined && !leg.isLeaving) return;
     // A peer that ended while we asked it to leave says so again in the next tunnel.
@@ -233,7 +231,7 @@ export class ResumableStream implements ByteStream {
     this.#leg = undefined;
     this.#past = leg;
     this.#left?.resolve();
-    if (!this.#isMoving) this.#options.onDetached();
+    if (!this.#isMoving) this.#owner.streamDetached();
   }
 
   async #untilLeft(clock: Clock, withinMs: number): Promise<void> {
@@ -243,7 +241,8 @@ export class ResumableStream implements ByteStream {
     this.#left = undefined;
   }
 
-  #delivered(leg: Leg): void {
+  /** @internal Leg only. */
+  delivered(leg: Leg): void {
     if (leg !== this.#past) {
       this.#handlers?.onEnd();
       return;
@@ -264,7 +263,8 @@ export class ResumableStream implements ByteStream {
     return false;
   }
 
-  #legClosed(leg: Leg, error: MeshError | undefined): void {
+  /** @internal Leg only. */
+  legClosed(leg: Leg, error: MeshError | undefined): void {
     if (leg === this.#leg) this.#close(error);
     else if (leg !== this.#past) return;
     else if (leg.isDelivered && error === undefined) this.#past = undefined;
@@ -275,16 +275,17 @@ export class ResumableStream implements ByteStream {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#closeError = error;
-    this.#outbox.clear();
+    this.#outbox?.clear();
     this.#left?.resolve();
-    this.#options.onClosed();
+    this.#owner.streamClosed();
     this.#handlers?.onClose(error);
   }
 }
 
 /** The stream as it is in one tunnel. */
-class Leg {
+class Leg implements ByteStreamHandlers {
   readonly stream: H2Stream;
+  readonly #whole: ResumableStream;
   sentBytes = 0;
   receivedBytes = 0;
   /** What the peer says it has sent, once it has left. */
@@ -292,8 +293,31 @@ class Leg {
   isLeaving = false;
   isDelivered = false;
 
-  constructor(stream: H2Stream) {
+  constructor(whole: ResumableStream, stream: H2Stream) {
+    this.#whole = whole;
     this.stream = stream;
+    stream.endWatcher = this;
+  }
+
+  remoteEnded(): void {
+    this.#whole.peerEnded(this);
+  }
+
+  onData(chunk: Uint8Array): void {
+    this.receivedBytes += chunk.length;
+    this.#whole.received(chunk);
+  }
+
+  onEnd(): void {
+    this.#whole.delivered(this);
+  }
+
+  onDrain(): void {
+    this.#whole.legDrained(this);
+  }
+
+  onClose(error: MeshError | undefined): void {
+    this.#whole.legClosed(this, error);
   }
 
   send(chunk: Uint8Array, isLent: boolean): boolean {

@@ -106,7 +106,8 @@ class End implements ByteStreamHandlers {
   }
 
   #streamOf(from: H2Stream | BytesUnderWay): ResumableStream {
-    return new ResumableStream({ from, onDetached: () => this.detached.resolve(), onClosed: () => {} });
+    const owner = { streamDetached: () => this.detached.resolve(), streamClosed: () => {} };
+    return new ResumableStream(owner, from);
   }
 }
 
