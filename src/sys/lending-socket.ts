@@ -12,40 +12,44 @@ const HIGH_WATER_BYTES = 128 * 1024;
 /** Reads are synchronous, from the system call to the end of the callback, so all sockets of a thread can share it. */
 const shared = Buffer.allocUnsafeSlow(LENT_BYTES);
 
-type Receive = (chunk: Uint8Array) => void;
+/** Who reads a lending socket. */
+interface Borrower {
+  /** `chunk` is valid during the call only. */
+  take(chunk: Uint8Array): void;
+}
 
-const receivers = new WeakMap<net.Socket, { receive: Receive }>();
+const BORROWER = Symbol('borrower');
+/** `undefined`: it lends, and nobody reads yet. */
+type LendingSocket = net.Socket & { [BORROWER]?: Borrower | undefined };
 
 /** How Node makes a socket of a handle or descriptor; `handle` and `manualStart` are not in its published types. */
 type Origin =
   | { readonly handle: unknown; readonly pauseOnCreate: true }
   | { readonly fd: number; readonly manualStart: true };
 
-/** A half-open capable socket that is not reading. Give it a receiver with `lendTo` before it is resumed. */
+/** One function for all sockets, thousands of which idle: Node calls it on the socket that has read. */
+function lend(this: LendingSocket, bytes: number, buffer: Uint8Array): boolean {
+  this[BORROWER]?.take(buffer.subarray(0, bytes));
+  return true;
+}
+
+/** A half-open capable socket that is not reading. Say who reads it with `lendTo` before it is resumed. */
 export function lendingSocket(origin: Origin): net.Socket {
-  const receiver: { receive: Receive } = { receive: ignore };
   const options = {
     ...origin,
     allowHalfOpen: true,
     writableHighWaterMark: HIGH_WATER_BYTES,
-    onread: {
-      buffer: shared,
-      callback: (bytes: number, buffer: Uint8Array): boolean => {
-        receiver.receive(buffer.subarray(0, bytes));
-        return true;
-      },
-    },
+    onread: { buffer: shared, callback: lend },
   };
-  const socket = new net.Socket(options as net.SocketConstructorOpts);
-  receivers.set(socket, receiver);
+  const socket: LendingSocket = new net.Socket(options as net.SocketConstructorOpts);
+  socket[BORROWER] = undefined;
   return socket;
 }
 
-/** From now on what `socket` reads goes to `receive`, valid during the call only. False: the socket does not lend. */
-export function lendTo(socket: net.Socket, receive: Receive): boolean {
-  const receiver = receivers.get(socket);
-  if (receiver === undefined) return false;
-  receiver.receive = receive;
+/** From now on what `socket` reads goes to `borrower`. False: the socket does not lend. */
+export function lendTo(socket: LendingSocket, borrower: Borrower): boolean {
+  if (!(BORROWER in socket)) return false;
+  socket[BORROWER] = borrower;
   return true;
 }
 
@@ -61,5 +65,3 @@ export function acceptLending(server: net.Server, onConnection: (socket: net.Soc
     else server.emit('error', new Error(`accept failed: ${error}`));
   };
 }
-
-function ignore(): void {}

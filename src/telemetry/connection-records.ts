@@ -62,9 +62,7 @@ export class ConnectionRecords implements TrafficTelemetry {
   open(start: ConnectionStart): ConnectionRecord {
     if (start.earlier === undefined) this.#opened += 1;
     const series = this.#deps.metrics.opened(start);
-    const record = new LiveRecord(start, series, this.#deps.clock, (refusal, isMoved) =>
-      this.#end(record, refusal, isMoved),
-    );
+    const record = new LiveRecord(start, series, this.#deps.clock, this.#onEnd);
     this.#live.set(start.id, record);
     logOpened(this.#deps.accessLog, start);
     return record;
@@ -119,6 +117,9 @@ export class ConnectionRecords implements TrafficTelemetry {
     return { live: this.#live.size, opened: this.#opened, refused: Object.fromEntries(this.#refused) };
   }
 
+  /** One function for all records. */
+  readonly #onEnd: OnEnd = (record, refusal, isMoved) => this.#end(record, refusal, isMoved);
+
   #end(record: LiveRecord, refusal: Refusal | undefined, isMoved: boolean): void {
     const { start } = record;
     if (this.#live.get(start.id) === record) this.#live.delete(start.id);
@@ -151,7 +152,7 @@ interface Viewable {
   view(): ConnectionView;
 }
 
-type OnEnd = (refusal: Refusal | undefined, isMoved: boolean) => void;
+type OnEnd = (record: LiveRecord, refusal: Refusal | undefined, isMoved: boolean) => void;
 
 /** One connection, open or ended. Adding bytes touches numbers only. */
 class LiveRecord implements ConnectionRecord, Viewable {
@@ -200,7 +201,7 @@ class LiveRecord implements ConnectionRecord, Viewable {
     this.#endedMs = this.#clock.monotonicMs();
     this.#refusal = refusal;
     this.#series.close(refusal === undefined ? '-' : reasonOf(refusal.code).flag);
-    onEnd(refusal, false);
+    onEnd(this, refusal, false);
   }
 
   move(): ConnectionStart {
@@ -210,7 +211,7 @@ class LiveRecord implements ConnectionRecord, Viewable {
     if (onEnd !== undefined) {
       // The next process counts its end, and not its beginning.
       this.#series.leave();
-      onEnd(undefined, true);
+      onEnd(this, undefined, true);
     }
     const { clientBytes, serverBytes, durationMs } = this.outcome();
     return { ...this.start, setupMs: durationMs, earlier: { clientBytes, serverBytes, idleMs: this.idleMs } };

@@ -80,7 +80,8 @@ export class H2Session {
   constructor(options: H2SessionOptions) {
     const { socket, role, settings, limits = DEFAULT_LIMITS, clock, share } = options;
     this.#socket = socket;
-    this.#reader = new TurnedReader({ socket, share, price: TLS_PRICE, receive: (chunk) => this.#receive(chunk) });
+    const receiver = { onData: (chunk: Uint8Array): void => this.#receive(chunk) };
+    this.#reader = new TurnedReader({ socket, share, price: TLS_PRICE, receiver });
     this.#clock = clock;
     this.#handlers = options.handlers;
     this.#queue = new H2RequestQueue(limits.maxQueuedRequests);

@@ -23,12 +23,15 @@ const BULK_BYTES = 8 * 1024;
 /** Longer chunks come from a socket, one a read: there is nothing to gather them with. */
 const RECORD_BYTES = 16 * 1024;
 
+const STREAM = Symbol('stream');
+type StreamedSocket = net.Socket & { [STREAM]?: SocketStream };
+
 export class SocketStream implements ByteStream, SpliceEnd {
   readonly fullChunkBytes = LENT_BYTES;
   readonly #socket: net.Socket;
   readonly #share: LoopShare | undefined;
+  #handlers: ByteStreamHandlers | undefined;
   #reader: TurnedReader | undefined;
-  #failure: MeshError | undefined;
   #isLending = false;
   /** Bulk bytes of this turn, not yet given to the socket. */
   #page: Page | undefined;
@@ -39,10 +42,8 @@ export class SocketStream implements ByteStream, SpliceEnd {
   constructor(socket: net.Socket, share?: LoopShare) {
     this.#socket = socket;
     this.#share = share;
-    // A reset may arrive before `open`; without a listener it would end the process.
-    socket.on('error', (error) => {
-      if (!ORDINARY_ENDS.has(codeOf(error))) this.#failure ??= new MeshError('CV-IO', `io error: ${messageOf(error)}`);
-    });
+    // A reset may arrive before `open`; without a listener it would end the process. What it was is known at the end.
+    if (socket.listenerCount('error') === 0) socket.on('error', ignore);
   }
 
   get isLending(): boolean {
@@ -50,34 +51,41 @@ export class SocketStream implements ByteStream, SpliceEnd {
   }
 
   open(handlers: ByteStreamHandlers): void {
-    const socket = this.#socket;
+    const socket: StreamedSocket = this.#socket;
     if (socket.destroyed) {
-      handlers.onClose(this.#failure);
+      handlers.onClose(failureOf(socket));
       return;
     }
-    const share = this.#share;
-    const receive = (chunk: Uint8Array): void => handlers.onData(chunk);
-    const reader = new TurnedReader({ socket, share, price: PLAIN_PRICE, receive });
+    const reader = new TurnedReader({ socket, share: this.#share, price: PLAIN_PRICE, receiver: handlers });
+    this.#handlers = handlers;
     this.#reader = reader;
-    this.#isLending = lendTo(socket, (chunk) => reader.take(chunk));
+    this.#isLending = lendTo(socket, reader);
     if (!this.#isLending) socket.on('data', (chunk: Buffer) => reader.take(chunk));
-    socket.on('end', () => {
-      share?.enter();
-      reader.flush();
-      handlers.onEnd();
-    });
-    socket.on('drain', () => {
-      share?.enter();
-      this.#tellShare(this.#unwrittenBytes);
-      handlers.onDrain();
-    });
-    socket.on('close', () => {
-      share?.enter();
-      reader.flush();
-      this.#tellShare(0);
-      handlers.onClose(this.#failure);
-    });
+    socket[STREAM] = this;
+    socket.on('end', onEnd);
+    socket.on('drain', onDrain);
+    socket.on('close', onClose);
     socket.resume();
+  }
+
+  /** @internal Listeners of the socket only, as are the next two. */
+  ended(): void {
+    this.#share?.enter();
+    this.#reader?.flush();
+    this.#handlers?.onEnd();
+  }
+
+  drained(): void {
+    this.#share?.enter();
+    this.#tellShare(this.#unwrittenBytes);
+    this.#handlers?.onDrain();
+  }
+
+  closed(): void {
+    this.#share?.enter();
+    this.#reader?.flush();
+    this.#tellShare(0);
+    this.#handlers?.onClose(failureOf(this.#socket));
   }
 
   write(chunk: Uint8Array, isLent = false): boolean {
@@ -179,11 +187,11 @@ export class SocketStream implements ByteStream, SpliceEnd {
 
   #startPage(): Page {
     this.#page = takePage();
-    setImmediate(this.#flushTurn);
+    setImmediate(SocketStream.#flushTurn, this);
     return this.#page;
   }
 
-  readonly #flushTurn = (): void => this.#flushPage();
+  static readonly #flushTurn = (stream: SocketStream): void => stream.#flushPage();
 
   #flushPage(): void {
     const page = this.#page;
@@ -198,6 +206,28 @@ export class SocketStream implements ByteStream, SpliceEnd {
   }
 }
 
+// One listener for all sockets, thousands of which idle: Node calls it on its socket.
+
+function onEnd(this: StreamedSocket): void {
+  this[STREAM]?.ended();
+}
+
+function onDrain(this: StreamedSocket): void {
+  this[STREAM]?.drained();
+}
+
+function onClose(this: StreamedSocket): void {
+  this[STREAM]?.closed();
+}
+
+/** Why the socket broke, unless that is how TCP ends. */
+function failureOf({ errored }: net.Socket): MeshError | undefined {
+  if (errored === null || ORDINARY_ENDS.has(codeOf(errored))) return undefined;
+  return new MeshError('CV-IO', `io error: ${messageOf(errored)}`);
+}
+
 function codeOf(error: Error): string {
   return 'code' in error && typeof error.code === 'string' ? error.code : '';
 }
+
+function ignore(): void {}

@@ -1,5 +1,6 @@
 /** Reads one socket in turn with those of other workloads. Keeps two wishes apart: that of the owner to pause, and its turn. */
 import type { Duplex } from 'node:stream';
+import type { ByteStreamHandlers } from './byte-stream.ts';
 import type { LoopShare, TurnSource } from './loop-share.ts';
 
 /** What Node does before it tells of a read, milliseconds; by profile on a 2.5 GHz core. */
@@ -21,20 +22,26 @@ export interface TurnedReaderParts {
   readonly price: ReadPrice;
   /** Absent: always its turn. */
   readonly share: LoopShare | undefined;
-  /** `isLent`: the chunk is valid during the call only. */
-  readonly receive: (chunk: Uint8Array) => void;
+  /** A chunk is valid during the call only. */
+  readonly receiver: Pick<ByteStreamHandlers, 'onData'>;
 }
 
 export class TurnedReader implements TurnSource {
   turn = -1;
-  readonly #parts: TurnedReaderParts;
-  #kept: Uint8Array[] = [];
+  readonly #socket: Duplex;
+  readonly #price: ReadPrice;
+  readonly #share: LoopShare | undefined;
+  readonly #receiver: TurnedReaderParts['receiver'];
+  #kept: Uint8Array[] | undefined;
   #keptBytes = 0;
   #isHeld = false;
   #isPaused = false;
 
-  constructor(parts: TurnedReaderParts) {
-    this.#parts = parts;
+  constructor({ socket, price, share, receiver }: TurnedReaderParts) {
+    this.#socket = socket;
+    this.#price = price;
+    this.#share = share;
+    this.#receiver = receiver;
   }
 
   get isHeld(): boolean {
@@ -48,11 +55,13 @@ export class TurnedReader implements TurnSource {
 
   /** Something was read; `chunk` is lent. */
   take(chunk: Uint8Array): void {
-    const { share, price, receive } = this.#parts;
+    const share = this.#share;
     if (share !== undefined) {
-      const isTurn = share.enterFor(this, price.callMs + price.byteMs * chunk.length);
+      const { callMs, byteMs } = this.#price;
+      const isTurn = share.enterFor(this, callMs + byteMs * chunk.length);
       if (!isTurn && this.#keptBytes + chunk.length <= MAX_KEPT_BYTES) {
         // Not `slice`: of a Buffer that is a view.
+        this.#kept ??= [];
         this.#kept.push(new Uint8Array(chunk));
         this.#keptBytes += chunk.length;
         share.bufferedBytes += chunk.length;
@@ -60,37 +69,37 @@ export class TurnedReader implements TurnSource {
       }
       this.flush();
     }
-    receive(chunk);
+    this.#receiver.onData(chunk);
   }
 
   /** Gives on what was kept: nothing may overtake it, the end of the stream least of all. */
   flush(): void {
-    if (this.#keptBytes === 0) return;
     const kept = this.#kept;
-    if (this.#parts.share !== undefined) this.#parts.share.bufferedBytes -= this.#keptBytes;
-    this.#kept = [];
+    if (kept === undefined) return;
+    if (this.#share !== undefined) this.#share.bufferedBytes -= this.#keptBytes;
+    this.#kept = undefined;
     this.#keptBytes = 0;
-    for (const chunk of kept) this.#parts.receive(chunk);
+    for (const chunk of kept) this.#receiver.onData(chunk);
   }
 
   pause(): void {
     this.#isPaused = true;
-    if (!this.#isHeld) this.#parts.socket.pause();
+    if (!this.#isHeld) this.#socket.pause();
   }
 
   resume(): void {
     this.#isPaused = false;
-    if (!this.#isHeld) this.#parts.socket.resume();
+    if (!this.#isHeld) this.#socket.resume();
   }
 
   hold(): void {
     this.#isHeld = true;
-    if (!this.#isPaused) this.#parts.socket.pause();
+    if (!this.#isPaused) this.#socket.pause();
   }
 
   release(): void {
     this.#isHeld = false;
     this.flush();
-    if (!this.#isPaused && !this.#isHeld) this.#parts.socket.resume();
+    if (!this.#isPaused && !this.#isHeld) this.#socket.resume();
   }
 }
