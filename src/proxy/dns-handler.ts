@@ -52,7 +52,9 @@ export class DnsHandler {
     if (this.#inProgress === 0) this.#idle = Promise.withResolvers<void>();
     this.#inProgress += 1;
     try {
-      await send(await this.#reply(message, transport));
+      const reply = await this.#reply(message, transport);
+      this.#context.share.enter();
+      await send(reply);
     } catch (error) {
       this.#context.refusalFor(error);
     } finally {
@@ -62,6 +64,7 @@ export class DnsHandler {
   }
 
   async #reply(message: Uint8Array, transport: DnsTransport): Promise<Uint8Array | undefined> {
+    this.#context.share.enter();
     const header = readHeader(message);
     if (header !== undefined && !(header.isResponse && transport === 'udp')) {
       return await this.#answer({ message, header, transport });
@@ -78,6 +81,7 @@ export class DnsHandler {
       requireQuery(header);
       question = readQuestion(message);
       this.#requireAnswerable(question);
+      await this.#context.share.turn();
       const verdict = await this.#context.deps.verdicts.resolve(this.#questionOf(question));
       return await this.#carryOut(verdict, asked, question);
     } catch (error) {

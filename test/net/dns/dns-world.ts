@@ -23,6 +23,7 @@ import { ConnectionRecords } from '../../../src/telemetry/connection-records.ts'
 import { DnsRecords } from '../../../src/telemetry/dns-records.ts';
 import type { DnsReport } from '../../../src/telemetry/dns-report.ts';
 import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
+import type { LoopShare } from '../../../src/tunnel/loop-share.ts';
 import { LoopShares } from '../../../src/tunnel/loop-shares.ts';
 import { DnsFrames, dnsFrame } from '../../../src/wire/dns-frames.ts';
 import { metricSum } from '../../support/metric-text.ts';
@@ -50,6 +51,8 @@ interface WorldOptions {
 export class DnsWorld implements AsyncDisposable {
   readonly authority: VerdictAuthority;
   readonly reports: DnsReport[] = [];
+  /** Of the event loop, that of the pod. */
+  readonly share: LoopShare;
   readonly #metrics = new AgentMetrics({ buildTag: 'test', hasProcessMetrics: false });
   readonly #server: DnsServer;
   readonly #ports = { udp: 0, tcp: 0 };
@@ -81,6 +84,7 @@ export class DnsWorld implements AsyncDisposable {
       },
       log: silentLogger,
     });
+    this.share = context.share;
     this.#server = new DnsServer(context, {
       listen: { kind: 'address', address: { ip: '127.0.0.1', port: 0 } },
       nameservers: nameservers.map(({ address }) => address),

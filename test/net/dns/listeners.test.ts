@@ -39,6 +39,7 @@ for (const transport of TRANSPORTS) {
       ['web.default.svc.cluster.local', 30, '10.96.0.2'],
     ]);
     assert.equal(nameserver.received.length, 0);
+    assert.ok(world.share.busyMs > 0, 'nobody is charged for it');
     const labels = { request_query_type: 'a', request_protocol: transport, source_canonical_service: 'client-app' };
     assert.equal(await world.metric('istio_dns_requests_total', labels), 1);
     assert.equal(await world.metric('istio_dns_upstream_requests_total'), 0);

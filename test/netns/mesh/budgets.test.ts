@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { LogLine } from '../../support/agent-process.ts';
+import type { TopRow } from '../../../src/cli/top-rows.ts';
+import { type LogLine, MAIN } from '../../support/agent-process.ts';
 import { meshForFile, type TestMesh } from '../../support/mesh.ts';
 import { type Client, dial, doubling } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
@@ -108,4 +109,24 @@ test('a bad file is refused whole with its line, and the last good one stays', p
   using _first = await open('client');
   using _second = await open('client');
   assert.equal((await oneMore('client'))['reason'], 'CV-BUDGET-CONNECTIONS');
+});
+
+test('culvert top shows what each pod uses, by the names of its namespace and itself', privileged, async () => {
+  using _app = mesh().serve('outside', PORT, doubling);
+  using busy = await open('modest');
+  const argv = [process.execPath, MAIN, 'top', '--once', '--interval', '2s', '--output', 'json', '--sort', 'in'];
+  const looked = mesh().lab.node('n1').inside.exec(argv);
+  let isOver = false;
+  void looked.finally(() => (isOver = true));
+  for (let bytes = busy.bytes; !isOver; bytes += 20_000) {
+    busy.socket.write('x'.repeat(10_000));
+    await busy.atLeast(bytes + 20_000);
+  }
+  const { code, stdout, stderr } = await looked;
+  assert.equal(code, 0, stderr);
+  const rows = JSON.parse(stdout) as TopRow[];
+  assert.deepEqual(rows.map(({ workload }) => workload).toSorted(), PODS.map((pod) => `demo/${pod}`).toSorted());
+  const row = rows.find(({ workload }) => workload === 'demo/modest');
+  assert.ok(row !== undefined && row.connections >= 1);
+  assert.ok(row.outBytesPerSecond > 0 && row.inBytesPerSecond > row.outBytesPerSecond && row.cpu > 0, stdout);
 });
