@@ -22,6 +22,8 @@ import { VERSION } from './version.ts';
 /** `EX_CONFIG` of sysexits.h: restarting will not help. */
 const EXIT_CONFIG = 78;
 const STDOUT_FD = 1;
+/** As long as a timer can be. */
+const FOREVER_MS = 2 ** 31 - 1;
 /** Istio's mesh configuration, certificates and tokens that settings name. */
 const MAX_SETTINGS_BYTES = 1024 * 1024;
 
@@ -132,6 +134,8 @@ function machine(): Machine {
 
 async function serve(config: AgentConfig): Promise<void> {
   setFlagsFromString(V8_FLAGS);
+  // It ends when it says so: while it waits for the lock of an agent that dies, it has nothing open that would keep it.
+  setInterval(() => {}, FOREVER_MS);
   const sink = new FdSink(STDOUT_FD, systemClock);
   try {
     const logs = rootLogger({ sink, clock: systemClock, format: config.logFormat, filter: config.logFilter });
