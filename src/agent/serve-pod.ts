@@ -23,11 +23,9 @@ export async function servePod(
   { authority, mesh, dataPlane, estate, lease }: ServingParts,
 ): Promise<ProxySet> {
   authority.addPod(pod);
-  const following = mesh.follow(pod);
-  const forget = (): void => {
-    following[Symbol.dispose]();
-    authority.removePod(pod);
-  };
+  const kept = new DisposableStack();
+  kept.defer(() => authority.removePod(pod));
+  kept.use(mesh.follow(pod));
   try {
     const key = estateKey(pod, netns);
     const listeners = await lease.inherit(key);
@@ -37,11 +35,11 @@ export async function servePod(
     return {
       stop: async (mode) => {
         await proxy.stop(mode);
-        forget();
+        kept.dispose();
       },
     };
   } catch (error) {
-    forget();
+    kept.dispose();
     throw error;
   }
 }

@@ -65,6 +65,13 @@ export class ActivePod {
     return this.#stopped;
   }
 
+  /** What was stopped otherwise ends now: the pod is gone. */
+  async cutProxy(): Promise<void> {
+    if (this.#stopped === undefined) return;
+    await this.#proxy.stop('immediate');
+    await this.#stopped;
+  }
+
   async end(mode: StopMode): Promise<void> {
     const { claims, onEvent } = this.#deps;
     try {

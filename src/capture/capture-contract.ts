@@ -12,7 +12,7 @@ export type StopMode = 'graceful' | 'held' | 'immediate';
 
 /** Listeners and connections of one pod. */
 export interface ProxySet {
-  /** Resolves when all listeners are closed and no connection is left. */
+  /** Resolves when all listeners are closed and no connection is left. `immediate` also ends a stop that is under way. */
   stop(mode: StopMode): Promise<void>;
 }
 

@@ -43,7 +43,9 @@ export class PodCapture {
   /** The pod left: redirection away, proxy stopped. Resolves when that was tried; `isDone` tells that it is complete. */
   async unwant(): Promise<void> {
     this.#isWanted = false;
-    await this.#attempted();
+    // The agent ends, or was replaced: rules are the affair of the next one.
+    if (this.#isStopping) await this.#active?.cutProxy();
+    else await this.#attempted();
   }
 
   get uid(): string {

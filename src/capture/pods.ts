@@ -1,6 +1,6 @@
 /** All pods of this node that are captured or ought to be: told by a source, kept as told, looked over at intervals. */
 import type { Clock } from '../base/clock.ts';
-import type { MeshError } from '../base/errors.ts';
+import { MeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Sys } from '../sys/sys.ts';
 import type { CaptureEvent, CaptureSettings, PodStatus, StartProxy, StopMode } from './capture-contract.ts';
@@ -77,6 +77,8 @@ export class PodManager {
   readonly #claims: NetnsClaims;
   readonly #limiter: Limiter;
   readonly #looks = new Limiter(MAX_LOOKS);
+  /** Another agent serves the pods. */
+  #isHolding = false;
   #isSynced = false;
   /** Since the list is complete, every pod on it was captured at some moment: those that come now are started, not waited for. */
   #isSettled = false;
@@ -137,11 +139,16 @@ export class PodManager {
     return this.#problem;
   }
 
-  /** Stops all proxies at once and leaves the redirection where it is: see `PodCapture.stop`. */
+  /**
+   * Stops all proxies at once and leaves the redirection where it is: see `PodCapture.stop`. While what could not move to
+   * another agent is held, the source still tells which pods leave.
+   */
   async stop(mode: StopMode): Promise<void> {
-    this.#source?.[Symbol.dispose]();
+    this.#isHolding = mode === 'held';
+    if (!this.#isHolding) this.#source?.[Symbol.dispose]();
     this.#timer?.[Symbol.dispose]();
     await Promise.all([...this.#pods.values()].map((pod) => pod.stop(mode)));
+    this.#source?.[Symbol.dispose]();
     this.#journal?.[Symbol.dispose]();
   }
 
@@ -149,10 +156,11 @@ export class PodManager {
     return [...this.#pods.values()].filter(({ isWanted }) => isWanted);
   }
 
-  #upsert(pod: CapturedPod): Promise<MeshError | undefined> {
+  async #upsert(pod: CapturedPod): Promise<MeshError | undefined> {
+    if (this.#isHolding) return new MeshError('CV-DRAIN', 'another agent serves this node');
     const captured = (this.#pods.get(pod.uid) ?? this.#add(pod)).want(pod);
     this.#tell();
-    return captured;
+    return await captured;
   }
 
   #add(pod: CapturedPod): PodCapture {
@@ -204,6 +212,8 @@ export class PodManager {
   }
 
   #lost(error: MeshError): void {
+    // A new connection would be the newest, to which pods are added.
+    if (this.#isHolding) this.#source?.[Symbol.dispose]();
     this.#isSynced = false;
     this.#isSettled = false;
     this.#problem = error;

@@ -69,6 +69,7 @@ class ZdsClient implements Disposable {
     observer.connected(false);
     if (this.#isStopped) return;
     this.#lost(end);
+    if (this.#isStopped) return;
     // A peer that ends every connection soon must not keep us busy, however well it went until then.
     const wasOfUse = this.#pods.isSnapshotComplete && clock.monotonicMs() - startedMs >= MAX_RETRY_MS;
     this.#failures = wasOfUse ? 0 : this.#failures + 1;

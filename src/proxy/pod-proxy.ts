@@ -204,22 +204,25 @@ export class PodProxy {
 
   /** A `stop` under way ends within `graceMs`. */
   hasten(graceMs: number): void {
-    const { connections, deps } = this.#context;
-    deps.clock.after(graceMs, () => {
-      const error = this.#stopError;
-      connections.closeAll(error);
-      this.#pool.close(error);
-      this.#hbone.close(error);
-    });
+    this.#context.deps.clock.after(graceMs, () => this.#cut());
+  }
+
+  #cut(): void {
+    const error = this.#stopError;
+    this.#context.connections.closeAll(error);
+    this.#pool.close(error);
+    this.#hbone.close(error);
   }
 
   /**
    * Stops accepting at once, says GOAWAY to tunnels, lets connections end for up to `graceMs`, then ends them
    * (datapath facts §5.1). Those on which nothing moves for the first half of it are ended then: nobody is in the middle of
-   * anything there, and their clients come back before the rush. 0 = now: the pod is gone. Idempotent.
+   * anything there, and their clients come back before the rush. 0 = now: the pod is gone; that also ends a stop under
+   * way. Idempotent.
    */
   stop(graceMs: number, why: 'drain' | 'hold' = 'drain'): Promise<void> {
     this.#stopError = STOP_ERRORS[why];
+    if (this.#stopping !== undefined && graceMs === 0) this.#cut();
     this.#stopping ??= this.#stop(graceMs);
     return this.#stopping;
   }
@@ -232,15 +235,12 @@ export class PodProxy {
     this.#dns?.stopListening();
     this.#hbone.goaway();
     this.#pool.releaseIdle();
-    const error = this.#stopError;
     for (const partMs of graceMs > 0 ? [graceMs / 2, graceMs / 2] : []) {
-      connections.closeIdle('drain', error);
+      connections.closeIdle('drain', this.#stopError);
       await this.#emptyWithin(partMs);
     }
-    connections.closeAll(error);
-    this.#pool.close(error);
-    this.#hbone.close(error);
-    this.#dns?.close(error);
+    this.#cut();
+    this.#dns?.close(this.#stopError);
     // Sockets close in a later turn, and each connection writes its log line then: the process must not end before.
     await this.#emptyWithin(CLOSE_WITHIN_MS);
     this.#context.share.close();
