@@ -10,6 +10,7 @@ interface Entry {
 const ENTRIES: readonly Entry[] = [
   { path: 'status', description: 'what this agent does now: pods, mesh source, certificates, connections' },
   { path: 'connections', description: 'open connections, and the latest refused ones with their reason' },
+  { path: 'usage', description: 'what each workload has used: time, connections, handshakes, bytes; buffers now' },
   { path: 'explain', description: 'one connection, open or among the last 1024 that ended (?id=…)' },
   { path: 'config_dump', description: 'dump the current mesh state and configuration as JSON' },
   { path: 'logging', description: 'query or change logging levels', isPost: true },

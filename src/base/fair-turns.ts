@@ -59,8 +59,9 @@ export class FairTurns {
     user.creditMs -= ms;
     if (user.creditMs > 0) return false;
     if (!this.#isContended(nowMs)) {
-      // What nobody else wanted is not owed to anybody.
-      user.creditMs = this.#limits.quantumMs;
+      // What nobody else wanted is not owed to anybody: the turn is over for all, and the next one begins.
+      this.#turn += 1;
+      this.#refresh(user);
       return false;
     }
     user.isHeld = true;

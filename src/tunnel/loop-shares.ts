@@ -33,6 +33,7 @@ export class LoopShares {
   #current: LoopShare | undefined;
   #markMs: number;
   #idleMs: number;
+  #entries = 0;
   #isEndDue = false;
 
   /** Without `limits` work is counted and nobody waits. */
@@ -63,9 +64,9 @@ export class LoopShares {
     return this.#markMs;
   }
 
-  /** @internal LoopShare only: grows with every turn. */
+  /** @internal LoopShare only: grows with every turn; each entry is one where nobody takes turns. */
   get turn(): number {
-    return this.#turns?.turn ?? 0;
+    return this.#turns?.turn ?? this.#entries;
   }
 
   /** What follows is for no workload: messages of other threads, timers. */
@@ -81,6 +82,7 @@ export class LoopShares {
     const spentMs = Math.max(0, nowMs - this.#markMs - sleptMs);
     this.#markMs = nowMs;
     this.#idleMs = idleMs;
+    this.#entries += 1;
     if (sleptMs > 0) this.#turns?.rested();
     const ownMs = Math.min(spentMs, nativeMs);
     const former = this.#current;

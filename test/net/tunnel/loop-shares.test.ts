@@ -189,6 +189,28 @@ test('what a relay paused stays paused when its turn comes', async () => {
   while (chunks === 1) await nextTurn();
 });
 
+for (const hasTurns of [true, false]) {
+  const how = hasTurns ? 'with' : 'without';
+  test(`a loop that never sleeps remembers the sockets of one turn and no more, ${how} turns`, () => {
+    const world = new World(true, hasTurns);
+    const [busy, other] = [world.loop.open(), world.loop.open()];
+    let stopped = 0;
+    for (let i = 0; i < 1_000; i++) {
+      busy.enterFor({ turn: -1, isHeld: false, hold: () => (stopped += 1), release: () => {} }, 0);
+      world.time.work(0.1);
+    }
+    // Now its turn ends, for the other or for its own bound.
+    busy.limit({ bufferedBytes: 1, loopShare: hasTurns ? 1 : 0.01 });
+    other.enter();
+    busy.enter();
+    world.time.work(5);
+    other.enter();
+    assert.equal(busy.isHeld, true);
+    assert.ok(stopped <= 10, `${stopped} sockets were remembered`);
+    busy.close();
+  });
+}
+
 /** A workload whose turn is over, and the other one that wants the loop. */
 function heldShare(): { readonly held: LoopShare; readonly other: LoopShare; readonly world: World } {
   const world = new World(true);

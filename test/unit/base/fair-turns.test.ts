@@ -132,6 +132,14 @@ test('one that is alone never waits, however much it uses', () => {
   );
 });
 
+test('a turn that nobody contests ends with its quantum, so that nothing is kept of what was served in it', () => {
+  const turns = new FairTurns({ quantumMs: QUANTUM_MS, recentMs: RECENT_MS });
+  const user = new TurnUser();
+  const before = turns.turn;
+  for (let i = 1; i <= 100; i++) turns.use(user, QUANTUM_MS / 2, i);
+  assert.equal(turns.turn - before, 50);
+});
+
 test('who was served long ago does not count as one who wants the loop', () => {
   const turns = new FairTurns({ quantumMs: QUANTUM_MS, recentMs: RECENT_MS });
   const [quiet, busy] = [new TurnUser(), new TurnUser()];
