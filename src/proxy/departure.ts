@@ -10,7 +10,7 @@ const QUICK_MS = 15;
 const LONG_MS = 40;
 /** How long their bytes may take to leave this process, and peers of tunnels to stop; again at the end for those that took longer. */
 const QUICK: MoveLimits = { flushMs: 10, suspendMs: 250 };
-const PATIENT: MoveLimits = { flushMs: 100, suspendMs: 1_000 };
+const PATIENT: MoveLimits = { flushMs: 100, suspendMs: 2_000 };
 /** Longest wait for upstreams that are being dialled; everything flows meanwhile. */
 const DIAL_MS = 250;
 /** The same for streams whose peers are being replaced too. */
@@ -54,7 +54,11 @@ export class Departure {
     if (tookMs > LONG_MS) this.#atOnce = Math.max(this.#atOnce / 2, AT_ONCE.min);
   }
 
+  /** First those that stand still already: their peers wait for them elsewhere. */
   #fresh(): readonly Connection[] | undefined {
+    const parked = this.#connections.movable().filter(({ tunnel }) => tunnel?.isParked === true);
+    const still = parked.take(AT_ONCE.max).toArray();
+    if (still.length > 0) return still;
     const fresh = this.#connections
       .movable()
       .filter((connection) => !this.#slow.has(connection))

@@ -40,6 +40,8 @@ const STOP_ERRORS = {
   drain: new MeshError('CV-DRAIN', 'connection closed due to connection drain'),
   hold: new MeshError('CV-HOLD', 'connection closed: the agent that was replaced holds it no longer'),
 } as const;
+/** Longer than a hand-over takes from the listeners of a pod to its last stream. */
+const TAKE_OVER_MS = 60_000;
 /** A thread that another one asks for a stream has so long for a slow reader. */
 const SURRENDER_LIMITS = { flushMs: 5_000, suspendMs: 500 } as const;
 
@@ -102,6 +104,7 @@ export class PodProxy {
     }
     // Ports that we were told not to serve.
     for (const { fd } of unused) closeFd(fd);
+    if (inherited.listeners.length > 0) context.parked.expectedUntilMs = deps.clock.monotonicMs() + TAKE_OVER_MS;
     proxy.adopt(inherited.connections);
     proxy.#sweeps = [
       proxy.#sweep('any', settings.idleTimeoutMs, 'connection idle'),

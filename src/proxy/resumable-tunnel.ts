@@ -15,7 +15,7 @@ import type { HboneQuestion, SuspendedTunnel, WayBack } from './inheritance.ts';
 import type { PodContext } from './pod-context.ts';
 
 /** From the end of one tunnel to the next: both ends give up then. */
-const RESUME_WITHIN_MS = 10_000;
+const RESUME_WITHIN_MS = 20_000;
 const RETRY = { firstMs: 20, maxMs: 500, jitter: 0.5 } as const;
 /** The answer will not be another one. */
 const FINAL: ReadonlySet<ReasonCode> = new Set([
@@ -66,6 +66,11 @@ export class ResumableTunnel implements ResumableOwner {
     return !this.#isAsking && !this.stream.isClosed && !this.stream.hasEnded;
   }
 
+  /** In no tunnel: its client is waited for. */
+  get isParked(): boolean {
+    return this.#wayBack.kind === 'wait' && this.stream.isDetached && !this.stream.isClosed;
+  }
+
   /** It asks for its next tunnel, and cannot move before it has it. */
   get isAsking(): boolean {
     return this.#isAsking && !this.stream.isClosed;
@@ -83,6 +88,7 @@ export class ResumableTunnel implements ResumableOwner {
     const late = (): void =>
       this.stream.destroy(new MeshError('CV-RESUME-LATE', 'the stream was suspended and did not go on in time'));
     this.#deadline ??= this.#context.deps.clock.after(RESUME_WITHIN_MS, late);
+    this.#context.deps.log.debug?.('stream suspended', { connection: this.id, next: this.#wayBack.kind });
     if (this.#wayBack.kind === 'wait') this.#context.parked.add(this.#token, this);
     else if (!this.#isAsking) void this.#ask(this.#wayBack.route, this.#wayBack.pool);
   }
@@ -99,6 +105,7 @@ export class ResumableTunnel implements ResumableOwner {
   attach(stream: H2Stream, token: string): void {
     this.#found();
     this.#token = token;
+    this.#context.deps.log.debug?.('stream resumed', { connection: this.id });
     this.stream.attach(stream);
     this.#onResumed?.();
     this.#onResumed = undefined;
@@ -107,6 +114,7 @@ export class ResumableTunnel implements ResumableOwner {
   /** As `ResumableStream.suspend`. Nobody can attach it meanwhile. */
   async suspend(clock: Clock, withinMs: number): Promise<boolean> {
     if (this.#isAsking) return false;
+    this.#context.deps.log.debug?.('stream leaves its tunnel', { connection: this.id });
     this.#context.parked.delete(this.#token);
     return await this.stream.suspend(clock, withinMs);
   }

@@ -40,7 +40,7 @@ async function resumePair(context: PodContext, { sockets, ...paused }: Inherited
   const downstream = adoptTcp(context.deps.sys, sockets.downstream);
   const upstream = adoptOther(context, sockets.upstream, downstream);
   context.hold(downstream, start.direction);
-  if (!(await isAllowed(context, start))) {
+  if ((await refusalOfNow(context, start)) !== undefined) {
     resetSocket(downstream);
     resetSocket(upstream);
     return;
@@ -65,7 +65,7 @@ async function resumeShortCut(
     resetSocket(downstream);
     resetSocket(upstream);
   };
-  if (!(await isAllowed(context, start, shortCutQuestion(start, outboundStart)))) {
+  if ((await refusalOfNow(context, start, shortCutQuestion(start, outboundStart))) !== undefined) {
     giveUp();
     return;
   }
@@ -106,7 +106,9 @@ async function resumeStream(
   const app = adoptTcp(context.deps.sys, socket);
   if (start.direction === 'outbound') context.hold(app, 'outbound');
   const question = wayBack.kind === 'wait' ? wayBack.question : undefined;
-  if (!(await isAllowed(context, start, question && { hbone: question }))) {
+  const refusal = await refusalOfNow(context, start, question && { hbone: question });
+  if (refusal !== undefined) {
+    context.parked.refuse(token, new MeshError(refusal.code, refusal.text));
     resetSocket(app);
     return;
   }
@@ -136,12 +138,17 @@ function openWayBack(wayBack: WayBack, pool: TunnelPool | undefined): OpenWayBac
 }
 
 /** Inbound connections are judged by the mesh of now. A refusal is logged here. */
-async function isAllowed(context: PodContext, start: ConnectionStart, asked: AskedAgain = {}): Promise<boolean> {
-  if (start.direction === 'outbound') return true;
+async function refusalOfNow(
+  context: PodContext,
+  start: ConnectionStart,
+  asked: AskedAgain = {},
+): Promise<Refusal | undefined> {
+  if (start.direction === 'outbound') return undefined;
   const verdict = await context.judgeOpen({ connectionId: start.id, peer: start.src, local: start.dst, ...asked });
-  if (verdict.kind === 'accept') return true;
-  context.refuse({ start, refusal: refusalOfOpen(verdict.refusal), labels: start.labels });
-  return false;
+  if (verdict.kind === 'accept') return undefined;
+  const refusal = refusalOfOpen(verdict.refusal);
+  context.refuse({ start, refusal, labels: start.labels });
+  return refusal;
 }
 
 function releaseOf(context: PodContext, { direction }: ConnectionStart): PodContext['release'] | undefined {

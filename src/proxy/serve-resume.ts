@@ -7,12 +7,15 @@ import type { PodContext } from './pod-context.ts';
 import type { ResumableTunnel } from './resumable-tunnel.ts';
 import { resumeConnection } from './resume.ts';
 
-/** The client may be faster than the process that hands the stream to this one. */
-const WAIT_MS = 1_000;
+/** While a pod is taken over, its clients may be faster than the process that hands their streams to this one. */
+const WAIT_MS = 5_000;
 /** Other threads are asked again so often: where a stream turns up there is not known here. */
 const ASK_AGAIN_MS = 50;
 
-/** Rejects with `CV-RESUME-UNKNOWN` or `CV-RESUME-IDENTITY`; the stream is not answered then, and what is parked stays. */
+/**
+ * Rejects with `CV-RESUME-UNKNOWN` or `CV-RESUME-IDENTITY`, or with what forbids the stream now; it is not answered then, and
+ * what is parked stays.
+ */
 export async function serveResume(
   context: PodContext,
   stream: H2Stream,
@@ -30,10 +33,11 @@ export async function serveResume(
 
 async function find(context: PodContext, token: string, question: HboneQuestion): Promise<ResumableTunnel> {
   const { clock, elsewhere } = context.deps;
-  const endMs = clock.monotonicMs() + WAIT_MS;
+  const endMs = Math.min(clock.monotonicMs() + WAIT_MS, context.parked.expectedUntilMs);
   for (;;) {
     const here = context.parked.get(token);
     if (here !== undefined) return here;
+    context.parked.throwIfRefused(token);
     const found = await elsewhere?.claim({ podUid: context.pod.uid, token, question });
     if (found === 'foreign') throw notYours();
     if (found !== undefined) {

@@ -10,21 +10,22 @@ import { echo, NumberedStream } from './numbered.ts';
  * Redirection maps all destinations of a client to one port of ours, so a source port that it uses for two of them is one
  * connection to conntrack, and the second gets no answer. Each client here has one destination.
  */
-const NODES = { n1: ['client', 'near'], n2: ['server'], n3: ['outside'] };
+const NODES = { n1: ['client', 'near', 'home'], n2: ['server', 'away'], n3: ['outside'] };
 const PORT = 8080;
 /** What this process itself may take on a busy machine; no claim hangs on it. */
 const PATIENCE_MS = 30_000;
-/** Who dials whom: HBONE both ends ours, plaintext into the mesh, out of it. */
+/** Who dials whom: HBONE in both directions, plaintext into the mesh, out of it. Of four, each node carries three. */
 const WAYS = [
   ['client', 'server'],
+  ['away', 'home'],
   ['outside', 'server'],
   ['near', 'outside'],
 ] as const;
 
 export interface UpgradeOptions {
   readonly streams: number;
-  /** Times that the agents of both nodes are replaced, one after the other. */
-  readonly rounds: number;
+  /** In each round the agents of both nodes are replaced: one after the other, or at the same moment. */
+  readonly rounds: readonly ('in-turn' | 'at-once')[];
   readonly newPerSecond: number;
   /** From the answer to a record to the next one. */
   readonly intervalMs: number;
@@ -41,6 +42,12 @@ export interface UpgradeReport {
   /** Longest silence of each stream in each upgrade, less its own interval, sorted. */
   readonly pausesMs: readonly number[];
   readonly moved: number;
+  /** Of these, streams of tunnels. */
+  readonly tunnelled: number;
+  /** What stayed in agents that were replaced. */
+  readonly held: number;
+  /** Replaced agents that ended while all streams went on. */
+  readonly gone: number;
   /** Longest time that a pod had no owner, of each upgrade, as the new agents say it. */
   readonly handOversMs: readonly number[];
   /** Connections with more or fewer than one line, or one with an error. */
@@ -51,7 +58,7 @@ export interface UpgradeReport {
 
 export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeReport> {
   await using mesh = await TestMesh.start({ nodes: NODES, flags: ['--hold', '10m'] });
-  for (const name of ['server', 'outside']) mesh.serve(name, PORT, echo);
+  for (const name of ['server', 'home', 'outside']) mesh.serve(name, PORT, echo);
   const streams = await openStreams(mesh, options);
   const calls = new NewConnections(mesh, options.newPerSecond);
   const pausesMs: number[] = [];
@@ -59,18 +66,25 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
   const replaced: AgentProcess[] = [];
   const handOversMs: number[] = [];
   let moved = 0;
-  for (let round = 0; round < options.rounds; round++) {
-    for (const node of ['n2', 'n1']) {
+  let tunnelled = 0;
+  let held = 0;
+  for (const round of options.rounds) {
+    for (const nodes of round === 'in-turn' ? [['n2'], ['n1']] : [['n1', 'n2']]) {
       for (const stream of streams) stream.takePauseMs();
-      replaced.push(mesh.agent(node));
-      const next = mesh.spawnAgent(node, ['--take-over', 'true']);
-      agents.push(next);
-      const taken = await takenBy(next);
-      moved += Number(taken['moved']);
-      handOversMs.push(Number(taken['longestPauseMs']));
+      const former = nodes.map((node) => mesh.agent(node));
+      const next = nodes.map((node) => mesh.spawnAgent(node, ['--take-over', 'true']));
+      replaced.push(...former);
+      agents.push(...next);
+      for (const taken of await Promise.all(next.map(takenBy))) {
+        moved += Number(taken['moved']);
+        tunnelled += Number(taken['streams']);
+        held += Number(taken['held']);
+        handOversMs.push(Number(taken['longestPauseMs']));
+      }
       pausesMs.push(...streams.map((stream) => Math.max(0, stream.takePauseMs() - options.intervalMs)));
     }
   }
+  const gone = await goneOf(replaced);
   await calls.stop();
   await Promise.all(streams.map((stream) => stream.stop()));
   const exits = await Promise.all(replaced.map(({ exited }) => exited));
@@ -83,10 +97,21 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
     failedNew: calls.failed,
     pausesMs: pausesMs.toSorted((a, b) => a - b),
     moved,
+    tunnelled,
+    held,
+    gone,
     handOversMs,
     badLines: badLines(agents),
     exits,
   };
+}
+
+/** How many have ended, once all have, or the patience is over. */
+async function goneOf(agents: readonly AgentProcess[]): Promise<number> {
+  let gone = 0;
+  const all = agents.map(({ exited }) => exited.then(() => (gone += 1)));
+  await Promise.race([Promise.all(all), sleep(PATIENCE_MS, undefined, { ref: false })]);
+  return gone;
 }
 
 async function takenBy(agent: AgentProcess): Promise<Readonly<Record<string, unknown>>> {

@@ -12,6 +12,14 @@ import { ANSWER_TIMEOUT_MS, decodeReply, type Reply, type Request, VERSIONS } fr
 
 type Offer = Inheritance & Departed;
 
+export interface HeirCounts {
+  readonly moved: number;
+  /** Of these, streams of tunnels. */
+  readonly streams: number;
+  readonly held: number;
+  readonly longestPauseMs: number;
+}
+
 export interface Received {
   readonly reply: Reply;
   readonly fds: readonly number[];
@@ -23,6 +31,7 @@ export class Heir implements Disposable {
   /** Requests go out one after the other. */
   #last: Promise<unknown> = Promise.resolve();
   #moved = 0;
+  #streams = 0;
   #held = 0;
   #longestPauseMs = 0;
 
@@ -44,8 +53,9 @@ export class Heir implements Disposable {
   }
 
   /** Connections that are ours now, those that could not move, and how long one of them, or a listener, had no owner at most. */
-  get counts(): { readonly moved: number; readonly held: number; readonly longestPauseMs: number } {
-    return { moved: this.#moved, held: this.#held, longestPauseMs: Math.ceil(this.#longestPauseMs) };
+  get counts(): HeirCounts {
+    const longestPauseMs = Math.ceil(this.#longestPauseMs);
+    return { moved: this.#moved, streams: this.#streams, held: this.#held, longestPauseMs };
   }
 
   async yieldServers(): Promise<void> {
@@ -109,6 +119,7 @@ export class Heir implements Disposable {
       // Nothing may flow before the other agent has let go of its copies: two owners would tear the bytes apart.
       await this.#ask({ type: 'accept', pod: request.pod }, 'given');
       this.#moved += connections.length;
+      this.#streams += connections.filter((connection) => 'tunnel' in connection).length;
       const pausedAtMs = connections.reduce((first, connection) => Math.min(first, connection.pausedAtMs), startedMs);
       this.#longestPauseMs = Math.max(this.#longestPauseMs, this.#clock.wallMs() - pausedAtMs);
       return { listeners, connections, isLast };

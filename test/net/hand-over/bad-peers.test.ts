@@ -47,7 +47,7 @@ test('a successor that never accepts an offer loses it in time, and the next one
   assert.equal(node.starts[1]?.listeners.length, 1);
   assert.equal(await queued, 'old');
   using next = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
-  assert.deepEqual(next.counts, { moved: 0, held: 0, longestPauseMs: 0 });
+  assert.deepEqual(next.counts, { moved: 0, streams: 0, held: 0, longestPauseMs: 0 });
 });
 
 test('a successor that connects and never speaks keeps the next one waiting, and nobody else', timed, async () => {

@@ -76,7 +76,10 @@ interface WorldOptions {
   readonly mesh?: MeshState;
   /** `NETWORK` of the agent. */
   readonly network?: string;
-  /** Of the process before this one. */
+  /** Of the pod; `server` unless a test says otherwise. */
+  readonly serviceAccount?: string;
+  /** The process before this one, and what came from it. */
+  readonly former?: ProxyWorld;
   readonly inherited?: Inheritance;
 }
 
@@ -95,9 +98,11 @@ export class ProxyWorld implements AsyncDisposable {
   dials = 0;
   readonly #undo = new AsyncDisposableStack();
   readonly #ports = new Map<number, number>();
+  readonly #former: ProxyWorld | undefined;
   readonly #waiters = new Set<() => void>();
 
   constructor(options: WorldOptions = {}) {
+    this.#former = options.former;
     const { clock = systemClock, drainGraceMs = 20_000, mesh = OPEN_MESH, network = '' } = options;
     const log = this.#logger();
     this.authority = new VerdictAuthority(
@@ -105,7 +110,8 @@ export class ProxyWorld implements AsyncDisposable {
       { clock, random: systemRandom, certificates: certificatesOf(materials), lookupHost: noHosts, log },
     );
     this.records = new ConnectionRecords({ metrics: this.metrics, accessLog: log, clock });
-    this.authority.addPod(POD);
+    const pod = { ...POD, serviceAccount: options.serviceAccount ?? POD.serviceAccount };
+    this.authority.addPod(pod);
     this.authority.replace(mesh);
     this.proxies = new PodProxies({
       settings: { ...proxySettingsOfTests, ...options.settings },
@@ -123,7 +129,7 @@ export class ProxyWorld implements AsyncDisposable {
       loopTime: systemLoopTime,
     });
     const netns = this.#undo.use(openNetns(POD.netnsPath));
-    this.proxy = this.proxies.start(POD, netns, options.inherited);
+    this.proxy = this.proxies.start(pod, netns, options.inherited);
     this.#undo.defer(() => this.stop('immediate'));
   }
 
@@ -133,7 +139,7 @@ export class ProxyWorld implements AsyncDisposable {
 
   /** Where one of the listeners is. */
   port(listener: keyof typeof PORTS): number {
-    return this.#ports.get(PORTS[listener]) ?? 0;
+    return this.#ports.get(PORTS[listener]) ?? this.#former?.port(listener) ?? 0;
   }
 
   /** A TCP connection to one of the three listeners. */

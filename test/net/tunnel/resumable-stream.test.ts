@@ -198,6 +198,25 @@ for (const [who, movers] of [
   });
 }
 
+test('what waits at an end that is stuck is delivered before what comes through the next tunnel', bounded, async () => {
+  await using world = await World.start((from) => new End(from, 600_000, () => 10_000));
+  const { client, server } = world;
+  client.start();
+  server.start();
+  server.stream.pause();
+  await client.move();
+  await server.detached.promise;
+  const before = server.received;
+  assert.ok(before < 600_000);
+
+  await world.attach();
+  await until(() => client.sent === 600_000);
+  assert.equal(server.received, before);
+  server.stream.resume();
+
+  await until(() => server.received === 600_000);
+});
+
 test('an end that says its last word while the other suspends says it again in the next tunnel', bounded, async () => {
   await using world = await World.start((from) => new End(from, 1_000, () => 100));
   const { client, server } = world;

@@ -1,19 +1,38 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { skipWithoutRoot } from '../../support/netns.ts';
-import { liveUpgrades } from '../../support/upgrade.ts';
+import { liveUpgrades, type UpgradeReport } from '../../support/upgrade.ts';
 
-test('two upgrades of both nodes reset no connection, lose no byte, refuse nobody, and log each connection once', {
-  skip: skipWithoutRoot,
-  timeout: 180_000,
-}, async () => {
-  const report = await liveUpgrades({ streams: 200, rounds: 2, newPerSecond: 20, intervalMs: 250 });
+const privileged = { skip: skipWithoutRoot, timeout: 300_000 };
+
+function assertCarried(report: UpgradeReport): void {
+  const { streams, upgrades, held } = report;
   assert.deepEqual(report.failures, []);
   assert.deepEqual(report.failedNew, []);
   assert.equal(report.badLines, 0);
-  assert.deepEqual(report.exits, [0, 0, 0, 0]);
-  assert.ok(report.records > report.streams);
-  // Each upgrade moves the third that is plaintext at this node.
-  assert.ok(report.moved >= report.upgrades * 66, `${report.moved} moved`);
+  assert.deepEqual(
+    report.exits,
+    Array.from({ length: upgrades }, () => 0),
+  );
+  assert.ok(report.records > streams);
   assert.ok(report.newConnections > 0);
+  // Nothing keeps a replaced agent once all has moved.
+  if (held === 0) assert.equal(report.gone, upgrades);
+  // Of each four connections three pass a node, two of them in tunnels. A few may be slow on a busy machine, and stay.
+  assert.ok(report.moved >= 0.7 * streams * upgrades, `${report.moved} moved, ${held} held`);
+  assert.ok(report.tunnelled >= 0.45 * streams * upgrades, `${report.tunnelled} streams of tunnels moved`);
+}
+
+test(
+  'upgrades of both nodes reset no connection, lose no byte, refuse nobody, and log each connection once',
+  privileged,
+  async () => {
+    assertCarried(
+      await liveUpgrades({ streams: 200, rounds: ['in-turn', 'in-turn'], newPerSecond: 20, intervalMs: 250 }),
+    );
+  },
+);
+
+test('upgrades of both nodes at the same moment do so, too', privileged, async () => {
+  assertCarried(await liveUpgrades({ streams: 40, rounds: ['at-once', 'at-once'], newPerSecond: 5, intervalMs: 250 }));
 });

@@ -1,0 +1,392 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type net from 'node:net';
+import { test } from 'node:test';
+import type { MeshState } from '../../../src/model/mesh-index.ts';
+import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
+import type { H2Stream } from '../../../src/tunnel/h2-stream.ts';
+import {
+  RESUME_OFFER,
+  readOfferAnswer,
+  readResumeAnswer,
+  resumeFields,
+  suspendedTrailers,
+} from '../../../src/wire/resume.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { fillUntilBlocked } from '../../support/tcp.ts';
+import { atAddress, policy, workload } from '../../unit/model/sample-mesh.ts';
+import { Reader } from '../tunnel/h2-peers.ts';
+import { CLIENT, OPEN_MESH, ProxyWorld, SERVER } from './proxy-world.ts';
+
+const bounded = { timeout: 60_000 };
+const FAR = '10.0.0.9';
+/** The pod serves `10.0.0.9` as its waypoint: both ends are on loopback. */
+const SERVING: MeshState = {
+  ...OPEN_MESH,
+  workloads: [...OPEN_MESH.workloads, workload('far', { ips: [FAR], waypoint: atAddress('127.0.0.1') })],
+};
+
+/** A mesh in which `10.0.0.9` is reached through the agent that listens on `port`. */
+function reachedAt(port: number): MeshState {
+  const gateway = workload('gateway', { ips: ['127.0.0.1'], serviceAccount: 'server' });
+  const far = workload('far', { ips: [FAR], waypoint: atAddress('127.0.0.1', { hbonePort: port }) });
+  return {
+    ...OPEN_MESH,
+    workloads: [workload('server', { ips: ['127.0.0.2'], serviceAccount: 'client' }), gateway, far],
+  };
+}
+
+/** An agent at each end of a tunnel, and an application that sends back what it gets. */
+class Pair implements AsyncDisposable {
+  readonly #undo = new AsyncDisposableStack();
+  server: ProxyWorld;
+  client: ProxyWorld;
+  readonly #mesh: MeshState;
+  readonly #former: ProxyWorld[] = [];
+
+  constructor() {
+    this.server = this.#undo.use(new ProxyWorld({ mesh: SERVING }));
+    this.#mesh = reachedAt(this.server.port('hbone'));
+    this.client = this.#undo.use(new ProxyWorld({ mesh: this.#mesh, serviceAccount: 'client' }));
+  }
+
+  /** A connection through the tunnel, to `app` or to an echo. */
+  async connect(app?: (socket: net.Socket) => void): Promise<net.Socket> {
+    const { port } = await this.server.app(app);
+    this.client.target = { ip: FAR, port };
+    return await this.client.connect('outbound');
+  }
+
+  async replaceServer(mesh = SERVING): Promise<void> {
+    const former = this.server;
+    const inherited = { listeners: await former.proxy.leaveListeners(), connections: [] };
+    this.server = this.#undo.use(new ProxyWorld({ mesh, inherited }));
+    await this.#move(former, this.server);
+  }
+
+  async replaceClient(): Promise<void> {
+    const former = this.client;
+    const inherited = { listeners: await former.proxy.leaveListeners(), connections: [] };
+    this.client = this.#undo.use(new ProxyWorld({ mesh: this.#mesh, serviceAccount: 'client', inherited }));
+    await this.#move(former, this.client);
+  }
+
+  /** How many connections the agents that were replaced have, and lines that say that one is over. */
+  get left(): { readonly connections: number; readonly ends: number } {
+    const count = (of: (world: ProxyWorld) => number): number => this.#former.reduce((sum, one) => sum + of(one), 0);
+    return {
+      connections: count(({ proxies }) => proxies.counts('p1')?.connections ?? 0),
+      ends: count(({ ends }) => ends.length),
+    };
+  }
+
+  async #move(from: ProxyWorld, to: ProxyWorld): Promise<void> {
+    this.#former.push(from);
+    for (let isLast = false; !isLast; ) {
+      const part = await from.proxy.moveSome();
+      await to.proxy.adopt(part.connections);
+      ({ isLast } = part);
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#undo.disposeAsync();
+  }
+}
+
+/** Keeps what has come, so that nothing is lost between looks. */
+class Client {
+  readonly socket: net.Socket;
+  text = '';
+  #sent = '';
+
+  constructor(socket: net.Socket) {
+    this.socket = socket.setEncoding('latin1').on('data', (text: string) => (this.text += text));
+  }
+
+  async echo(text: string): Promise<void> {
+    this.socket.write(text);
+    this.#sent += text;
+    while (this.text.length < this.#sent.length) await once(this.socket, 'data');
+    assert.equal(this.text, this.#sent);
+  }
+
+  async end(): Promise<void> {
+    this.socket.end();
+    await once(this.socket, 'end');
+    assert.equal(this.text, this.#sent);
+  }
+}
+
+/** Resolves when the socket is closed, in whatever way. */
+function closeOf(socket: net.Socket): Promise<void> {
+  return new Promise((resolve) => void socket.on('error', () => {}).once('close', () => resolve()));
+}
+
+const replacements: readonly (readonly [who: string, replace: (pair: Pair) => Promise<unknown>])[] = [
+  ['the server’s agent', (pair) => pair.replaceServer()],
+  ['the client’s agent', (pair) => pair.replaceClient()],
+  [
+    'both agents, one after the other',
+    async (pair) => {
+      await pair.replaceServer();
+      await pair.replaceClient();
+    },
+  ],
+  ['both agents at once', (pair) => Promise.all([pair.replaceServer(), pair.replaceClient()])],
+];
+
+for (const [who, replace] of replacements) {
+  test(`streams go on while ${who} is replaced, twice, and end with one line at each end`, bounded, async () => {
+    await using pair = new Pair();
+    const clients = await Promise.all(Array.from({ length: 20 }, async () => new Client(await pair.connect())));
+    await Promise.all(clients.map((client) => client.echo('before ')));
+
+    for (const word of ['once ', 'again ']) {
+      await replace(pair);
+      await Promise.all(clients.map((client) => client.echo(word)));
+    }
+    // Whoever had to wait for its peer moves in the last part, or goes on where it is.
+    if (who !== 'both agents at once') assert.deepEqual(pair.left, { connections: 0, ends: 0 });
+
+    await Promise.all(clients.map((client) => client.end()));
+    const ends = [pair.client, pair.server].map(({ ends: lines }) => lines.length);
+    if (who !== 'both agents at once') assert.deepEqual(ends, [20, 20]);
+    for (const { fields } of [...pair.client.ends, ...pair.server.ends]) assert.equal(fields['error'], undefined);
+    const [{ fields } = assert.fail('no line')] = pair.server.ends;
+    assert.deepEqual([fields['bytes_recv'], fields['bytes_sent']], [18, 18]);
+  });
+}
+
+for (const [where, replace] of [
+  ['the client’s agent', 'replaceClient'],
+  ['the server’s agent', 'replaceServer'],
+] as const) {
+  test(
+    `a stream whose reader is stuck stays in its process when ${where} is replaced, and loses nothing`,
+    bounded,
+    async () => {
+      await using pair = new Pair();
+      const accepted = Promise.withResolvers<net.Socket>();
+      const { socket } = new Client(await pair.connect((app) => accepted.resolve(app.pause())));
+      const app = await accepted.promise;
+      const sent = await fillUntilBlocked(socket);
+
+      await pair[replace]();
+
+      assert.deepEqual(pair.left, { connections: 1, ends: 0 });
+      socket.end();
+      const reader = new Client(app);
+      reader.socket.resume();
+      await once(reader.socket, 'end');
+      assert.equal(reader.text.length, sent);
+    },
+  );
+
+  test(`bulk that is on its way both ways when ${where} is replaced arrives once, in order`, bounded, async () => {
+    await using pair = new Pair();
+    const socket = await pair.connect();
+    const bytes = Buffer.from(Array.from({ length: 400_000 }, (_, at) => `${at} `).join(''));
+    const back: Buffer[] = [];
+    socket.on('data', (chunk: Buffer) => back.push(chunk)).write(bytes.subarray(0, 1_000_000));
+    await once(socket, 'data');
+
+    socket.write(bytes.subarray(1_000_000));
+    await pair[replace]();
+
+    socket.end();
+    await once(socket, 'end');
+    assert.ok(Buffer.concat(back).equals(bytes));
+  });
+}
+
+test('a stream of a peer that does not resume stays in its process', bounded, async () => {
+  await using world = new ProxyWorld();
+  const { ip, port } = await world.app();
+  const peer = await world.tunnel();
+  const stream = peer.session.request({ authority: `${ip}:${port}` });
+  assert.equal(readOfferAnswer((await stream.response).headers), undefined);
+  await world.proxy.leaveListeners();
+
+  assert.deepEqual(await world.proxy.moveSome(), { connections: [], isLast: true });
+  assert.equal(world.proxies.counts('p1')?.connections, 1);
+});
+
+test(
+  'a stream that the mesh of the next process forbids is closed there for that, and its client is told',
+  bounded,
+  async () => {
+    await using pair = new Pair();
+    const client = new Client(await pair.connect());
+    await client.echo('before');
+    const closed = closeOf(client.socket);
+
+    await pair.replaceServer({ ...SERVING, policies: [policy('nobody', { rules: [] })] });
+
+    assert.equal(
+      (await pair.server.line(({ message }) => message === 'connection complete')).fields['reason'],
+      'CV-POLICY-CHANGED',
+    );
+    await closed;
+  },
+);
+
+interface Suspended {
+  readonly world: ProxyWorld;
+  readonly authority: string;
+  readonly token: string;
+  /** What the application at the other end of the stream has. */
+  readonly app: net.Socket;
+}
+
+/** A stream of a client that has suspended it and not come back. */
+async function suspended(world: ProxyWorld, identity = CLIENT): Promise<Suspended> {
+  const accepted = Promise.withResolvers<net.Socket>();
+  const { ip, port } = await world.app((socket) => accepted.resolve(socket));
+  const authority = `${ip}:${port}`;
+  const { session } = await world.tunnel(undefined, identity);
+  const stream = session.request({ authority, headers: RESUME_OFFER });
+  const token = readOfferAnswer((await stream.response).headers) ?? assert.fail('no token');
+  const reader = new Reader(stream);
+  stream.end(suspendedTrailers(0));
+  await reader.closed;
+  assert.notEqual(stream.remoteTrailers, undefined);
+  return { world, authority, token, app: await accepted.promise };
+}
+
+/** The status of a CONNECT that wants to go on with a stream, and the stream. */
+async function resume(
+  { world, authority, token }: Pick<Suspended, 'world' | 'authority' | 'token'>,
+  identity = CLIENT,
+): Promise<{ readonly status: number; readonly token: string | undefined; readonly stream: H2Stream }> {
+  const { session } = await world.tunnel(undefined, identity);
+  const stream = session.request({ authority, headers: resumeFields(token) });
+  const { status, headers } = await stream.response;
+  return { status, token: readResumeAnswer(headers), stream };
+}
+
+function reasons({ ends }: ProxyWorld): readonly unknown[] {
+  return ends.map(({ fields }) => fields['reason']);
+}
+
+test('a suspended stream goes on with its token, once; the next time takes the next token', bounded, async () => {
+  await using world = new ProxyWorld();
+  const parked = await suspended(world);
+
+  const first = await resume(parked);
+
+  assert.equal(first.status, 200);
+  assert.match(first.token ?? '', /^[0-9a-f]{32}$/);
+  assert.notEqual(first.token, parked.token);
+  parked.app.write('hello');
+  await new Reader(first.stream).until(5);
+  assert.equal((await resume(parked)).status, 404);
+  assert.deepEqual(reasons(world), ['CV-RESUME-UNKNOWN']);
+  assert.equal(first.stream.isClosed, false, 'the replay does not touch the stream');
+});
+
+test('a token of another identity is refused, and its owner still goes on', bounded, async () => {
+  await using world = new ProxyWorld();
+  const parked = await suspended(world);
+
+  assert.equal((await resume(parked, SERVER)).status, 401);
+
+  assert.deepEqual(reasons(world), ['CV-RESUME-IDENTITY']);
+  assert.equal((await resume(parked)).status, 200);
+});
+
+test('a token for another destination is refused, and is still good for its own', bounded, async () => {
+  await using world = new ProxyWorld();
+  const parked = await suspended(world);
+  const { ip, port } = await world.app();
+
+  assert.equal((await resume({ ...parked, authority: `${ip}:${port}` })).status, 401);
+
+  assert.equal((await resume(parked)).status, 200);
+});
+
+for (const [what, value, status] of [
+  ['nobody was given', `1;token=${'0'.repeat(32)}`, 404],
+  ['cannot be one', '1;token=none', 400],
+] as const) {
+  test(`a token that ${what} is refused, and no application is called`, bounded, async () => {
+    await using world = new ProxyWorld();
+    let calls = 0;
+    const { ip, port } = await world.app(() => (calls += 1));
+    const { session } = await world.tunnel();
+
+    const stream = session.request({ authority: `${ip}:${port}`, headers: { 'culvert-resume': value } });
+
+    assert.equal((await stream.response).status, status);
+    assert.equal(calls, 0);
+  });
+}
+
+test('a client that does not come back in time has lost its stream, and its token', bounded, async () => {
+  const clock = new FakeClock();
+  await using world = new ProxyWorld({ clock });
+  const parked = await suspended(world);
+  const closed = closeOf(parked.app);
+
+  clock.advance(19_999);
+  assert.equal(world.ends.length, 0);
+  clock.advance(1);
+
+  await closed;
+  assert.deepEqual(reasons(world), ['CV-RESUME-LATE']);
+  assert.equal((await resume(parked)).status, 404);
+});
+
+test('a stream that is parked moves without asking anybody, and goes on where it is then', bounded, async () => {
+  await using giver = new ProxyWorld();
+  const parked = await suspended(giver);
+  await using heir = new ProxyWorld({
+    inherited: { listeners: await giver.proxy.leaveListeners(), connections: [] },
+    former: giver,
+  });
+
+  const { connections } = await giver.proxy.moveSome();
+  const early = resume({ ...parked, world: heir });
+  await heir.proxy.adopt(connections);
+
+  const { status, stream } = await early;
+  assert.equal(status, 200, 'a client that is faster than the hand-over is waited for');
+  parked.app.write('hello');
+  await new Reader(stream).until(5);
+});
+
+test('a thread that a client finds first gets the stream of another one, for its owner alone', bounded, async () => {
+  await using world = new ProxyWorld();
+  const parked = await suspended(world);
+  const question = { peerIdentity: CLIENT, authority: parked.authority };
+  const { token } = parked;
+  const claim = (more: object) => world.proxies.surrender({ podUid: 'p1', token, question: { ...question, ...more } });
+
+  assert.equal(await claim({ peerIdentity: SERVER }), 'foreign');
+  assert.equal(await world.proxies.surrender({ podUid: 'p1', token: '0'.repeat(32), question }), undefined);
+  const found = (await claim({})) as InheritedConnection;
+  assert.equal(await claim({}), undefined);
+
+  await world.proxy.adopt([found]);
+  assert.equal((await resume(parked)).status, 200);
+});
+
+test('a client whose token is refused gives its connection up, and says why', bounded, async () => {
+  await using pair = new Pair();
+  const client = new Client(await pair.connect());
+  await client.echo('before');
+  const closed = closeOf(client.socket);
+  // As if the server had given it for something else.
+  const { proxy } = pair.client;
+  await proxy.leaveListeners();
+  const { connections } = await proxy.moveSome();
+  const [moved] = connections;
+  assert.ok(moved !== undefined && 'tunnel' in moved && moved.tunnel.wayBack.kind === 'ask');
+  const { route } = moved.tunnel.wayBack;
+  const wayBack = { kind: 'ask', route: { ...route, authority: `${FAR}:1` } } as const;
+
+  await pair.client.proxy.adopt([{ ...moved, tunnel: { ...moved.tunnel, wayBack } }]);
+
+  await closed;
+  assert.deepEqual(reasons(pair.client), ['CV-CONNECT-DENIED']);
+});
