@@ -81,6 +81,8 @@ interface WorldOptions {
   /** The process before this one, and what came from it. */
   readonly former?: ProxyWorld;
   readonly inherited?: Inheritance;
+  /** What the pod dials of itself skips the tunnel. */
+  readonly isShortCutAccepted?: boolean;
 }
 
 export class ProxyWorld implements AsyncDisposable {
@@ -106,7 +108,14 @@ export class ProxyWorld implements AsyncDisposable {
     const { clock = systemClock, drainGraceMs = 20_000, mesh = OPEN_MESH, network = '' } = options;
     const log = this.#logger();
     this.authority = new VerdictAuthority(
-      { ...SETTINGS, network, nodeName: 'node-1', isPolicyLogAtInfo: false, dns: DNS_SETTINGS },
+      {
+        ...SETTINGS,
+        network,
+        nodeName: 'node-1',
+        isPolicyLogAtInfo: false,
+        dns: DNS_SETTINGS,
+        isShortCutAccepted: options.isShortCutAccepted === true,
+      },
       { clock, random: systemRandom, certificates: certificatesOf(materials), lookupHost: noHosts, log },
     );
     this.records = new ConnectionRecords({ metrics: this.metrics, accessLog: log, clock });
