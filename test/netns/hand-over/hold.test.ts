@@ -8,26 +8,15 @@ import { TestMesh } from '../../support/mesh.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { echo } from '../../support/numbered.ts';
+import { throughSocks } from './held-connection.ts';
 
 const PORT = 8080;
-const SOCKS = { ip: '127.0.0.1', port: 15_080 };
 
 async function exchange(client: net.Socket, text: string): Promise<void> {
   client.write(text);
   let got = '';
   while (got.length < text.length) got += String(((await once(client, 'data')) as [Buffer])[0]);
   assert.equal(got, text);
-}
-
-/** A connection that cannot move: bytes may have been read ahead on it. */
-async function throughSocks(mesh: TestMesh, to: string): Promise<net.Socket> {
-  const client = (await mesh.dial('client', SOCKS)).on('error', () => {}).resume();
-  const { ip } = mesh.pod(to);
-  client.write(Buffer.from([5, 1, 0]));
-  await once(client, 'data');
-  client.write(Buffer.from([5, 1, 0, 1, ...ip.split('.').map(Number), PORT >> 8, PORT & 0xff]));
-  await once(client, 'data');
-  return client;
 }
 
 async function held(agent: AgentProcess): Promise<readonly { readonly pid: number; readonly connections: number }[]> {
@@ -53,7 +42,7 @@ test('what cannot move is held, both agents tell of it, and SIGTERM ends it with
     flags: ['--hold', '10m', '--drain', '1s'],
   });
   mesh.serve('outside', PORT, echo);
-  const socks = await throughSocks(mesh, 'outside');
+  const socks = await throughSocks(mesh, 'client', { ip: mesh.pod('outside').ip, port: PORT });
   const plain = (await mesh.dial('client', { ip: mesh.pod('outside').ip, port: PORT })).resume();
   await exchange(socks, 'through socks');
   await exchange(plain, 'before');

@@ -7,6 +7,7 @@ import { identityOf, type TestMesh, uidOf } from '../../support/mesh.ts';
 import { cniMeshForFile } from '../../support/mesh-cni.ts';
 import { ask, Client, doubling } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
+import { throughSocks } from './held-connection.ts';
 
 const PORT = 8080;
 const PATIENCE_MS = 30_000;
@@ -50,12 +51,7 @@ test('two agents of a node at its CNI agent: pods come to the new one, leave bot
 }, async () => {
   const made = mesh();
   for (const pod of ['server', 'late', 'outside']) made.serve(pod, PORT, doubling);
-  const held = (await made.dial('leaving', { ip: '127.0.0.1', port: 15_080 })).on('error', () => {}).resume();
-  held.write(Buffer.from([5, 1, 0]));
-  await once(held, 'data');
-  const { ip } = made.pod('outside');
-  held.write(Buffer.from([5, 1, 0, 1, ...ip.split('.').map(Number), PORT >> 8, PORT & 0xff]));
-  await once(held, 'data');
+  const held = await throughSocks(made, 'leaving', { ip: made.pod('outside').ip, port: PORT });
   const giver = made.agent('n2');
   const stopCalls = calling(made);
   const before = cni('n2').connectionCount;

@@ -97,6 +97,18 @@ test('status says that the CNI agent is away, and which pods go past the agent',
   assert.match(out, /shop +Up +0 +CV-NOT-REDIRECTED: IPv4 connections that the pod makes$/m);
 });
 
+test('status names each agent before this one that still carries connections', async () => {
+  const since = { since: '2026-03-02T11:00:00Z', until: '2026-03-02T12:00:00Z' };
+  const held = [
+    { pid: 17, version: '1.1.0', connections: 2, ...since },
+    { pid: 16, version: '1.0.0', connections: 1, ...since },
+  ];
+  await using agent = await fakeAgent({ '/status': { ...STATUS, handOver: { ...STATUS.handOver, held } } });
+  const { out } = await agent.ask(['status']);
+  assert.match(out, /^Held +2 connections by the former agent, process 17 \(1\.1\.0\), since 2026-03-02T11:00:00Z,/m);
+  assert.match(out, /^Held +1 connection by the former agent, process 16 /m);
+});
+
 test('status of one namespace shows its pods only', async () => {
   await using agent = await fakeAgent({ '/status': STATUS });
   const { out } = await agent.ask(['status', '-n', 'infra', '-o', 'json']);

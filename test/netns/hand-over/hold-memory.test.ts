@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import type net from 'node:net';
+import { test } from 'node:test';
+import { TestMesh } from '../../support/mesh.ts';
+import { skipWithoutRoot } from '../../support/netns.ts';
+import { echo } from '../../support/numbered.ts';
+import { throughSocks } from './held-connection.ts';
+
+const INTERVAL_MS = 50;
+
+/** Says something all the time. */
+function busy(client: net.Socket): Disposable {
+  const timer = setInterval(() => client.write('x'), INTERVAL_MS);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+test('an agent that was replaced and takes more memory than it may ends idle connections first', {
+  skip: skipWithoutRoot,
+  timeout: 120_000,
+}, async () => {
+  await using mesh = await TestMesh.start({
+    nodes: { n1: ['client'], n3: ['outside'] },
+    // Less than any process takes: each look finds it over the bound.
+    env: { UNSTABLE_ENABLE_SOCKS5: 'true', CULVERT_HOLD_MEMORY: '1' },
+    flags: ['--hold', '10m', '--drain', '1s'],
+  });
+  mesh.serve('outside', 8080, echo);
+  const target = { ip: mesh.pod('outside').ip, port: 8080 };
+  const talking = await throughSocks(mesh, 'client', target);
+  const idle = await throughSocks(mesh, 'client', target);
+  using _talk = busy(talking);
+  const firstEnd = Promise.race([
+    new Promise((resolve) => talking.once('close', () => resolve('talking'))),
+    new Promise((resolve) => idle.once('close', () => resolve('idle'))),
+  ]);
+  const giver = mesh.agent('n1');
+
+  const heir = mesh.spawnAgent('n1', ['--take-over', 'true']);
+  await heir.line(({ message }) => message === 'took the node over', 'line that it took the node over');
+
+  // Each look takes an eighth of what is left, at least one.
+  await giver.line(({ reason, left }) => reason === 'CV-HOLD' && left === 1, 'line that it is over its bound');
+  assert.equal(await firstEnd, 'idle');
+  giver.kill('SIGTERM');
+  assert.equal(await giver.exited, 0);
+  const gone = await heir.line(({ message }) => message === 'the agent before this one has ended', 'line of its end');
+  assert.deepEqual([gone['held'], gone['cut']], [2, 2]);
+});
