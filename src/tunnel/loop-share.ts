@@ -26,6 +26,9 @@ const MAX_WAIT_MS = 5_000;
 /** New connections and handshakes that wait for a turn; beyond, one more is refused. About 4 KiB each. */
 const MAX_WAITING = 2_048;
 
+/** A new connection has some four reads of its own until it ends; as many are for those that last. */
+const SOURCES_PER_NEW = 8;
+
 /** Something new that waits. */
 interface Waiting {
   readonly go: () => void;
@@ -58,6 +61,7 @@ export class LoopShare {
   /** Stopped sources, and new work, each in the order they came. */
   #stopped: TurnSource[] = [];
   #waiting: Waiting[] = [];
+  #sourcesSinceNew = 0;
   #isClosed = false;
   #limits: ShareLimits = { bufferedBytes: Number.POSITIVE_INFINITY, loopShare: 1 };
 
@@ -129,20 +133,23 @@ export class LoopShare {
   }
 
   /**
-   * @internal LoopShares only: its next turn begins. One after the other, a source and something new by turns, until it is
-   * over again: many new connections must not starve those that are there.
+   * @internal LoopShares only: its next turn begins. One piece of work after the other, until it is over again. What is there
+   * goes first, and something new after so many sources: so it neither starves nor crowds out what has begun.
    */
   goOn(): void {
     while (!this.isHeld) {
-      const source = this.#stopped.shift();
+      const isNewDue = this.#sourcesSinceNew >= SOURCES_PER_NEW && this.#waiting.length > 0;
+      const source = isNewDue ? undefined : this.#stopped.shift();
       if (source !== undefined) {
+        this.#sourcesSinceNew += 1;
         source.release();
         this.enter();
-        if (this.isHeld) return;
+        continue;
       }
       const next = this.#waiting.shift();
-      if (next !== undefined && this.#begin(next)) return;
-      if (source === undefined && next === undefined) return;
+      if (next === undefined) return;
+      this.#sourcesSinceNew = 0;
+      if (this.#begin(next)) return;
     }
   }
 
