@@ -56,15 +56,11 @@ export class Departure {
 
   /** First those that stand still already: their peers wait for them elsewhere. */
   #fresh(): readonly Connection[] | undefined {
-    const parked = this.#connections.movable().filter(({ tunnel }) => tunnel?.isParked === true);
-    const still = parked.take(AT_ONCE.max).toArray();
-    if (still.length > 0) return still;
-    const fresh = this.#connections
-      .movable()
-      .filter((connection) => !this.#slow.has(connection))
-      .take(this.#atOnce)
-      .toArray();
-    return fresh.length === 0 ? undefined : fresh;
+    const untried = this.#connections.movable().filter((connection) => !this.#slow.has(connection));
+    const fresh = untried.toArray();
+    const parked = fresh.filter(({ tunnel }) => tunnel?.isParked === true);
+    if (parked.length > 0) return parked.slice(0, AT_ONCE.max);
+    return fresh.length === 0 ? undefined : fresh.slice(0, this.#atOnce);
   }
 
   async #arrivals(): Promise<readonly Connection[] | undefined> {

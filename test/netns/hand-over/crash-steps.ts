@@ -1,6 +1,10 @@
 /** Where in a hand-over a process may die, and who serves the node after that. */
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import type { TestMesh } from '../../support/mesh.ts';
+import { ask } from '../../support/mesh-traffic.ts';
+import type { NumberedStream } from '../../support/numbered.ts';
 
 export interface Step {
   readonly name: string;
@@ -54,4 +58,33 @@ async function afterHeir({ mesh, node, pods, giver }: Crash, mark: number): Prom
   const next = mesh.spawnSecondAgent(node);
   for (const pod of pods) await mesh.captured(pod, next);
   return next;
+}
+
+/** Settles as the stream goes on or ends; fails when it does neither, or bytes are lost, doubled or mixed. */
+export async function goesOnOrEnds(stream: NumberedStream, withinMs: number): Promise<void> {
+  const deadlineMs = performance.now() + withinMs;
+  const before = stream.records;
+  while (stream.failure === undefined && stream.records < before + 8) {
+    assert.ok(performance.now() < deadlineMs, 'a connection hangs');
+    await sleep(20);
+  }
+  assert.doesNotMatch(stream.failure ?? '', / came as /);
+}
+
+/** Resolves when a new connection was answered; tried again while an agent that was killed is being replaced. */
+export async function reached(
+  mesh: TestMesh,
+  [from, to]: readonly [from: string, to: string],
+  port: number,
+): Promise<void> {
+  const deadlineMs = performance.now() + 30_000;
+  for (;;) {
+    try {
+      assert.equal(await ask(mesh, from, { ip: mesh.pod(to).ip, port }, 'new'), 'new');
+      return;
+    } catch (error) {
+      if (performance.now() > deadlineMs) throw error;
+      await sleep(100);
+    }
+  }
 }
