@@ -6,12 +6,14 @@
 import { type ChildProcess, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { AgentProcess } from '../../support/agent-process.ts';
-import { TestMesh } from '../../support/mesh.ts';
+import { identityOf, TestMesh } from '../../support/mesh.ts';
+import { meshMaterial } from '../../support/mesh-hbone.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 
 const HELP = `npm run bench:neighbour -- [options]
@@ -20,6 +22,7 @@ const HELP = `npm run bench:neighbour -- [options]
   --seconds N    measured in each (default 4)
   --rate N       new connections a second of the greedy pod (default 2000)
   --bulk N       bulk connections of it (default 4)
+  --handshakes N foreign clients that shake hands with the greedy pod again and again (default 0)
   --idle N       seconds after the load until memory is read (default 20)
   --help
 
@@ -53,6 +56,7 @@ interface Round {
   readonly greed: { readonly connectionsPerSecond: number; readonly mibPerSecond: number; readonly failed: number };
   readonly rssMib: readonly [start: number, most: number, after: number];
   readonly held: number;
+  readonly handshakes: number;
 }
 
 const { values } = parseArgs({
@@ -61,6 +65,7 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '4' },
     rate: { type: 'string', default: '2000' },
     bulk: { type: 'string', default: '4' },
+    handshakes: { type: 'string', default: '0' },
     idle: { type: 'string', default: '20' },
     help: { type: 'boolean', default: false },
   },
@@ -91,9 +96,20 @@ async function measure(probe: ChildProcess): Promise<Found> {
   return JSON.parse(await line) as Found;
 }
 
+/** Peers of another node that shake hands with A's server without end: each handshake costs the agent a millisecond. */
+function foreigners(mesh: TestMesh): readonly ChildProcess[] {
+  const { ip } = mesh.pod('a-server');
+  const argv = ['openssl', 's_time', '-new', '-tls1_3', '-time', '600', '-connect', `${ip}:15008`];
+  const prefix = ['nice', '-n', '-5', 'taskset', '-c', LOAD_CPU];
+  return Array.from({ length: Number(values.handshakes) }, () =>
+    mesh.pod('outside').inside.spawn([...prefix, ...argv, '-cert', CERTIFICATE, '-key', KEY], { stdio: 'ignore' }),
+  );
+}
+
 /** Lets A loose, and measures B when it has begun. */
 async function beside(mesh: TestMesh, probe: ChildProcess): Promise<Pick<Round, 'beside' | 'greed'>> {
   const { ip } = mesh.pod('a-server');
+  const others = foreigners(mesh);
   const greedy = actor(mesh, 'a-client', ['greedy', ip, String(PORT), values.rate, values.bulk], '-5');
   let latest: Greed = { connections: 0, failed: 0, missed: 0, bytes: 0 };
   if (greedy.stdout !== null) {
@@ -112,7 +128,7 @@ async function beside(mesh: TestMesh, probe: ChildProcess): Promise<Pick<Round, 
     };
     return { beside: found, greed };
   } finally {
-    greedy.kill('SIGKILL');
+    for (const child of [greedy, ...others]) child.kill('SIGKILL');
     await once(greedy, 'close');
   }
 }
@@ -132,12 +148,14 @@ async function round(mesh: TestMesh, isFair: boolean): Promise<Round> {
     let most = 0;
     const watch = setInterval(() => (most = Math.max(most, agent.rssBytes)), 100);
     const { beside: found, greed } = await beside(mesh, probe);
-    const held = (await metricsOf(agent))('culvert_workload_held_turns_total');
+    const metric = await metricsOf(agent);
+    const held = metric('culvert_workload_held_turns_total');
+    const handshakes = metric('culvert_workload_handshakes_total');
     await sleep(Number(values.idle) * 1_000);
     clearInterval(watch);
     const rssMib = [start, most, agent.rssBytes].map((bytes) => Math.round(bytes / MIB));
     const [from = 0, top = 0, after = 0] = rssMib;
-    return { alone, beside: found, greed, rssMib: [from, top, after], held };
+    return { alone, beside: found, greed, rssMib: [from, top, after], held, handshakes };
   } finally {
     probe.kill('SIGKILL');
     agent.kill('SIGTERM');
@@ -152,13 +170,13 @@ function prioritize(agent: AgentProcess): void {
 }
 
 function tell(isFair: boolean, found: Round): void {
-  const { alone, beside: other, greed, rssMib, held } = found;
+  const { alone, beside: other, greed, rssMib, held, handshakes } = found;
   const ms = (value: number): string => `${value.toFixed(2)} ms`;
   process.stdout.write(
     `turns ${isFair ? 'on ' : 'off'}  B alone p50 ${ms(alone.p50Ms)} p99 ${ms(alone.p99Ms)}; beside A p50 ${ms(other.p50Ms)} ` +
       `p99 ${ms(other.p99Ms)} max ${ms(other.mostMs)}: ${(other.p99Ms / alone.p99Ms).toFixed(1)}x; ` +
       `A ${Math.round(greed.connectionsPerSecond)} new/s ${Math.round(greed.mibPerSecond)} MiB/s ${greed.failed} failed; ` +
-      `${held} held turns; RSS ${rssMib.join(' -> ')} MiB\n`,
+      `${handshakes} handshakes, ${held} held turns; RSS ${rssMib.join(' -> ')} MiB\n`,
   );
 }
 
@@ -177,8 +195,12 @@ function aheadOfOthers(): void {
 }
 
 aheadOfOthers();
-await using mesh = await TestMesh.start({ nodes: { n1: PODS }, enrolled: [] });
+await using mesh = await TestMesh.start({ nodes: { n1: PODS, n2: ['outside'] }, enrolled: [] });
 mesh.enrol(PODS);
+const { keyPem, chainPem } = await meshMaterial(mesh, identityOf('outside'));
+const [KEY, CERTIFICATE] = [join(mesh.lab.folder, 'key.pem'), join(mesh.lab.folder, 'certificate.pem')];
+writeFileSync(KEY, keyPem, { mode: 0o600 });
+writeFileSync(CERTIFICATE, chainPem);
 const servers = ['a-server', 'b-server'].map((pod) =>
   actor(mesh, pod, ['serve', String(PORT)], pod === 'b-server' ? '-20' : '-5'),
 );
