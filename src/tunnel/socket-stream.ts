@@ -35,6 +35,8 @@ export class SocketStream implements ByteStream, SpliceEnd {
   #isLending = false;
   /** Bulk bytes of this turn, not yet given to the socket. */
   #page: Page | undefined;
+  /** What waits in a pipe of a splice. */
+  #pipedBytes = 0;
   /** What the share was told of. */
   #toldBytes = 0;
 
@@ -77,7 +79,7 @@ export class SocketStream implements ByteStream, SpliceEnd {
 
   drained(): void {
     this.#share?.enter();
-    this.#tellShare(this.#unwrittenBytes);
+    this.#tellShare();
     this.#handlers?.onDrain();
   }
 
@@ -93,7 +95,7 @@ export class SocketStream implements ByteStream, SpliceEnd {
     if (!socket.writable) return true;
     if (chunk.length < BULK_BYTES || chunk.length > RECORD_BYTES) this.#writeNow(chunk, isLent);
     else this.#gather(chunk);
-    this.#tellShare(this.#unwrittenBytes);
+    this.#tellShare();
     return !socket.writableNeedDrain;
   }
 
@@ -125,7 +127,7 @@ export class SocketStream implements ByteStream, SpliceEnd {
     return this.#socket.writableLength + (this.#page?.filled ?? 0);
   }
 
-  #tellShare(bytes: number): void {
+  #tellShare(bytes = this.#unwrittenBytes + this.#pipedBytes): void {
     if (this.#share === undefined || bytes === this.#toldBytes) return;
     this.#share.bufferedBytes += bytes - this.#toldBytes;
     this.#toldBytes = bytes;
@@ -158,6 +160,11 @@ export class SocketStream implements ByteStream, SpliceEnd {
     this.#socket.write(piece, (error) => {
       if (error === undefined || error === null) then();
     });
+  }
+
+  waits(pipedBytes: number): void {
+    this.#pipedBytes = pipedBytes;
+    if (!this.#socket.destroyed) this.#tellShare();
   }
 
   fail(errno: string): void {
@@ -201,7 +208,7 @@ export class SocketStream implements ByteStream, SpliceEnd {
     this.#socket.write(page.bytes.subarray(0, page.filled), (error) => {
       if (error !== undefined && error !== null) return;
       givePage(page);
-      if (!this.#socket.destroyed) this.#tellShare(this.#unwrittenBytes);
+      if (!this.#socket.destroyed) this.#tellShare();
     });
   }
 }

@@ -19,6 +19,8 @@ export interface SpliceEnd {
   readonly isFlushed: boolean;
   /** Writes as ever, and calls `then` when that is with the kernel. Never when the socket is gone. */
   writeThen(piece: Uint8Array, then: () => void): void;
+  /** So many bytes wait for it in a pipe. */
+  waits(pipedBytes: number): void;
   /** The kernel says that the socket is broken. It closes; no byte of it is lost that the kernel still had. */
   fail(errno: string): void;
 }
@@ -76,8 +78,10 @@ export class Splice {
 
   /** The connection is over, or goes on without this. */
   close(): void {
-    this.#pipe?.giveBack();
+    if (this.#pipe === undefined) return;
+    this.#pipe.giveBack();
     this.#pipe = undefined;
+    this.#sink.waits(0);
   }
 
   /** True when the pipe is empty. */
@@ -102,6 +106,7 @@ export class Splice {
     }
     const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, pipe.heldBytes));
     const taken = pipe.read(piece);
+    this.#sink.waits(pipe.heldBytes);
     this.#sink.writeThen(piece.subarray(0, taken), () => this.#goOn(pipe));
   }
 

@@ -12,6 +12,8 @@ class Kernel {
   arrived = 0;
   pipesOut = 0;
   hasPipes = true;
+  /** What the sink was told to wait for it in a pipe. */
+  waiting = 0;
   readonly failed: string[] = [];
   sourceErrno: string | undefined;
   sinkErrno: string | undefined;
@@ -65,6 +67,9 @@ class Kernel {
         assert.equal(this.#piece, undefined, 'two pieces would change their order');
         this.#piece = { bytes: piece.length, onTaken };
         this.read(0);
+      },
+      waits: (pipedBytes) => {
+        this.waiting = pipedBytes;
       },
       fail: (errno) => void this.failed.push(`${fd} ${errno}`),
     };
@@ -140,11 +145,11 @@ test('what a sink does not take is held, and goes on by itself as the reader rea
   const moved = splice.turn();
   assert.equal(kernel.arrived, 100_000);
   assert.equal(splice.heldBytes + kernel.queued, moved - 100_000);
-  assert.deepEqual([splice.isHolding, seen.flushed], [true, 0]);
+  assert.deepEqual([splice.isHolding, seen.flushed, kernel.waiting], [true, 0, splice.heldBytes]);
 
   kernel.read(10 * MIB);
   assert.equal(kernel.arrived, moved);
-  assert.deepEqual([splice.isHolding, splice.heldBytes, seen.flushed, kernel.pipesOut], [false, 0, 1, 0]);
+  assert.deepEqual([splice.isHolding, kernel.waiting, seen.flushed, kernel.pipesOut], [false, 0, 1, 0]);
 });
 
 test('nothing is moved past bytes that still wait in the sink', () => {
