@@ -26,9 +26,16 @@ export interface ShortCut extends SameNodeRoute {
 export function shortCutFor({ deps }: PodContext, { sameNode }: HboneVerdict): ShortCut | undefined {
   const destination = sameNode && deps.neighbour?.(sameNode.podUid);
   if (sameNode === undefined || destination === undefined) return undefined;
-  // A record that is out of date must not lead out of the pod, in clear.
-  const isOwn = deps.sys.isOwnAddress(destination.pod.netns, sameNode.address.ip);
-  return isOwn ? { ...sameNode, destination } : undefined;
+  return isOwnAddress(destination, sameNode.address.ip) ? { ...sameNode, destination } : undefined;
+}
+
+/** A record that is out of date must not lead out of the pod, in clear. What cannot be found out is no. */
+function isOwnAddress({ pod, deps }: PodContext, ip: string): boolean {
+  try {
+    return deps.sys.isOwnAddress(pod.netns, ip);
+  } catch {
+    return false;
+  }
 }
 
 /** Carries or refuses. Nothing is read from the socket before the way is open. Rejects only by a defect. */

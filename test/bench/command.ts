@@ -74,12 +74,12 @@ export async function stopDaemon(daemon: Daemon, graceMs = 5_000): Promise<void>
   if (!daemon.hasExited()) killTree(daemon.pid);
 }
 
-/** Polls until `probe` stops throwing. A daemon that died meanwhile is reported with the end of its log. */
+/** Polls until `probe` stops throwing; many agents that start at once on a busy machine take their time. A daemon that died meanwhile is reported with the end of its log. */
 export async function until(
   what: string,
   daemons: readonly Daemon[],
   probe: () => Promise<unknown>,
-  timeoutMs = 20_000,
+  timeoutMs = 90_000,
 ): Promise<void> {
   const deadlineMs = performance.now() + timeoutMs;
   for (;;) {
