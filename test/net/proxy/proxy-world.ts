@@ -15,7 +15,7 @@ import type { TlsMaterial } from '../../../src/model/verdict.ts';
 import type { Inheritance } from '../../../src/proxy/inheritance.ts';
 import type { ProxySettings } from '../../../src/proxy/settings.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
-import { systemLoopTime } from '../../../src/sys/loop-time.ts';
+import { type LoopTime, systemLoopTime } from '../../../src/sys/loop-time.ts';
 import { openNetns } from '../../../src/sys/netns.ts';
 import { localAddress } from '../../../src/sys/sockets.ts';
 import type { Sys } from '../../../src/sys/sys.ts';
@@ -72,6 +72,8 @@ interface WorldOptions {
   readonly settings?: Partial<ProxySettings>;
   readonly sys?: Partial<Sys>;
   readonly clock?: Clock;
+  /** How time on the event loop is told. */
+  readonly loopTime?: LoopTime;
   readonly drainGraceMs?: number;
   readonly mesh?: MeshState;
   /** `NETWORK` of the agent. */
@@ -135,7 +137,7 @@ export class ProxyWorld implements AsyncDisposable {
         log,
       },
       drainGraceMs,
-      loopTime: systemLoopTime,
+      loopTime: options.loopTime ?? systemLoopTime,
     });
     const netns = this.#undo.use(openNetns(POD.netnsPath));
     this.proxy = this.proxies.start(pod, netns, options.inherited);
