@@ -120,6 +120,7 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   const stop = async (mode: 'graceful' | 'held' = 'graceful'): Promise<void> => {
     isStopping = true;
     parts.readiness.begin('drain');
+    lease.giveUp();
     try {
       // Traffic first: its drain must not wait for a slow reader of the admin port, and can be watched there meanwhile.
       await Promise.all([parts.pods.stop(mode), self?.stop(mode)]);

@@ -39,11 +39,14 @@ export class NodeLease implements Disposable {
   readonly #deps: LeaseDeps;
   #lock: RunLock | undefined;
   #heir: Heir | undefined;
+  /** Pods asked for: one that could not be served is tried again without what it had. */
+  readonly #taken = new Set<string>();
   /** Pods whose connections are being taken. */
   readonly #following = new Set<Promise<void>>();
   #legacy = NO_LEGACY;
   #predecessors: Predecessors | undefined;
   #recovery: Promise<void> | undefined;
+  #isGivenUp = false;
   readonly #lost = Promise.withResolvers<void>();
 
   private constructor(options: LeaseOptions, deps: LeaseDeps) {
@@ -77,9 +80,11 @@ export class NodeLease implements Disposable {
     return this.#lock;
   }
 
-  /** Listeners of a pod from the agent before us; none when there is none, or it has ended. */
-  inherit(pod: string): Promise<readonly InheritedListener[]> {
-    return this.#from((heir) => heir.take(pod), []);
+  /** Listeners of a pod from the agent before us, given once; none when there is none, or it has ended. */
+  async inherit(pod: string): Promise<readonly InheritedListener[]> {
+    if (this.#taken.has(pod)) return [];
+    this.#taken.add(pod);
+    return await this.#from((heir) => heir.take(pod), []);
   }
 
   /** Gives `adopt` the connections of a pod whose listeners were inherited, a few at a time. Never rejects. */
@@ -121,7 +126,7 @@ export class NodeLease implements Disposable {
     await Promise.race([this.#allTaken(ready), delay(this.#deps.clock, READY_WAIT_MS), this.#lost.promise]);
     const heir = this.#heir;
     if (heir === undefined) {
-      await this.#recovery;
+      if (!this.#isGivenUp) await this.#recovery;
       return 'lost';
     }
     try {
@@ -134,6 +139,15 @@ export class NodeLease implements Disposable {
     this.#predecessors = new Predecessors(heir.link, this.#deps);
     this.#deps.log.info?.('took the node over', { ...heir.counts });
     return 'complete';
+  }
+
+  /** We stop before the node is ours: the agent before us takes its pods back at once, not when we have drained. */
+  giveUp(): void {
+    if (this.#heir === undefined) return;
+    this.#isGivenUp = true;
+    this.#heir[Symbol.dispose]();
+    this.#heir = undefined;
+    this.#lost.resolve();
   }
 
   /** Agents before us that still carry connections, the latest first. */
@@ -177,6 +191,7 @@ export class NodeLease implements Disposable {
 
   /** The exchange broke off: when the other agent is dead its lock is free and the node ours; else it serves on, and we end. */
   #recover(cause: MeshError): Promise<void> {
+    if (this.#isGivenUp) return Promise.reject(cause);
     this.#recovery ??= this.#takeFreeLock(cause);
     this.#lost.resolve();
     return this.#recovery;

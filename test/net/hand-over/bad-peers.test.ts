@@ -12,6 +12,7 @@ import { HandOverLink } from '../../../src/agent/hand-over/link.ts';
 import { encode, OFFER_TIMEOUT_MS, SILENCE_TIMEOUT_MS } from '../../../src/agent/hand-over/protocol.ts';
 import type { Clock } from '../../../src/base/clock.ts';
 import { MeshError } from '../../../src/base/errors.ts';
+import { closeFd } from '../../../src/sys/duplicate.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { takeRunLock } from '../../../src/sys/run-lock.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
@@ -179,6 +180,17 @@ for (const [name, answer, why] of [
     await refused;
   });
 }
+
+test('a pod that is asked for twice was taken once, and the hand-over goes on', timed, async () => {
+  await using node = await GivingNode.start();
+  using taking = await lease(node.folder, true);
+  const listeners = await taking.inherit(node.key);
+  assert.equal(listeners.length, 1);
+  assert.deepEqual(await taking.inherit(node.key), []);
+  for (const { fd } of listeners) closeFd(fd);
+  assert.equal(await taking.settle(Promise.resolve()), 'complete');
+  assert.deepEqual(node.results, ['complete']);
+});
 
 test('a socket that an agent left behind when it was killed is no obstacle to the next one', timed, async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'culvert-hand-over-'));
