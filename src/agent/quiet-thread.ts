@@ -12,8 +12,8 @@ const QUIET_SHARE = 0.1;
 /** Less work than that leaves nothing worth looking for. */
 const LEAST_WORK_MS = 500;
 const LEAST_GROWTH_BYTES = 8 * 1024 * 1024;
-/** Collecting holds the thread for as long as it takes to look at what is alive, 0.1 s here; beyond, V8 may do it its own way. */
-const MOST_HEAP_BYTES = 256 * 1024 * 1024;
+/** Collecting holds the thread for 0.3 s per 100 MiB that are alive; of more than this V8 may do it its own way. */
+const MOST_HEAP_BYTES = 160 * 1024 * 1024;
 
 export interface QuietThreadDeps {
   readonly clock: Clock;
