@@ -10,7 +10,7 @@ import type { CrlFile } from '../identity/crl-file.ts';
 import { requireTlsPolicy } from '../identity/tls-policy.ts';
 import { collectGarbage, heapBytes } from '../sys/garbage.ts';
 import { hostLookup } from '../sys/host-lookup.ts';
-import { systemLoopTime } from '../sys/loop-time.ts';
+import { threadCpuMs } from '../sys/loop-time.ts';
 import { selfCheck } from '../sys/self-check.ts';
 import type { Sys } from '../sys/sys.ts';
 import type { RootLogger } from '../telemetry/logger.ts';
@@ -165,7 +165,7 @@ async function makeParts(
   const mesh = new MeshSource(config, deps, { authority, metrics, keptFd: legacy.meshFd }, undo);
   const dataPlane = await startDataPlane(config, deps, { authority, metrics, readiness }, undo);
   const estate = new Estate();
-  undo.use(new QuietThread({ clock, time: systemLoopTime, heapBytes, giveBack: collectGarbage }));
+  undo.use(new QuietThread({ clock, cpuMs: threadCpuMs, heapBytes, giveBack: collectGarbage }));
   const onChange = (table: BudgetTable): void => dataPlane.setBudgets(table);
   const budgets = undo.use(new Budgets(config, { clock, log: logs.scope('agent'), onChange }));
   const pods = makePods(config, deps, { metrics, authority, dataPlane, estate, lease, readiness, mesh, budgets });

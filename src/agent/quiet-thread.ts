@@ -3,10 +3,9 @@
  * keeps what was freed, so an idle agent would hold for ever what its last burst needed.
  */
 import type { Clock } from '../base/clock.ts';
-import type { LoopTime } from '../sys/loop-time.ts';
 
 const LOOK_MS = 5_000;
-/** Looks in a row at which the event loop was idle but for so much of its time. */
+/** Looks in a row at which the thread had used no more of a core than that. */
 const QUIET_LOOKS = 2;
 const QUIET_SHARE = 0.1;
 /** Less work than that leaves nothing worth looking for. */
@@ -17,7 +16,8 @@ const MOST_HEAP_BYTES = 160 * 1024 * 1024;
 
 export interface QuietThreadDeps {
   readonly clock: Clock;
-  readonly time: LoopTime;
+  /** What this thread has used, ms: unlike the time its loop was busy, no neighbour on the machine adds to it. */
+  readonly cpuMs: () => number;
   /** What the heap of this thread takes of the system. */
   readonly heapBytes: () => number;
   readonly giveBack: () => Promise<void>;
@@ -27,7 +27,7 @@ export class QuietThread implements Disposable {
   readonly #deps: QuietThreadDeps;
   #timer: Disposable | undefined;
   #nowMs = 0;
-  #idleMs = 0;
+  #cpuMs = 0;
   #workMs = 0;
   #quietLooks = 0;
   /** After the last collection. */
@@ -71,11 +71,11 @@ export class QuietThread implements Disposable {
 
   /** Since the last call. */
   #spent(): { readonly workMs: number; readonly share: number } {
-    const { time } = this.#deps;
-    const passedMs = time.nowMs() - this.#nowMs;
-    const workMs = passedMs - (time.idleMs() - this.#idleMs);
+    const { clock, cpuMs } = this.#deps;
+    const passedMs = clock.monotonicMs() - this.#nowMs;
+    const workMs = cpuMs() - this.#cpuMs;
     this.#nowMs += passedMs;
-    this.#idleMs = time.idleMs();
+    this.#cpuMs += workMs;
     return { workMs, share: passedMs > 0 ? workMs / passedMs : 0 };
   }
 }

@@ -10,6 +10,12 @@ export interface LoopTime {
 
 const timing = performance.nodeTiming;
 
+/** CPU time that this thread has used, ms. A system call. */
+export function threadCpuMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1_000;
+}
+
 /** Both together take 0.1 µs. */
 export const systemLoopTime: LoopTime = {
   nowMs: () => performance.now(),

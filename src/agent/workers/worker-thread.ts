@@ -6,7 +6,7 @@ import { Generation } from '../../model/generation.ts';
 import type { Refusal } from '../../model/verdict.ts';
 import { collectGarbage, heapBytes } from '../../sys/garbage.ts';
 import { linuxSys } from '../../sys/linux.ts';
-import { systemLoopTime } from '../../sys/loop-time.ts';
+import { systemLoopTime, threadCpuMs } from '../../sys/loop-time.ts';
 import { useOwnNetnsFd } from '../../sys/netns.ts';
 import { systemClock } from '../../sys/system-clock.ts';
 import { systemRandom } from '../../sys/system-random.ts';
@@ -119,7 +119,7 @@ function run(port: MessagePort, start: WorkerStart): void {
   });
   if (start.budgets !== undefined) proxies.setBudgets(start.budgets);
   const pods = new WorkerPods(proxies);
-  new QuietThread({ clock, time: systemLoopTime, heapBytes, giveBack: collectGarbage });
+  new QuietThread({ clock, cpuMs: threadCpuMs, heapBytes, giveBack: collectGarbage });
   port.on('message', (items: readonly Item[]) => {
     proxies.loop.nobody();
     link.receive(items);

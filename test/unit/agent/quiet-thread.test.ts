@@ -10,12 +10,12 @@ class World {
   readonly clock = new FakeClock();
   heap = 20 * MIB;
   collections = 0;
-  #idleMs = 0;
+  #cpuMs = 0;
 
   constructor() {
     new QuietThread({
       clock: this.clock,
-      time: { nowMs: () => this.clock.monotonicMs(), idleMs: () => this.#idleMs },
+      cpuMs: () => this.#cpuMs,
       heapBytes: () => this.heap,
       giveBack: async () => {
         this.collections += 1;
@@ -24,10 +24,10 @@ class World {
     });
   }
 
-  /** So many seconds pass, of which the loop works a share. */
+  /** So many seconds pass, of which the thread works a share. */
   async pass(seconds: number, share: number): Promise<void> {
     for (let second = 0; second < seconds; second++) {
-      this.#idleMs += 1_000 * (1 - share);
+      this.#cpuMs += 1_000 * share;
       this.clock.advance(1_000);
       await Promise.resolve();
       await Promise.resolve();
