@@ -14,18 +14,20 @@ export class ParkedStreams {
   expectedUntilMs = 0;
   readonly #byToken = new Map<string, ResumableTunnel>();
   readonly #refused = new BoundedMap<string, MeshError>(MAX_REFUSED);
-  readonly #waiting = new Set<() => void>();
+  /** By token. */
+  readonly #waiting = new Map<string, Set<() => void>>();
+  #waitingCount = 0;
 
   /** Idempotent. */
   add(token: string, tunnel: ResumableTunnel): void {
     this.#byToken.set(token, tunnel);
-    this.#wake();
+    this.#wake(token);
   }
 
   /** The client of that stream is told `error` when it comes. */
   refuse(token: string, error: MeshError): void {
     this.#refused.set(token, error);
-    this.#wake();
+    this.#wake(token);
   }
 
   throwIfRefused(token: string): void {
@@ -33,8 +35,8 @@ export class ParkedStreams {
     if (error !== undefined) throw error;
   }
 
-  #wake(): void {
-    for (const wake of [...this.#waiting]) wake();
+  #wake(token: string): void {
+    for (const wake of this.#waiting.get(token) ?? []) wake();
   }
 
   delete(token: string): void {
@@ -46,13 +48,18 @@ export class ParkedStreams {
     return this.#byToken.get(token);
   }
 
-  /** Resolves when a stream is parked, or the time is over. */
-  async change(clock: Clock, withinMs: number): Promise<void> {
-    if (this.#waiting.size >= MAX_WAITING) return;
+  /** Resolves when something is known of that stream, or the time is over; with `false` at once when too many wait. */
+  async change(token: string, clock: Clock, withinMs: number): Promise<boolean> {
+    if (this.#waitingCount >= MAX_WAITING) return false;
     const { promise, resolve } = Promise.withResolvers<void>();
     using _deadline = clock.after(withinMs, resolve);
-    this.#waiting.add(resolve);
+    const same = this.#waiting.get(token) ?? new Set();
+    this.#waiting.set(token, same.add(resolve));
+    this.#waitingCount += 1;
     await promise;
-    this.#waiting.delete(resolve);
+    this.#waitingCount -= 1;
+    same.delete(resolve);
+    if (same.size === 0) this.#waiting.delete(token);
+    return true;
   }
 }

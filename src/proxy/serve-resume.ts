@@ -10,7 +10,7 @@ import { resumeConnection } from './resume.ts';
 /** While a pod is taken over, its clients may be faster than the process that hands their streams to this one. */
 const WAIT_MS = 5_000;
 /** Other threads are asked again so often: where a stream turns up there is not known here. */
-const ASK_AGAIN_MS = 50;
+const ASK_AGAIN_MS = 200;
 
 /**
  * Rejects with `CV-RESUME-UNKNOWN` or `CV-RESUME-IDENTITY`, or with what forbids the stream now; it is not answered then, and
@@ -45,8 +45,10 @@ async function find(context: PodContext, token: string, question: HboneQuestion)
       continue;
     }
     const leftMs = endMs - clock.monotonicMs();
-    if (leftMs <= 0) throw new MeshError('CV-RESUME-UNKNOWN', 'no suspended stream has this token');
-    await context.parked.change(clock, elsewhere === undefined ? leftMs : Math.min(leftMs, ASK_AGAIN_MS));
+    const waitMs = elsewhere === undefined ? leftMs : Math.min(leftMs, ASK_AGAIN_MS);
+    if (leftMs <= 0 || !(await context.parked.change(token, clock, waitMs))) {
+      throw new MeshError('CV-RESUME-UNKNOWN', 'no suspended stream has this token');
+    }
   }
 }
 

@@ -29,12 +29,13 @@ export class ResumableStream implements ByteStream {
   #handlers: ByteStreamHandlers | undefined;
   /** In the tunnel. */
   #leg: Leg | undefined;
-  /** Has left it; what it brought may still have to be delivered, before anything of the next. */
-  #past: Leg | undefined;
+  /** Left, oldest first: what they brought may still have to be delivered, in this order, before anything of the next. */
+  #past: Leg[] = [];
   /** For the next tunnel; absent while there is nothing. */
   #outbox: ChunkQueue | undefined;
   #early: Uint8Array | undefined;
   #hasEnded = false;
+  #isPeerEndTold = false;
   #isPaused = false;
   #isBlocked = false;
   #isMoving = false;
@@ -52,7 +53,7 @@ export class ResumableStream implements ByteStream {
   }
 
   get isLending(): boolean {
-    return (this.#past ?? this.#leg)?.stream.isLending ?? true;
+    return (this.#undelivered ?? this.#leg)?.stream.isLending ?? true;
   }
 
   get isClosed(): boolean {
@@ -71,7 +72,12 @@ export class ResumableStream implements ByteStream {
 
   /** What waits for the next tunnel does not count: it is carried along. */
   get bufferedBytes(): number {
-    return (this.#leg?.stream.bufferedBytes ?? 0) + (this.#past?.stream.bufferedBytes ?? 0);
+    return this.#past.reduce((sum, { stream }) => sum + stream.bufferedBytes, this.#leg?.stream.bufferedBytes ?? 0);
+  }
+
+  /** What brought the bytes that are next for the near end, when that is not the tunnel it is in. */
+  get #undelivered(): Leg | undefined {
+    return this.#past.find(({ isDelivered }) => !isDelivered);
   }
 
   open(handlers: ByteStreamHandlers): void {
@@ -83,7 +89,7 @@ export class ResumableStream implements ByteStream {
     const early = this.#early;
     this.#early = undefined;
     if (early !== undefined && early.length > 0) handlers.onData(early);
-    for (const leg of [this.#past, this.#leg]) if (leg !== undefined) this.#openLeg(leg);
+    if (this.#leg !== undefined) this.#openLeg(this.#leg);
   }
 
   write(chunk: Uint8Array, isLent = false): boolean {
@@ -108,19 +114,18 @@ export class ResumableStream implements ByteStream {
 
   pause(): void {
     this.#isPaused = true;
-    this.#past?.stream.pause();
+    for (const { stream } of this.#past) stream.pause();
     this.#leg?.stream.pause();
   }
 
   resume(): void {
     this.#isPaused = false;
-    if (this.#past?.isDelivered === false) this.#past.stream.resume();
-    else this.#leg?.stream.resume();
+    (this.#undelivered ?? this.#leg)?.stream.resume();
   }
 
   destroy(error?: MeshError): void {
     if (this.#isClosed) return;
-    const legs = [this.#past, this.#leg];
+    const legs = [...this.#past, this.#leg];
     this.#close(error);
     for (const leg of legs) leg?.stream.destroy(error);
   }
@@ -133,7 +138,7 @@ export class ResumableStream implements ByteStream {
     }
     const leg = new Leg(this, stream);
     this.#leg = leg;
-    if (this.#isPaused || this.#past?.isDelivered === false) stream.pause();
+    if (this.#isPaused || this.#undelivered !== undefined) stream.pause();
     if (this.#handlers !== undefined) this.#openLeg(leg);
   }
 
@@ -163,11 +168,11 @@ export class ResumableStream implements ByteStream {
 
   /** Of a suspended stream, for whoever goes on with it elsewhere; here it is over, and nobody is told so. */
   take(): BytesUnderWay {
-    const toApp = this.#early ?? this.#past?.stream.takeInbox() ?? new Uint8Array(0);
+    const toApp = this.#early ?? Buffer.concat(this.#past.map(({ stream }) => stream.takeInbox()));
     const toTunnel = new Uint8Array(this.#outbox?.bytes ?? 0);
     this.#outbox?.copyTo(toTunnel, 0, toTunnel.length);
     this.#isClosed = true;
-    this.#past = undefined;
+    this.#past = [];
     this.#owner.streamClosed();
     return { toApp, toTunnel };
   }
@@ -229,7 +234,7 @@ export class ResumableStream implements ByteStream {
   #hasLeft(leg: Leg): void {
     if (this.#leg !== leg) return;
     this.#leg = undefined;
-    this.#past = leg;
+    this.#past.push(leg);
     this.#left?.resolve();
     if (!this.#isMoving) this.#owner.streamDetached();
   }
@@ -241,34 +246,50 @@ export class ResumableStream implements ByteStream {
     this.#left = undefined;
   }
 
-  /** @internal Leg only. */
+  /** @internal Leg only: all that the peer sent in that tunnel, and its end. */
   delivered(leg: Leg): void {
-    if (leg !== this.#past) {
-      this.#handlers?.onEnd();
+    if (this.#past.includes(leg) && !this.#isWhole()) return;
+    leg.isDelivered = true;
+    if (this.#undelivered !== undefined) {
+      if (!this.#isPaused) this.#undelivered.stream.resume();
       return;
     }
-    if (!this.#isWhole()) return;
-    leg.isDelivered = true;
-    if (!this.#isPaused) this.#leg?.stream.resume();
+    // Its end may have come before what an earlier tunnel brought was taken.
+    if (this.#leg?.isDelivered === true) this.#tellPeerEnd();
+    else if (!this.#isPaused) this.#leg?.stream.resume();
+    this.#closeIfOver();
+  }
+
+  #tellPeerEnd(): void {
+    if (this.#isPeerEndTold) return;
+    this.#isPeerEndTold = true;
+    this.#handlers?.onEnd();
   }
 
   /** HTTP/2 loses nothing; a peer that counts otherwise than we do must not be believed. */
   #isWhole(): boolean {
-    const past = this.#past;
-    if (past?.claimedBytes === undefined) return true;
-    const bytes = past.receivedBytes + past.stream.inboxBytes;
-    if (bytes === past.claimedBytes) return true;
-    const text = `the peer suspended the stream after ${past.claimedBytes} bytes, of which ${bytes} arrived`;
-    this.destroy(new MeshError('CV-TUNNEL-CLOSED', text));
-    return false;
+    for (const { claimedBytes, receivedBytes, stream } of this.#past) {
+      const bytes = receivedBytes + stream.inboxBytes;
+      if (claimedBytes === undefined || claimedBytes === bytes) continue;
+      const text = `the peer suspended the stream after ${claimedBytes} bytes, of which ${bytes} arrived`;
+      this.destroy(new MeshError('CV-TUNNEL-CLOSED', text));
+      return false;
+    }
+    return true;
   }
 
   /** @internal Leg only. */
   legClosed(leg: Leg, error: MeshError | undefined): void {
-    if (leg === this.#leg) this.#close(error);
-    else if (leg !== this.#past) return;
-    else if (leg.isDelivered && error === undefined) this.#past = undefined;
-    else this.#close(error);
+    const isPast = this.#past.includes(leg);
+    if (leg !== this.#leg && !isPast) return;
+    leg.isClosed = true;
+    if (error !== undefined || (isPast && !leg.isDelivered)) this.#close(error);
+    else if (isPast) this.#past = this.#past.filter((one) => one !== leg);
+    else this.#closeIfOver();
+  }
+
+  #closeIfOver(): void {
+    if (this.#leg?.isClosed === true && this.#undelivered === undefined) this.#close(undefined);
   }
 
   #close(error: MeshError | undefined): void {
@@ -292,6 +313,7 @@ class Leg implements ByteStreamHandlers {
   claimedBytes: number | undefined;
   isLeaving = false;
   isDelivered = false;
+  isClosed = false;
 
   constructor(whole: ResumableStream, stream: H2Stream) {
     this.#whole = whole;

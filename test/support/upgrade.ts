@@ -27,6 +27,8 @@ export interface UpgradeOptions {
   /** In each round the agents of both nodes are replaced: one after the other, or at the same moment. */
   readonly rounds: readonly ('in-turn' | 'at-once')[];
   readonly newPerSecond: number;
+  /** Of each agent; by default what an agent chooses. */
+  readonly workers?: number;
   /** From the answer to a record to the next one. */
   readonly intervalMs: number;
 }
@@ -57,7 +59,10 @@ export interface UpgradeReport {
 }
 
 export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeReport> {
-  await using mesh = await TestMesh.start({ nodes: NODES, flags: ['--hold', '10m'] });
+  await using mesh = await TestMesh.start({
+    nodes: NODES,
+    flags: ['--hold', '10m', '--workers', String(options.workers ?? 'auto')],
+  });
   for (const name of ['server', 'home', 'outside']) mesh.serve(name, PORT, echo);
   const streams = await openStreams(mesh, options);
   const calls = new NewConnections(mesh, options.newPerSecond);

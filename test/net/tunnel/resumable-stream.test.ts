@@ -217,6 +217,33 @@ test('what waits at an end that is stuck is delivered before what comes through 
   await until(() => server.received === 600_000);
 });
 
+test(
+  'an end that is stuck while its peer moves again and again gets all of it in order, and the end last',
+  bounded,
+  async () => {
+    await using world = await World.start((from) => new End(from, 300_000, () => 10_000));
+    const { client, server } = world;
+    server.stream.pause();
+    client.start();
+    server.start();
+    for (let round = 0; round < 3; round++) {
+      await client.move();
+      await server.detached.promise;
+      await world.attach();
+    }
+    await until(() => client.sent === 300_000);
+    client.stream.end();
+    server.stream.end();
+    await nextTurn();
+    assert.deepEqual([server.received, server.hasPeerEnded], [0, false]);
+
+    server.stream.resume();
+
+    assert.deepEqual(await Promise.all([client.closed.promise, server.closed.promise]), [undefined, undefined]);
+    assert.deepEqual([server.received, server.hasPeerEnded], [300_000, true]);
+  },
+);
+
 test('an end that says its last word while the other suspends says it again in the next tunnel', bounded, async () => {
   await using world = await World.start((from) => new End(from, 1_000, () => 100));
   const { client, server } = world;
