@@ -26,7 +26,8 @@ export function processTerminal(): Terminal {
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),
     get rows() {
-      return process.stdout.rows;
+      // A terminal that was not told its size says 0.
+      return process.stdout.rows > 0 ? process.stdout.rows : undefined;
     },
     ...(process.stdin.isTTY ? { readKeys } : {}),
     nowMs: () => performance.timeOrigin + performance.now(),

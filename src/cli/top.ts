@@ -126,7 +126,8 @@ interface Frame {
 }
 
 function draw(terminal: Terminal, rows: readonly TopRow[], { sort, options, isFirst }: Frame): void {
-  const head = `culvert top: ${rows.length} workloads by ${sort}, every ${options.interval / 1_000} s; q ends`;
+  const what = rows.length === 1 ? 'workload' : 'workloads';
+  const head = `culvert top: ${rows.length} ${what} by ${sort}, every ${options.interval / 1_000} s; q ends`;
   const body = isFirst ? 'Looking…\n' : tableText(terminal, tableOf(rows), 'table');
   const lines = [head, '', ...body.trimEnd().split('\n')].slice(0, Math.max(1, terminal.rows ?? 24));
   terminal.out(`${TOP_LEFT}${lines.map((line) => `${line}${CLEAR_LINE}`).join('\r\n')}${CLEAR_BELOW}`);
