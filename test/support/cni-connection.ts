@@ -166,4 +166,4 @@ export class CniConnection {
 class AckError extends Error {}
 
 /** The connection stays: the next answer may even be the one that was waited for. */
-class LateError extends Error {}
+export class LateError extends Error {}

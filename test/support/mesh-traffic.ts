@@ -62,6 +62,11 @@ export class Client implements Disposable {
     return this.#bytes;
   }
 
+  /** It has ended, one way or the other. */
+  get isOver(): boolean {
+    return this.#end !== undefined;
+  }
+
   /** Resolves when at least so many bytes came; rejects when the connection ended before. */
   async atLeast(bytes: number): Promise<string> {
     while (this.#bytes < bytes) {

@@ -1,5 +1,7 @@
 /** One of those who keep the mesh busy: does its work again and again until told to stop. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { withDeadline } from '../../../src/base/clock.ts';
+import { systemClock } from '../../../src/sys/system-clock.ts';
 import type { IstioCluster } from '../../support/istio-mesh.ts';
 import type { TestMesh } from '../../support/mesh.ts';
 import type { Ledger } from './ledger.ts';
@@ -31,6 +33,16 @@ export async function repeat(name: string, { ledger, signal }: Scene, work: () =
 /** Ends early when it is time to stop. */
 export async function pause(signal: AbortSignal, ms: number): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => {});
+}
+
+/** Settles as `work` does, or rejects when it does not in the end. */
+export async function bounded<T>(what: string, work: Promise<T>): Promise<T> {
+  return await withDeadline(
+    work,
+    systemClock,
+    PATIENCE_MS,
+    () => new Error(`not in ${PATIENCE_MS / 1_000} s: ${what}`),
+  );
 }
 
 /** Resolves when `is` holds; rejects when it does not in the end, stop or no stop: a step begun is finished. */

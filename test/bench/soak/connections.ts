@@ -4,7 +4,7 @@ import { randomBytes, randomInt } from 'node:crypto';
 import type net from 'node:net';
 import { Client } from '../../support/mesh-traffic.ts';
 import { NumberedStream } from '../../support/numbered.ts';
-import { pause, repeat, type Scene } from './actor.ts';
+import { bounded, pause, repeat, type Scene } from './actor.ts';
 
 export const PORT = 8080;
 /** Who dials whom: HBONE both ends ours, on one node and between two; plaintext into the mesh; out of it. One destination per client. */
@@ -46,7 +46,7 @@ async function stream({ ledger, signal, ...scene }: Scene, at: number): Promise<
   if (isReset) {
     records.abort();
     socket.resetAndDestroy();
-  } else await records.stop();
+  } else await bounded('a stream ends', records.stop());
   ledger.count('records', records.records);
   ledger.count(isReset ? 'streams reset' : 'streams ended');
   const problem = failure ?? (isReset ? undefined : records.failure);

@@ -1,4 +1,5 @@
 /** The soak itself: two agents under all kinds of change for as long as asked, looked at all the while, and emptied at the end. */
+import { REASONS } from '../../../src/base/reasons.ts';
 import { calmHoldings, nothingLeft } from '../../support/holdings.ts';
 import { ISTIOD_POD, IstioCluster } from '../../support/istio-mesh.ts';
 import { TestMesh } from '../../support/mesh.ts';
@@ -56,6 +57,8 @@ export async function soak(options: SoakOptions, onProgress: Progress = () => {}
     ZTUNNEL_WORKER_THREADS: String(options.workers),
     NODE_OPTIONS: `--import=${new URL('../../support/garbage-preload.ts', import.meta.url).href}`,
     SECRET_TTL: `${Math.round(options.lifetimeMs / 1_000)}s`,
+    // A machine that does nothing else in time is no reason to end a thread.
+    CULVERT_WORKER_HANG_TIMEOUT: '60s',
     // Tunnels go soon after their connections: what is left at the end is compared with the beginning.
     POOL_UNUSED_RELEASE_TIMEOUT: '2s',
   };
@@ -124,6 +127,10 @@ async function countDefects({ mesh, ledger }: Scene): Promise<void> {
   for (const agent of mesh.agents) {
     const metric = await metricsOf(agent);
     ledger.count('certificates issued', metric('culvert_certificate_renewals_total', { result: 'ok' }));
+    for (const reason of Object.keys(REASONS) as (keyof typeof REASONS)[]) {
+      const refused = metric('culvert_refusals_total', { reason });
+      if (refused > 0) ledger.count(`ended by ${agent.node.name} for ${reason}`, refused);
+    }
     for (const name of ['culvert_bugs_total', 'culvert_worker_restarts_total']) {
       if (metric(name) > 0) ledger.fail(`${name} of ${agent.node.name}`, metric(name));
     }
