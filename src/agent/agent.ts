@@ -115,7 +115,8 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
   parts.mesh.start();
   const serving = serve();
   // What is here already is waited for: who starts an agent with a file learns at once what is wrong with it.
-  if (config.xds === undefined) await serving;
+  // Who takes a node over waits for longer, and can be told to stop meanwhile.
+  if (config.xds === undefined && !lease.isTaking) await serving;
   const cleanup = undo.move();
   const stop = async (mode: 'graceful' | 'held' = 'graceful'): Promise<void> => {
     isStopping = true;

@@ -141,6 +141,11 @@ export class NodeLease implements Disposable {
     return 'complete';
   }
 
+  /** The node is another agent's still. */
+  get isTaking(): boolean {
+    return this.#heir !== undefined;
+  }
+
   /** We stop before the node is ours: the agent before us takes its pods back at once, not when we have drained. */
   giveUp(): void {
     if (this.#heir === undefined) return;

@@ -1,12 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AGENT_TOKEN } from '../../support/ca-server.ts';
-import { Istiod } from '../../support/istiod.ts';
 import { replaceFile, TestMesh } from '../../support/mesh.ts';
 import { ask } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
@@ -24,20 +19,10 @@ test('a successor that is stopped before it has the node gives it back at once, 
   skip: skipWithoutRoot,
   timeout: 120_000,
 }, async () => {
-  await using undo = new AsyncDisposableStack();
-  const folder = mkdtempSync(join(tmpdir(), 'culvert-undone-'));
-  undo.defer(() => rmSync(folder, { recursive: true }));
-  const address = join(folder, 'istiod.sock');
-  const istiod = undo.use(await Istiod.start(address));
-  const mesh = undo.use(
-    await TestMesh.start({
-      nodes: { n2: ['server'], n3: ['outside', 'outside2'] },
-      flags: ['--drain', '2m'],
-      meshFlags: () => ['--xds-address', `unix://${address}`],
-      certificateEnv: () => ({ CA_ADDRESS: `unix://${address}`, AUTH_TOKEN: AGENT_TOKEN }),
-      beforeAgents: async (made) => istiod.tellPods(made, ['server']),
-    }),
-  );
+  await using mesh = await TestMesh.start({
+    nodes: { n2: ['server'], n3: ['outside', 'outside2'] },
+    flags: ['--drain', '2m'],
+  });
   mesh.serve('server', PORT, echo);
   const giver = mesh.agent('n2');
   // A pod that cannot be captured keeps the successor from being ready.
