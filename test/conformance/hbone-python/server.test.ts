@@ -56,7 +56,7 @@ test('SETTINGS and the connection window are those of the reference client', pri
 });
 
 test(
-  'a CONNECT has :method and :authority, and baggage, forwarded and traceparent, and nothing else',
+  'a CONNECT has :method and :authority, and baggage, forwarded, traceparent and our culvert-resume, and nothing else',
   privileged,
   async () => {
     await using peer = await startPeer();
@@ -66,7 +66,16 @@ test(
     assert.equal(ended, false);
     const names = new Map(headers as [string, string][]);
     assert.equal((headers as unknown[]).length, names.size, 'a repeated header');
-    assert.deepEqual([...names.keys()].toSorted(), [':authority', ':method', 'baggage', 'forwarded', 'traceparent']);
+    const ours = 'culvert-resume';
+    assert.deepEqual([...names.keys()].toSorted(), [
+      ':authority',
+      ':method',
+      'baggage',
+      ours,
+      'forwarded',
+      'traceparent',
+    ]);
+    assert.equal(names.get(ours), '1');
     assert.deepEqual(
       (headers as [string, string][])
         .slice(0, 2)
