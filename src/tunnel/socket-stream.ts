@@ -93,7 +93,9 @@ export class SocketStream implements ByteStream, SpliceEnd {
   write(chunk: Uint8Array, isLent = false): boolean {
     const socket = this.#socket;
     if (!socket.writable) return true;
-    if (chunk.length < BULK_BYTES || chunk.length > RECORD_BYTES) this.#writeNow(chunk, isLent);
+    // The end of a frame is a small chunk, too: behind bulk of this turn it goes with that.
+    const least = this.#page === undefined ? BULK_BYTES : 0;
+    if (chunk.length < least || chunk.length > RECORD_BYTES) this.#writeNow(chunk, isLent);
     else this.#gather(chunk);
     this.#tellShare();
     return !socket.writableNeedDrain;
