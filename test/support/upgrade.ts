@@ -10,22 +10,29 @@ import { echo, NumberedStream } from './numbered.ts';
  * Redirection maps all destinations of a client to one port of ours, so a source port that it uses for two of them is one
  * connection to conntrack, and the second gets no answer. Each client here has one destination.
  */
-const NODES = { n1: ['client', 'near', 'home'], n2: ['server', 'away'], n3: ['outside'] };
+const NODES = { n1: ['client', 'near', 'twin', 'home'], n2: ['server', 'away'], n3: ['outside'] };
 const PORT = 8080;
 /** What this process itself may take on a busy machine; no claim hangs on it. */
 const PATIENCE_MS = 30_000;
-/** Who dials whom: HBONE in both directions, plaintext into the mesh, out of it. Of four, each node carries three. */
+/** Who dials whom: HBONE in both directions and on one node, plaintext into the mesh, out of it. */
 const WAYS = [
   ['client', 'server'],
   ['away', 'home'],
+  ['twin', 'home'],
   ['outside', 'server'],
   ['near', 'outside'],
 ] as const;
+/** Of each stream what one upgrade moves, on average: each node carries three ways, n1 both ends of the one that stays on it. */
+export const MOVED_PER_STREAM = 8 / 2 / WAYS.length;
+/** Of these, streams of tunnels. */
+export const TUNNELLED_PER_STREAM = 6 / 2 / WAYS.length;
+
+type RoundKind = 'in-turn' | 'at-once';
 
 export interface UpgradeOptions {
   readonly streams: number;
   /** In each round the agents of both nodes are replaced: one after the other, or at the same moment. */
-  readonly rounds: readonly ('in-turn' | 'at-once')[];
+  readonly rounds: readonly RoundKind[];
   readonly newPerSecond: number;
   /** Of each agent; by default what an agent chooses. */
   readonly workers?: number;
@@ -41,8 +48,8 @@ export interface UpgradeReport {
   readonly failures: readonly string[];
   readonly newConnections: number;
   readonly failedNew: readonly string[];
-  /** Longest silence of each stream in each upgrade, less its own interval, sorted. */
-  readonly pausesMs: readonly number[];
+  /** Longest silence of each stream in each upgrade of that kind, less its own interval, sorted. */
+  readonly pausesMs: Readonly<Record<RoundKind, readonly number[]>>;
   readonly moved: number;
   /** Of these, streams of tunnels. */
   readonly tunnelled: number;
@@ -66,7 +73,7 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
   for (const name of ['server', 'home', 'outside']) mesh.serve(name, PORT, echo);
   const streams = await openStreams(mesh, options);
   const calls = new NewConnections(mesh, options.newPerSecond);
-  const pausesMs: number[] = [];
+  const pausesMs: Record<RoundKind, number[]> = { 'in-turn': [], 'at-once': [] };
   const agents: AgentProcess[] = [...mesh.agents];
   const replaced: AgentProcess[] = [];
   const handOversMs: number[] = [];
@@ -86,7 +93,7 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
         held += Number(taken['held']);
         handOversMs.push(Number(taken['longestPauseMs']));
       }
-      pausesMs.push(...streams.map((stream) => Math.max(0, stream.takePauseMs() - options.intervalMs)));
+      pausesMs[round].push(...streams.map((stream) => Math.max(0, stream.takePauseMs() - options.intervalMs)));
     }
   }
   const gone = await goneOf(replaced);
@@ -100,7 +107,7 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
     failures: streams.flatMap(({ failure }) => failure ?? []),
     newConnections: calls.made,
     failedNew: calls.failed,
-    pausesMs: pausesMs.toSorted((a, b) => a - b),
+    pausesMs: { 'in-turn': sorted(pausesMs['in-turn']), 'at-once': sorted(pausesMs['at-once']) },
     moved,
     tunnelled,
     held,
@@ -109,6 +116,10 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
     badLines: badLines(agents),
     exits,
   };
+}
+
+function sorted(values: readonly number[]): readonly number[] {
+  return values.toSorted((a, b) => a - b);
 }
 
 /** How many have ended, once all have, or the patience is over. */

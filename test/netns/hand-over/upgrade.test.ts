@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { skipWithoutRoot } from '../../support/netns.ts';
-import { liveUpgrades, type UpgradeReport } from '../../support/upgrade.ts';
+import { liveUpgrades, MOVED_PER_STREAM, TUNNELLED_PER_STREAM, type UpgradeReport } from '../../support/upgrade.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 300_000 };
 
@@ -18,9 +18,10 @@ function assertCarried(report: UpgradeReport): void {
   assert.ok(report.newConnections > 0);
   // Nothing keeps a replaced agent once all has moved.
   if (held === 0) assert.equal(report.gone, upgrades);
-  // Of each four connections three pass a node, two of them in tunnels. A few may be slow on a busy machine, and stay.
-  assert.ok(report.moved >= 0.7 * streams * upgrades, `${report.moved} moved, ${held} held`);
-  assert.ok(report.tunnelled >= 0.45 * streams * upgrades, `${report.tunnelled} streams of tunnels moved`);
+  // A few may be slow on a busy machine, and stay.
+  const most = 0.9 * streams * upgrades;
+  assert.ok(report.moved >= most * MOVED_PER_STREAM, `${report.moved} moved, ${held} held`);
+  assert.ok(report.tunnelled >= most * TUNNELLED_PER_STREAM, `${report.tunnelled} streams of tunnels moved`);
 }
 
 test(
