@@ -207,7 +207,9 @@ export class Giver implements AsyncDisposable {
   }
 
   async #leave(link: HandOverLink): Promise<void> {
-    const { log, lock, counts, clock, onResult, onLeft } = this.#deps;
+    const { log, lock, counts, clock, onResult, onLeft, settle } = this.#deps;
+    // What workers have given away counts as theirs until they have said so.
+    await settle();
     const { live } = counts();
     // No return from here: even when the heir dies before it reads this, the next agent finds the node free.
     this.#listener[Symbol.dispose]();
