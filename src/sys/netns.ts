@@ -31,7 +31,7 @@ export function adoptNetns(fd: number): Netns {
 function requireNetnsHandle(fd: number, path: string): Netns {
   try {
     requireNetns(fd, path);
-    return netnsHandle(fd, path, idOf(fd));
+    return netnsHandle({ fd, path, id: idOf(fd) }, () => libc.close(fd));
   } catch (error) {
     libc.close(fd);
     throw error;
@@ -44,7 +44,8 @@ function requireNetns(fd: number, path: string): void {
   throw new MeshError('CV-NETNS', `${path} is not a network namespace`, { path });
 }
 
-function netnsHandle(fd: number, path: string, id: Netns['id']): Netns {
+/** `release` is called once, when it is disposed; the descriptor is not used from then on. */
+export function netnsHandle({ fd, path, id }: Pick<Netns, 'fd' | 'path' | 'id'>, release: () => void): Netns {
   let isOpen = true;
   return {
     // The number is soon another descriptor's, maybe another pod's namespace.
@@ -54,7 +55,7 @@ function netnsHandle(fd: number, path: string, id: Netns['id']): Netns {
     path,
     id,
     [Symbol.dispose]() {
-      if (isOpen) libc.close(fd);
+      if (isOpen) release();
       isOpen = false;
     },
   };

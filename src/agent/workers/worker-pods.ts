@@ -2,10 +2,11 @@
 import type { Departed } from '../../proxy/departure.ts';
 import { type Inheritance, type InheritedListener, socketsOf, withSockets } from '../../proxy/inheritance.ts';
 import { closeFd, duplicate } from '../../sys/duplicate.ts';
+import { netnsHandle } from '../../sys/netns.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { MovableSet } from '../data-plane.ts';
 import type { PodProxies } from '../pod-proxies.ts';
-import type { PodAdoption, PodInheritance, PodStart, PodStop } from './protocol.ts';
+import type { PodAdoption, PodInheritance, PodStop } from './protocol.ts';
 
 interface Serving {
   readonly set: MovableSet;
@@ -23,7 +24,8 @@ export class WorkerPods {
   /** Binds all listeners of a pod, or throws. Idempotent. */
   start({ pod: { id, pod, netns }, inherited }: PodInheritance): void {
     if (this.#pods.has(id)) return;
-    const borrowed = borrowedNetns(netns);
+    // The descriptor is the main thread's to close.
+    const borrowed = netnsHandle(netns, () => {});
     this.#pods.set(id, { set: this.#proxies.start(pod, borrowed, copyOf(inherited)), netns: borrowed });
   }
 
@@ -67,19 +69,4 @@ function copyOf({ listeners, connections }: Inheritance): Inheritance {
     for (const fd of copies) closeFd(fd);
     throw error;
   }
-}
-
-/** Disposing ends the use here and closes nothing: the number may be another descriptor's soon. */
-function borrowedNetns({ fd, path, id }: PodStart['netns']): Netns {
-  let isOpen = true;
-  return {
-    get fd() {
-      return isOpen ? fd : -1;
-    },
-    path,
-    id,
-    [Symbol.dispose]() {
-      isOpen = false;
-    },
-  };
 }
