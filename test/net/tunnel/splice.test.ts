@@ -11,6 +11,7 @@ import { systemClock } from '../../../src/sys/system-clock.ts';
 import { dialTcp, listenOn } from '../../../src/sys/tcp.ts';
 import { Relay } from '../../../src/tunnel/relay.ts';
 import { SocketStream } from '../../../src/tunnel/socket-stream.ts';
+import { fillUntilBlocked } from '../../support/tcp.ts';
 
 const MIB = 1024 * 1024;
 const TIMEOUT = { timeout: 60_000 };
@@ -144,18 +145,7 @@ test('most of a bulk transfer is never read by this process', TIMEOUT, async () 
 /** A reader that has stopped, and as much written to it as anybody on the way takes. */
 async function stalled(pair: Carried): Promise<void> {
   pair.app.pause();
-  const chunk = numbered(MIB, 4);
-  const isTaken = (): Promise<boolean> => {
-    if (pair.client.write(chunk)) return Promise.resolve(true);
-    const { promise, resolve } = Promise.withResolvers<boolean>();
-    const timer = setTimeout(() => resolve(false), 500);
-    pair.client.once('drain', () => {
-      clearTimeout(timer);
-      resolve(true);
-    });
-    return promise;
-  };
-  while (await isTaken());
+  await fillUntilBlocked(pair.client);
 }
 
 test('a reader that stops bounds what is on the way, and cannot be handed over until it reads', TIMEOUT, async () => {
