@@ -4,7 +4,7 @@ import type { StopMode } from '../capture/capture-contract.ts';
 import { Revocation } from '../identity/revocation.ts';
 import type { Budget } from '../model/budget.ts';
 import type { VerdictPush } from '../model/verdict.ts';
-import type { Connection } from '../proxy/connections.ts';
+import type { Connection } from '../proxy/connection.ts';
 import type { Inheritance } from '../proxy/inheritance.ts';
 import type { PodContext } from '../proxy/pod-context.ts';
 import { PodProxy } from '../proxy/pod-proxy.ts';

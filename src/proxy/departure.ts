@@ -1,6 +1,7 @@
 /** How the connections of a pod leave for another process: a few at a time, so that each stands still for milliseconds. */
 import { type Clock, delay } from '../base/clock.ts';
-import type { Connection, Connections, MoveLimits } from './connections.ts';
+import type { Connection, MoveLimits } from './connection.ts';
+import type { Connections } from './connections.ts';
 import type { InheritedConnection } from './inheritance.ts';
 
 /** Connections that stand still together: few at first, twice as many after each part that was quick, half after a slow one. */

@@ -11,7 +11,7 @@ import { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import type { IdleSweep } from '../tunnel/relay.ts';
 import type { TunnelPool } from './connect.ts';
-import type { Connection } from './connections.ts';
+import type { Connection } from './connection.ts';
 import { type Departed, Departure } from './departure.ts';
 import { DnsServer } from './dns-server.ts';
 import { HboneServer } from './hbone-server.ts';

@@ -9,7 +9,7 @@ import type { InboundQuestion, Refusal } from '../model/verdict.ts';
 import { adoptTcp, resetSocket } from '../sys/tcp.ts';
 import type { ConnectionStart } from '../telemetry/traffic.ts';
 import type { TunnelPool } from './connect.ts';
-import { Connection } from './connections.ts';
+import { Connection } from './connection.ts';
 import type { InheritedConnection, InheritedPair, InheritedStream, WayBack } from './inheritance.ts';
 import type { PodContext } from './pod-context.ts';
 import { type OpenWayBack, ResumableTunnel } from './resumable-tunnel.ts';

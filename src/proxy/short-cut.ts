@@ -11,7 +11,7 @@ import type { SocketStream } from '../tunnel/socket-stream.ts';
 import { parseForwardedHost } from '../wire/forwarded.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
 import { statusError } from './connect.ts';
-import { Connection } from './connections.ts';
+import { Connection } from './connection.ts';
 import type { OutboundCall } from './outbound.ts';
 import type { PodContext } from './pod-context.ts';
 
