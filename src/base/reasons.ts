@@ -394,7 +394,7 @@ export const REASONS = {
     flag: 'CONNECT',
     status: 503,
     cause: 'nothing was sent for longer than the idle bound',
-    next: 'let the application send keepalives, or raise the bound (see README.md, Limits)',
+    next: 'let the application send keepalives, or raise CULVERT_IDLE_TIMEOUT or CULVERT_HALF_CLOSED_TIMEOUT',
   },
   'CV-BUDGET-CONNECTIONS': {
     fault: 'local',
