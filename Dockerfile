@@ -23,6 +23,8 @@ COPY --from=build /out/package.json /opt/culvert/package.json
 COPY --from=build /out/node_modules /opt/culvert/node_modules
 COPY --from=build /out/dist /opt/culvert/dist
 COPY LICENSE /opt/culvert/LICENSE
+# For `kubectl exec … -- culvert status`.
+RUN ln -s /opt/culvert/dist/cli/main.js /usr/local/bin/culvert
 ENV NODE_ENV=production
 # Istio's paths (./var/run/secrets, ./etc/istio) start here, as in the image of ztunnel.
 WORKDIR /

@@ -36,6 +36,11 @@ test('the image starts the entry point that the build emits', () => {
   assert(runtime.includes(`/opt/culvert/${bin.culvert}`));
 });
 
+test('`culvert` is a command in the image, so that an operator can type it in kubectl exec', () => {
+  assert.match(runtime, /^RUN ln -s \/opt\/culvert\/dist\/cli\/main\.js \/usr\/local\/bin\/culvert$/m);
+  assert(readFileSync('src/cli/main.ts', 'utf8').startsWith('#!/usr/bin/env node\n'));
+});
+
 test('the runtime stage has the tools of the agent and no package manager of npm or compiler', () => {
   const installed = /apt-get install -y --no-install-recommends ([^&]+)/.exec(runtime)?.[1]?.trim().split(/\s+/);
   assert.deepEqual(installed, ['nftables', 'iproute2', 'iptables', 'libatomic1', 'ca-certificates']);

@@ -8,7 +8,6 @@ import { resolveConfig } from '../../../src/agent/config.ts';
 interface Manifest {
   readonly kind: string;
   readonly metadata: { readonly name: string; readonly namespace?: string };
-  readonly rules?: readonly { readonly resources: readonly string[]; readonly verbs: readonly string[] }[];
   readonly spec?: DaemonSetSpec;
 }
 
@@ -27,6 +26,7 @@ interface PodSpec {
   readonly hostNetwork?: boolean;
   readonly hostPID?: boolean;
   readonly serviceAccountName: string;
+  readonly automountServiceAccountToken?: boolean;
   readonly priorityClassName: string;
   readonly terminationGracePeriodSeconds: number;
   readonly tolerations: readonly unknown[];
@@ -145,13 +145,17 @@ function assertWritable(folders: readonly string[], { volumeMounts }: Container)
   }
 }
 
-test('culvert.yaml: the agent may only read pods and namespaces', () => {
-  const rules = standalone.only('ClusterRole').rules ?? [];
+test('culvert.yaml: the agent has no right in the cluster, and no token to use one', () => {
   assert.deepEqual(
-    rules.flatMap((rule) => rule.resources),
-    ['pods', 'namespaces'],
+    standalone.manifests.map(({ kind }) => kind),
+    ['Namespace', 'ServiceAccount', 'ConfigMap', 'DaemonSet'],
   );
-  assert.deepEqual(new Set(rules.flatMap((rule) => rule.verbs)), new Set(['get', 'list', 'watch']));
+  assert.equal(standalone.pod.automountServiceAccountToken, false);
+});
+
+test('culvert.yaml: in a rolling update the new agent takes the node over instead of ending because one serves it', () => {
+  const result = resolveConfig(environment(standalone.agent), {});
+  assert(result.ok && result.config.isTakeOver);
 });
 
 test('culvert.yaml: the agent accepts its settings, and can write what it must although its root is read-only', () => {
