@@ -1,5 +1,6 @@
 /** The `config` section of `/config_dump`: every key that ztunnel prints, with what it means here (facts/operations.md §5.5, §5.6). */
 import { formatHostPort } from '../base/ip.ts';
+import { PORTS } from '../model/ports.ts';
 import { formatRpcAddress } from '../rpc/address.ts';
 import type { TrustRoots } from '../rpc/trust-roots.ts';
 import type { AgentConfig } from './config.ts';
@@ -47,10 +48,10 @@ function addresses(settings: AgentConfig) {
     adminAddr: { Localhost: [settings.isIpv6Enabled, settings.adminPort] },
     statsAddr: { SocketAddr: `${any}:${settings.statsPort}` },
     readinessAddr: { SocketAddr: `${any}:${settings.readinessPort}` },
-    inboundAddr: `${any}:15008`,
-    inboundPlaintextAddr: `${any}:15006`,
-    outboundAddr: `${any}:15001`,
-    socks5Addr: settings.isSocksEnabled ? '127.0.0.1:15080' : null,
+    inboundAddr: `${any}:${PORTS.hbone}`,
+    inboundPlaintextAddr: `${any}:${PORTS.inboundPlaintext}`,
+    outboundAddr: `${any}:${PORTS.outbound}`,
+    socks5Addr: settings.isSocksEnabled ? `127.0.0.1:${PORTS.socks}` : null,
     illegalPorts: illegalPorts(settings).toSorted((a, b) => a - b),
     ipv6Enabled: settings.isIpv6Enabled,
   };
@@ -66,7 +67,7 @@ function dns({ dnsProxy, isIpv6Enabled }: AgentConfig) {
     dnsProxyAddr:
       listen?.kind === 'address'
         ? { SocketAddr: formatHostPort(listen.address) }
-        : { Localhost: [isIpv6Enabled, listen?.port ?? 15_053] },
+        : { Localhost: [isIpv6Enabled, listen?.port ?? PORTS.dns] },
     dnsResolverCfg: { domain: null, search: [], name_servers: servers },
     dnsResolverOpts: { timeout: duration(timeoutMs), attempts, use_hosts_file: true },
   };

@@ -1,5 +1,4 @@
 /** Every setting of the agent. Resolved once, at start; nothing else in `src/` may look at the environment. */
-
 import { type BudgetSettings, budgetSettings } from './settings-budgets.ts';
 import { type DnsSettings, dnsSettings } from './settings-dns.ts';
 import { type HandOverSettings, handOverSettings } from './settings-hand-over.ts';

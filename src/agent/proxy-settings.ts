@@ -1,13 +1,12 @@
 /** From the resolved configuration to the slices that the data plane and the verdict authority take. */
+import { PORTS } from '../model/ports.ts';
 import type { ProxySettings } from '../proxy/settings.ts';
 import type { AgentConfig } from './config.ts';
 import type { AuthoritySettings } from './verdict-authority.ts';
 
-const PORTS = { hbone: 15_008, plaintext: 15_006, outbound: 15_001 } as const;
-const SOCKS_PORT = 15_080;
-
 function portsOf({ isSocksEnabled }: Pick<AgentConfig, 'isSocksEnabled'>): ProxySettings['ports'] {
-  return isSocksEnabled ? { ...PORTS, socks: SOCKS_PORT } : PORTS;
+  const { hbone, inboundPlaintext: plaintext, outbound, socks } = PORTS;
+  return { hbone, plaintext, outbound, ...(isSocksEnabled && { socks }) };
 }
 
 /** Ports no connection may be relayed to: it would come back to us (datapath facts §2.1). */

@@ -1,6 +1,7 @@
 /** The DNS proxy in the pods (facts/operations.md §1.1, §1.8). */
 import { messageOf } from '../base/errors.ts';
 import { type HostPort, parseHostPort } from '../base/ip.ts';
+import { PORTS } from '../model/ports.ts';
 import { nameserversOf, parseResolvConf, type ResolvConf } from './resolv-conf.ts';
 import { isDedicated } from './settings-dedicated.ts';
 import type { SettingsReader, Source } from './settings-reader.ts';
@@ -26,9 +27,8 @@ export type DnsListen =
 const CAPTURE: Source = { meta: 'DNS_CAPTURE' };
 const ADDRESS: Source = { meta: 'DNS_PROXY_ADDR' };
 const RESOLV_CONF: Source = { env: 'CULVERT_RESOLV_CONF' };
-const DEFAULT_ADDRESS = 'localhost:15053';
-/** Where the rules in pods send port 53. */
-const REDIRECT_PORT = 15_053;
+/** The rules in pods send port 53 there. */
+const DEFAULT_ADDRESS = `localhost:${PORTS.dns}`;
 
 export function dnsSettings(read: SettingsReader): DnsSettings {
   return {
@@ -70,12 +70,12 @@ function listen(read: SettingsReader): DnsListen {
   if (parsed === undefined) {
     read.refuse(
       ADDRESS,
-      `failed to parse DNS_PROXY_ADDR: ${text} (write localhost:15053, or an address with its port)`,
+      `failed to parse DNS_PROXY_ADDR: ${text} (write ${DEFAULT_ADDRESS}, or an address with its port)`,
     );
-    return { kind: 'localhost', port: REDIRECT_PORT };
+    return { kind: 'localhost', port: PORTS.dns };
   }
-  if (portOf(parsed) !== REDIRECT_PORT) {
-    read.refuse(ADDRESS, `must have port ${REDIRECT_PORT}, to which the rules in pods send DNS, got "${text}"`);
+  if (portOf(parsed) !== PORTS.dns) {
+    read.refuse(ADDRESS, `must have port ${PORTS.dns}, to which the rules in pods send DNS, got "${text}"`);
   }
   return parsed;
 }

@@ -1,5 +1,6 @@
 /** The ports of the agent in its own network namespace, and where it keeps its lock and state. */
 import { dirname, join } from 'node:path';
+import { PORTS } from '../model/ports.ts';
 import type { SettingsReader } from './settings-reader.ts';
 import type { SourceSettings } from './settings-sources.ts';
 
@@ -11,13 +12,13 @@ export interface ServerSettings {
   readonly runDir: string;
 }
 
-const PORT = { min: 1, max: 65_535 } as const;
+const RANGE = { min: 1, max: 65_535 } as const;
 
 export function serverSettings(read: SettingsReader, sources: SourceSettings): ServerSettings {
   return {
-    adminPort: read.integer({ flag: 'admin-port', config: 'proxyAdminPort' }, { fallback: 15_000, ...PORT }),
-    statsPort: read.integer({ flag: 'stats-port', config: 'statsPort' }, { fallback: 15_020, ...PORT }),
-    readinessPort: read.integer({ flag: 'readiness-port' }, { fallback: 15_021, ...PORT }),
+    adminPort: read.integer({ flag: 'admin-port', config: 'proxyAdminPort' }, { fallback: PORTS.admin, ...RANGE }),
+    statsPort: read.integer({ flag: 'stats-port', config: 'statsPort' }, { fallback: PORTS.stats, ...RANGE }),
+    readinessPort: read.integer({ flag: 'readiness-port' }, { fallback: PORTS.readiness, ...RANGE }),
     runDir: read.text({ flag: 'run-dir', env: 'CULVERT_RUN_DIR' }, defaultRunDir(read, sources)),
   };
 }

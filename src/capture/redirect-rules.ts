@@ -3,6 +3,7 @@
  * the reference, so that tools and people who know them find what they expect. Pure.
  */
 import { MeshError } from '../base/errors.ts';
+import { PORTS } from '../model/ports.ts';
 
 export interface RedirectOptions {
   readonly ipv4: boolean;
@@ -25,10 +26,6 @@ export interface Exemption {
 
 export const TABLES = ['istio-ambient-nat', 'istio-ambient-mangle', 'istio-ambient-raw'] as const;
 
-export const OUTBOUND_PORT = 15_001;
-export const INBOUND_PLAINTEXT_PORT = 15_006;
-export const INBOUND_HBONE_PORT = 15_008;
-export const DNS_PORT = 15_053;
 export const MARK_MASK = '0xfff';
 /** On every packet the agent sends. */
 export const AGENT_MARK = '0x539';
@@ -101,7 +98,7 @@ function mangle(): string {
 
 function natPrerouting(options: RedirectOptions, families: readonly Family[]): string[] {
   const rerouted = options.rerouteInterfaces.flatMap((name) => [
-    `iifname "${name}" meta l4proto tcp counter redirect to :${OUTBOUND_PORT}`,
+    `iifname "${name}" meta l4proto tcp counter redirect to :${PORTS.outbound}`,
     `iifname "${name}" meta l4proto tcp counter return`,
   ]);
   if (options.isIngressMode) return rerouted;
@@ -111,16 +108,16 @@ function natPrerouting(options: RedirectOptions, families: readonly Family[]): s
     ...families.map((f) => `meta l4proto tcp ${f.keyword} saddr ${f.probe} counter accept`),
     ...families.map(
       (f) =>
-        `${f.keyword} daddr != ${f.loopback} tcp dport != ${INBOUND_HBONE_PORT} ${NOT_AGENT} counter redirect to :${INBOUND_PLAINTEXT_PORT}`,
+        `${f.keyword} daddr != ${f.loopback} tcp dport != ${PORTS.hbone} ${NOT_AGENT} counter redirect to :${PORTS.inboundPlaintext}`,
     ),
   ];
 }
 
 function natOutput(options: RedirectOptions, families: readonly Family[]): string[] {
   const dns = [
-    `oifname != "lo" ${NOT_AGENT} udp dport 53 counter redirect to :${DNS_PORT}`,
+    `oifname != "lo" ${NOT_AGENT} udp dport 53 counter redirect to :${PORTS.dns}`,
     ...families.map(
-      (f) => `${f.keyword} daddr != ${f.loopback} tcp dport 53 ${NOT_AGENT} counter redirect to :${DNS_PORT}`,
+      (f) => `${f.keyword} daddr != ${f.loopback} tcp dport 53 ${NOT_AGENT} counter redirect to :${PORTS.dns}`,
     ),
   ];
   return [
@@ -130,7 +127,7 @@ function natOutput(options: RedirectOptions, families: readonly Family[]): strin
     `meta l4proto tcp meta mark and ${MARK_MASK} == ${RETURN_MARK} counter accept`,
     ...families.map((f) => `oifname "lo" ${f.keyword} daddr != ${f.loopback} counter accept`),
     ...families.map(
-      (f) => `meta l4proto tcp ${f.keyword} daddr != ${f.loopback} ${NOT_AGENT} counter redirect to :${OUTBOUND_PORT}`,
+      (f) => `meta l4proto tcp ${f.keyword} daddr != ${f.loopback} ${NOT_AGENT} counter redirect to :${PORTS.outbound}`,
     ),
   ];
 }

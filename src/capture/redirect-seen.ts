@@ -2,7 +2,7 @@
  * What of a pod's traffic its packet filter sends to us, read from the rules as tools list them: nftables, iptables on
  * nftables, or legacy iptables, whichever the CNI agent wrote (datapath §2.4, §2.6). Pure.
  */
-import { INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from './redirect-rules.ts';
+import { PORTS } from '../model/ports.ts';
 
 export type Family = 4 | 6;
 
@@ -21,8 +21,8 @@ interface Chain {
 }
 
 const WANTED = {
-  output: { direction: 'outbound', port: OUTBOUND_PORT },
-  prerouting: { direction: 'inbound', port: INBOUND_PLAINTEXT_PORT },
+  output: { direction: 'outbound', port: PORTS.outbound },
+  prerouting: { direction: 'inbound', port: PORTS.inboundPlaintext },
 } as const satisfies Record<Hook, { direction: Redirected['direction']; port: number }>;
 
 /** From `nft list ruleset`, of any families. */

@@ -4,11 +4,12 @@
  * to a listener that knows nothing of them, and an application that only waits would wait for ever. Pure.
  */
 import { type HostPort, isLoopback } from '../base/ip.ts';
+import { PORTS } from '../model/ports.ts';
 import type { TcpSocket } from '../sys/sys.ts';
-import { AGENT_MARK, DNS_PORT, MARK_MASK, OUTBOUND_PORT, PROBE_ADDRESSES } from './redirect-rules.ts';
+import { AGENT_MARK, MARK_MASK, PROBE_ADDRESSES } from './redirect-rules.ts';
 
 /** Ports where the agent takes what the application sent to someone else. */
-const CAPTURE_PORTS: ReadonlySet<number> = new Set([OUTBOUND_PORT, DNS_PORT]);
+const CAPTURE_PORTS: ReadonlySet<number> = new Set([PORTS.outbound, PORTS.dns]);
 
 /** Never the agent's own, never those it carries, never those within the pod, nor those that are not to be captured. */
 export function staleConnections(

@@ -3,9 +3,10 @@ import { once } from 'node:events';
 import http from 'node:http';
 import { InvalidArgumentError } from 'commander';
 import { messageOf } from '../base/errors.ts';
+import { PORTS } from '../model/ports.ts';
 import { CliError, EXIT_FAILURE, EXIT_UNAVAILABLE } from './exit-codes.ts';
 
-export const DEFAULT_ADMIN = '127.0.0.1:15000';
+export const DEFAULT_ADMIN = `127.0.0.1:${PORTS.admin}`;
 
 export interface AdminAddress {
   readonly host: string;

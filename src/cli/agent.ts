@@ -17,10 +17,9 @@ import { systemClock } from '../sys/system-clock.ts';
 import { systemRandom } from '../sys/system-random.ts';
 import { FdSink } from '../telemetry/log-sink.ts';
 import { type RootLogger, rootLogger } from '../telemetry/logger.ts';
+import { EXIT_CONFIG, EXIT_FAILURE } from './exit-codes.ts';
 import { VERSION } from './version.ts';
 
-/** `EX_CONFIG` of sysexits.h: restarting will not help. */
-const EXIT_CONFIG = 78;
 const STDOUT_FD = 1;
 /** As long as a timer can be. */
 const FOREVER_MS = 2 ** 31 - 1;
@@ -211,7 +210,7 @@ function catchDefects(logs: RootLogger, sink: FdSink): void {
     const stack = error instanceof Error ? String(error.stack) : String(error);
     logs.scope('agent').error?.('defect, the agent ends', { reason: 'CV-BUG', stack });
     sink.flushSync();
-    process.exit(1);
+    process.exit(EXIT_FAILURE);
   };
   process.on('uncaughtException', die);
   process.on('unhandledRejection', die);
@@ -222,7 +221,7 @@ function explainFailure(error: unknown): void {
   if (!isKnown) throw error;
   process.stderr.write(`culvert agent: ${error.code}: ${messageOf(error)}\n`);
   process.stderr.write(`culvert agent: ${reasonOf(error.code).next}\n`);
-  process.exitCode = error.code === 'CV-CONFIG' || error.code === 'CV-MESH-FILE' ? EXIT_CONFIG : 1;
+  process.exitCode = error.code === 'CV-CONFIG' || error.code === 'CV-MESH-FILE' ? EXIT_CONFIG : EXIT_FAILURE;
 }
 
 async function check(): Promise<void> {
@@ -233,7 +232,7 @@ async function check(): Promise<void> {
       `${state}  ${name}  (${purpose})${ok ? '' : `: ${cure}`}${detail === undefined ? '' : ` [${detail}]`}\n`,
     );
   }
-  if (findings.some(({ ok }) => !ok)) process.exitCode = 1;
+  if (findings.some(({ ok }) => !ok)) process.exitCode = EXIT_FAILURE;
 }
 
 /** Commander gives camel case; settings know flags as they are typed. */

@@ -1,5 +1,4 @@
 /** L4 authorization (datapath.md §4.7): one pure function from policies and a connection to a decision with its reason. */
-
 import type { Policy } from './policy.ts';
 import { type CompiledPolicy, type PolicyConnection, type PolicyFacts, policyFacts } from './policy-compile.ts';
 import type { Refusal } from './verdict.ts';

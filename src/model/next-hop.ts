@@ -5,13 +5,13 @@ import { formatHboneAuthority } from '../wire/hbone.ts';
 import { missingKey, referenceText, resolveReference } from './gateway-reference.ts';
 import { pickIp, pickResolved, selectEndpoint, type Upstream } from './load-balance.ts';
 import type { MeshIndex } from './mesh-index.ts';
+import { PORTS } from './ports.ts';
 import { expectedIdentities, parsableIdentities } from './spiffe.ts';
 import type { Refusal } from './verdict.ts';
 import { chooseWaypoint, hasWaypoint, isFromWaypoint, waypointInstance } from './waypoint.ts';
 import type { GatewayAddress, Service, Workload } from './workload.ts';
 
 /** TCP port of every HBONE listener (datapath.md §0). */
-const HBONE_PORT = 15_008;
 
 export interface OutboundRequest {
   /** The captured pod: known from its netns, not from an address. */
@@ -118,7 +118,7 @@ function direct(
     if (upstream.protocol === 'TCP') return { kind: 'plaintext', address: { ip, port }, ...known };
     return {
       kind: 'hbone',
-      address: { ip, port: HBONE_PORT },
+      address: { ip, port: PORTS.hbone },
       authority: formatHostPort({ ip, port }),
       expectedIdentities: expectedIdentities(upstream, service?.subjectAltNames),
       ...known,

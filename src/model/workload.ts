@@ -16,6 +16,9 @@ export interface Locality {
   readonly subzone: string;
 }
 
+/** Of a workload that does not say where it is. */
+export const NO_LOCALITY: Locality = { region: '', zone: '', subzone: '' };
+
 /** A waypoint-like workload that wants traffic handed to its own port, with or without a PROXY v2 header. */
 export interface ApplicationTunnel {
   readonly protocol: 'NONE' | 'PROXY';
@@ -62,6 +65,13 @@ export interface LoadBalancer {
   readonly routingPreferences: readonly Scope[];
   readonly healthPolicy: 'OnlyHealthy' | 'AllowAll';
 }
+
+/** Of a service that asks for nothing. */
+export const STANDARD_BALANCER: LoadBalancer = {
+  mode: 'Standard',
+  routingPreferences: [],
+  healthPolicy: 'OnlyHealthy',
+};
 
 export interface NetworkAddress {
   readonly network: string;

@@ -1,5 +1,4 @@
 /** What one thread knows of the connections of another: their numbers, and which are open. Fed with reports. */
-
 import { BoundedMap } from '../base/bounded-map.ts';
 import type { Logger } from '../base/log.ts';
 import { type ReasonCode, reasonOf } from '../base/reasons.ts';

@@ -1,12 +1,12 @@
 /** Decoders for what names a place in the mesh: addresses, ports, host names, namespaces, and gateway references. */
 import { canonicalIp, formatCidr, parseCidr } from '../base/ip.ts';
+import { PORTS } from '../model/ports.ts';
 import { isSegment } from '../model/spiffe.ts';
 import type { GatewayAddress, NetworkAddress, NetworkCidr } from '../model/workload.ts';
 import { isHostname } from '../wire/hbone.ts';
 import { type Decoder, fieldsOf, integer, mappingOf, type Place, quote, text, textLike } from './decode-value.ts';
 
 /** Where HBONE is served when a reference does not say (istiod's value). */
-const DEFAULT_HBONE_PORT = 15_008;
 
 export const port: Decoder<number> = integer(1, 65_535);
 
@@ -74,7 +74,7 @@ export const gatewayAddress: Decoder<GatewayAddress> = (value, place) => {
   const fields = fieldsOf(value, place);
   if (fields === undefined) return undefined;
   const destination = fields.required('destination', destinationOf);
-  const hbonePort = fields.or('hboneMtlsPort', port, DEFAULT_HBONE_PORT);
+  const hbonePort = fields.or('hboneMtlsPort', port, PORTS.hbone);
   fields.end();
   return destination && { ...destination, hbonePort };
 };

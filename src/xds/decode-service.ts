@@ -1,7 +1,12 @@
 /** A service as the mesh file and `/config_dump` spell it (operations.md §5.5, §6.5), with the endpoints it may list itself. */
-
 import { parseSpiffeId } from '../model/spiffe.ts';
-import { type LoadBalancer, type Service, serviceKey, type WeightedWaypoint } from '../model/workload.ts';
+import {
+  type LoadBalancer,
+  type Service,
+  STANDARD_BALANCER,
+  serviceKey,
+  type WeightedWaypoint,
+} from '../model/workload.ts';
 import { gatewayAddress, hostname, networkAddress, networkCidr, portMap, segment } from './decode-address.ts';
 import {
   boolean,
@@ -30,8 +35,6 @@ export interface DecodedService {
   readonly endpoints: readonly ListedEndpoint[];
 }
 
-const STANDARD: LoadBalancer = { mode: 'Standard', routingPreferences: [], healthPolicy: 'OnlyHealthy' };
-
 export const service: Decoder<DecodedService> = (value, place) => {
   const fields = fieldsOf(value, place);
   if (fields === undefined) return undefined;
@@ -47,7 +50,7 @@ export const service: Decoder<DecodedService> = (value, place) => {
     cidrVips: fields.or('cidrVips', list(networkCidr), []),
     subjectAltNames: fields.or('subjectAltNames', list(subjectAltName), []),
     weightedWaypoints: fields.or('weightedWaypoints', list(weightedWaypoint), []),
-    loadBalancer: fields.or('loadBalancer', loadBalancer, STANDARD),
+    loadBalancer: fields.or('loadBalancer', loadBalancer, STANDARD_BALANCER),
     canonical: fields.or('canonical', boolean, false),
     visibility: fields.or('visibility', oneOf('Public', 'Namespace'), 'Public'),
     ...(waypoint && { waypoint }),

@@ -1,5 +1,5 @@
 /** A workload as the mesh file and `/config_dump` spell it (operations.md §5.5, §6.5). */
-import type { ApplicationTunnel, Locality, Workload } from '../model/workload.ts';
+import { type ApplicationTunnel, type Locality, NO_LOCALITY, type Workload } from '../model/workload.ts';
 import { gatewayAddress, hostname, ip, port, portMap, segment, serviceReference } from './decode-address.ts';
 import {
   boolean,
@@ -13,8 +13,6 @@ import {
   text,
   textLike,
 } from './decode-value.ts';
-
-const NO_LOCALITY: Locality = { region: '', zone: '', subzone: '' };
 
 const uid = textLike(
   (value) => /^[\x21-\x7e]+$/.test(value),

@@ -1,5 +1,5 @@
 /** `istio.workload.Service` as a record (facts/control.md §1.12, §1.15). */
-import type { LoadBalancer, Service } from '../model/workload.ts';
+import { type LoadBalancer, type Service, STANDARD_BALANCER } from '../model/workload.ts';
 import {
   IPFamilies,
   type LoadBalancing,
@@ -46,7 +46,6 @@ const HEALTH: Readonly<Record<number, LoadBalancer['healthPolicy']>> = {
   [LoadBalancing_HealthPolicy.ONLY_HEALTHY]: 'OnlyHealthy',
   [LoadBalancing_HealthPolicy.ALLOW_ALL]: 'AllowAll',
 };
-const STANDARD: LoadBalancer = { mode: 'Standard', routingPreferences: [], healthPolicy: 'OnlyHealthy' };
 
 export function serviceRecord(message: ServiceMessage): Service {
   const addresses = list(message.addresses, 'addresses', networkAddress);
@@ -65,7 +64,7 @@ export function serviceRecord(message: ServiceMessage): Service {
         ? refuse(field, 'has no destination')
         : { destination: gatewayAddress(destination, field), weight },
     ),
-    loadBalancer: message.loadBalancing === undefined ? STANDARD : loadBalancer(message.loadBalancing),
+    loadBalancer: message.loadBalancing === undefined ? STANDARD_BALANCER : loadBalancer(message.loadBalancing),
     canonical: message.canonical,
     // The reference reads numbers it does not know as public, and a control plane may count on that.
     visibility: message.visibility === Service_Visibility.NAMESPACE ? 'Namespace' : 'Public',

@@ -3,9 +3,9 @@
  * the cluster can write into an object (a label, an account, an address of a WorkloadEntry) is made harmless instead: else one
  * odd name would stop every update of the mesh.
  */
-
 import { MeshError } from '../base/errors.ts';
 import { type Cidr, cidrOf, formatCidr, formatIp } from '../base/ip.ts';
+import { PORTS } from '../model/ports.ts';
 import { isSegment } from '../model/spiffe.ts';
 import type { GatewayAddress, NetworkAddress, NetworkCidr } from '../model/workload.ts';
 import type {
@@ -16,7 +16,6 @@ import type {
 import { quote } from './decode-value.ts';
 
 /** istiod's port for HBONE; what a reference without one means. */
-const DEFAULT_HBONE_PORT = 15_008;
 /** Longest text kept, UTF-16 units; host names and UIDs stay under it. */
 const MAX_TEXT = 1_024;
 /** Longest namespace, service account or trust domain, characters. */
@@ -98,7 +97,7 @@ export function range({ address, length }: { address: Uint8Array; length: number
 
 export function gatewayAddress(message: GatewayAddressMessage, field: string): GatewayAddress {
   const hbonePort =
-    message.hboneMtlsPort === 0 ? DEFAULT_HBONE_PORT : portNumber(message.hboneMtlsPort, `${field}.hbone_mtls_port`);
+    message.hboneMtlsPort === 0 ? PORTS.hbone : portNumber(message.hboneMtlsPort, `${field}.hbone_mtls_port`);
   const { destination } = message;
   switch (destination.case) {
     case 'address': {

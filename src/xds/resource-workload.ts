@@ -1,5 +1,5 @@
 /** `istio.workload.Workload` as a record (facts/control.md §1.12, §1.15). */
-import type { ApplicationTunnel, Locality, Workload } from '../model/workload.ts';
+import { type ApplicationTunnel, type Locality, NO_LOCALITY, type Workload } from '../model/workload.ts';
 import { isHostname } from '../wire/hbone.ts';
 import {
   ApplicationTunnel_Protocol,
@@ -35,7 +35,6 @@ const TYPES: Readonly<Record<number, Workload['workloadType']>> = {
   [WorkloadType.POD]: 'pod',
   [WorkloadType.JOB]: 'job',
 };
-const NO_LOCALITY: Locality = { region: '', zone: '', subzone: '' };
 
 export function workloadRecord(message: WorkloadMessage): Workload {
   return { ...identity(message), ...routing(message), ...description(message) };

@@ -5,6 +5,7 @@ import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { PORTS } from '../../model/ports.ts';
 import type { LabNode } from '../lab/lab.ts';
 import { until, within } from './waiting.ts';
 
@@ -13,8 +14,6 @@ const PROGRAM = fileURLToPath(new URL(`../main${path.extname(import.meta.url)}`,
 const READY_TIMEOUT_MS = 15_000;
 const LOG_TIMEOUT_MS = 5_000;
 const HTTP_TIMEOUT_MS = 2_000;
-const STATS_PORT = 15_020;
-const READINESS_PORT = 15_021;
 /** Lines shown when a step fails. */
 const TAIL_LINES = 12;
 
@@ -102,14 +101,14 @@ export class Agent {
 
   /** The metrics as text (Prometheus exposition). */
   async metrics(): Promise<string> {
-    return (await this.#httpGet(STATS_PORT, '/metrics')).body;
+    return (await this.#httpGet(PORTS.stats, '/metrics')).body;
   }
 
   async #isReady(): Promise<true | undefined> {
     const code = this.#child?.exitCode ?? this.#child?.signalCode ?? undefined;
     if (code !== undefined) throw new Error(`the agent of ${this.node.name} ended with ${code}`);
     try {
-      return (await this.#httpGet(READINESS_PORT, '/healthz/ready')).status === 200 || undefined;
+      return (await this.#httpGet(PORTS.readiness, '/healthz/ready')).status === 200 || undefined;
     } catch {
       return undefined;
     }

@@ -2,6 +2,7 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { formatHostPort } from '../../base/ip.ts';
+import { PORTS } from '../../model/ports.ts';
 import { createLab, type Lab, type LabPod } from '../lab/lab.ts';
 import type { Family } from '../lab/plan.ts';
 import { Sniffer } from '../lab/sniffer.ts';
@@ -132,7 +133,7 @@ export class Stage implements AsyncDisposable {
   async #isCaptured(pod: LabPod): Promise<boolean> {
     const isListening = LISTENERS.every((port) => pod.inside.run(() => isListeningOn(port)));
     const { stdout } = await pod.inside.exec(['nft', 'list', 'ruleset']);
-    return isListening && stdout.includes('redirect to :15001');
+    return isListening && stdout.includes(`redirect to :${PORTS.outbound}`);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -147,7 +148,7 @@ export class Stage implements AsyncDisposable {
   }
 }
 
-const LISTENERS = [15_001, 15_006, 15_008];
+const LISTENERS = [PORTS.outbound, PORTS.inboundPlaintext, PORTS.hbone];
 const LISTEN_STATE = '0A';
 
 /** In the namespace of the calling thread (proc_net_tcp: local address in column 2, state in column 4). */

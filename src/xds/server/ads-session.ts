@@ -1,5 +1,4 @@
 /** One delta ADS stream: its subscriptions, and the order in which they are served. */
-
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { rpcRefusal } from '../../rpc/status.ts';

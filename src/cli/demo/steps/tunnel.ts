@@ -1,12 +1,11 @@
 /** (c) The same request in the mesh: TLS on one port, and still the client's own address. */
+import { PORTS } from '../../../model/ports.ts';
 import type { WireStream } from '../../lab/wiretap.ts';
 import { readTlsRecords } from '../../lab/wiretap.ts';
 import { describeStream } from '../evidence.ts';
 import type { Report } from '../report.ts';
 import type { Stage } from '../stage.ts';
 import { describeOutcome, sees } from './outcome.ts';
-
-const HBONE_PORT = 15_008;
 
 export async function tunnel(stage: Stage, report: Report): Promise<void> {
   report.step('c', 'The same request in the mesh');
@@ -23,7 +22,7 @@ export async function tunnel(stage: Stage, report: Report): Promise<void> {
   ]);
   const isTlsOnly = streams.length > 0 && streams.every((stream) => isTunnel(stream));
   const evidence = streams.map((stream) => describeStream(stream));
-  report.claim(`the wire carries TLS records on port ${HBONE_PORT} and nothing else`, isTlsOnly, evidence);
+  report.claim(`the wire carries TLS records on port ${PORTS.hbone} and nothing else`, isTlsOnly, evidence);
   const readable = stage.tap.findClear(request).length;
   report.claim('the request cannot be read there', readable === 0, [
     `${readable} of ${streams.length} streams hold "${request}"`,
@@ -35,7 +34,7 @@ export async function tunnel(stage: Stage, report: Report): Promise<void> {
 }
 
 export function isOnTunnelPort(stream: WireStream): boolean {
-  return stream.from.port === HBONE_PORT || stream.to.port === HBONE_PORT;
+  return stream.from.port === PORTS.hbone || stream.to.port === PORTS.hbone;
 }
 
 function isTunnel(stream: WireStream): boolean {
