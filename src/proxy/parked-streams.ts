@@ -35,6 +35,12 @@ export class ParkedStreams {
     if (error !== undefined) throw error;
   }
 
+  /** Streams go to the next process from now on, and so must their clients. */
+  expectNoMore(): void {
+    this.expectedUntilMs = 0;
+    for (const token of [...this.#waiting.keys()]) this.#wake(token);
+  }
+
   #wake(token: string): void {
     for (const wake of this.#waiting.get(token) ?? []) wake();
   }

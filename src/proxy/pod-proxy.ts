@@ -179,6 +179,7 @@ export class PodProxy {
   leaveListeners(): readonly InheritedListener[] {
     const { connections, deps, settings } = this.#context;
     this.#departure = new Departure(connections, deps.clock);
+    this.#context.parked.expectNoMore();
     const listeners = this.#servers.splice(0).map(({ server, port }) => {
       const fd = duplicateListener(server);
       server.close();

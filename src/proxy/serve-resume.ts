@@ -33,7 +33,7 @@ export async function serveResume(
 
 async function find(context: PodContext, token: string, question: HboneQuestion): Promise<ResumableTunnel> {
   const { clock, elsewhere } = context.deps;
-  const endMs = Math.min(clock.monotonicMs() + WAIT_MS, context.parked.expectedUntilMs);
+  const startedMs = clock.monotonicMs();
   for (;;) {
     const here = context.parked.get(token);
     if (here !== undefined) return here;
@@ -44,7 +44,7 @@ async function find(context: PodContext, token: string, question: HboneQuestion)
       await resumeConnection(context, undefined, found);
       continue;
     }
-    const leftMs = endMs - clock.monotonicMs();
+    const leftMs = Math.min(startedMs + WAIT_MS, context.parked.expectedUntilMs) - clock.monotonicMs();
     const waitMs = elsewhere === undefined ? leftMs : Math.min(leftMs, ASK_AGAIN_MS);
     if (leftMs <= 0 || !(await context.parked.change(token, clock, waitMs))) {
       throw new MeshError('CV-RESUME-UNKNOWN', 'no suspended stream has this token');

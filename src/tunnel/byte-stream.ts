@@ -31,6 +31,10 @@ export interface ByteStream {
   destroy(error?: MeshError): void;
   /** Bytes accepted by `write` and not yet handed to the kernel or the tunnel. */
   readonly bufferedBytes: number;
+  /** Our half has ended, and its end is still on the way to the kernel. Absent: nothing is known of that, or need be. */
+  readonly isEnding?: boolean;
+  /** It is in no tunnel, or about to leave one: what is written waits, and `onDrain` follows when it goes on. Absent: never. */
+  readonly isHalted?: boolean;
   /**
    * A second descriptor of the socket that carries the bytes, the caller's to close. `undefined`: it cannot go on in another
    * process, because something is under way here. Absent: it has no socket of its own. To be asked of a paused stream.

@@ -74,7 +74,7 @@ export class Relay {
     this.#down.stream.pause();
     this.#up.stream.pause();
     const endMs = clock.monotonicMs() + withinMs;
-    while (this.#unflushedBytes > 0 && clock.monotonicMs() < endMs) await delay(clock, QUIESCE_POLL_MS);
+    while (!this.#isFlushed && clock.monotonicMs() < endMs) await delay(clock, QUIESCE_POLL_MS);
   }
 
   /** Both streams have sockets of their own. */
@@ -94,7 +94,7 @@ export class Relay {
 
   #obstacleAt(...sockets: readonly Side[]): Obstacle | undefined {
     if (sockets.some(({ stream }) => !stream.isLending)) return 'read-ahead';
-    return this.#unflushedBytes > 0 ? 'unread' : undefined;
+    return this.#isFlushed ? undefined : 'unread';
   }
 
   #sideBeside(tunnel: ByteStream): Side {
@@ -106,7 +106,7 @@ export class Relay {
    * the owner. `undefined` when one cannot go, or is gone; all stays as it was then. To be asked once quiesced.
    */
   detach(): MovedSockets | undefined {
-    if (this.#down.isClosed || this.#up.isClosed || this.#unflushedBytes > 0) return undefined;
+    if (this.#down.isClosed || this.#up.isClosed || !this.#isFlushed) return undefined;
     const downstream = this.#down.stream.duplicate?.();
     const upstream = downstream === undefined ? undefined : this.#up.stream.duplicate?.();
     if (downstream === undefined || upstream === undefined) {
@@ -122,17 +122,18 @@ export class Relay {
   /** As `detach`, of the socket at the other end of `tunnel`, which is its owner's to deal with then. */
   detachFrom(tunnel: ByteStream): number | undefined {
     const side = this.#sideBeside(tunnel);
-    const socket = side.isClosed || side.unflushedBytes > 0 ? undefined : side.stream.duplicate?.();
+    const socket = side.isClosed || !side.isFlushed ? undefined : side.stream.duplicate?.();
     if (socket === undefined) return undefined;
     this.#isMoved = true;
     side.stream.destroy();
     return socket;
   }
 
-  get #unflushedBytes(): number {
-    return this.#down.unflushedBytes + this.#up.unflushedBytes;
+  get #isFlushed(): boolean {
+    return this.#down.isFlushed && this.#up.isFlushed;
   }
 
+  /** What was to go to a stream that is halted meanwhile is read again when that goes on. */
   unquiesce(): void {
     this.#isQuiescing = false;
     this.#down.resumeUnlessBlocked();
@@ -237,11 +238,14 @@ class Side implements ByteStreamHandlers {
     this.#relay.closed(this, error);
   }
 
-  get unflushedBytes(): number {
-    return this.isClosed ? 0 : this.stream.bufferedBytes + (this.#splice?.heldBytes ?? 0);
+  /** All that it was given has left this process; so has its end. */
+  get isFlushed(): boolean {
+    if (this.isClosed) return true;
+    return this.stream.bufferedBytes + (this.#splice?.heldBytes ?? 0) === 0 && this.stream.isEnding !== true;
   }
 
   resumeUnlessBlocked(): void {
+    if (this.other.stream.isHalted === true) this.#isBlocked = true;
     if (!this.#isBlocked) this.stream.resume();
   }
 

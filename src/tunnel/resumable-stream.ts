@@ -47,6 +47,7 @@ export class ResumableStream implements ByteStream {
   constructor(owner: ResumableOwner, from: H2Stream | BytesUnderWay) {
     this.#owner = owner;
     if ('toApp' in from) {
+      this.#isBlocked = true;
       this.#early = from.toApp;
       if (from.toTunnel.length > 0) this.#keep(from.toTunnel, false);
     } else this.#leg = new Leg(this, from);
@@ -58,6 +59,10 @@ export class ResumableStream implements ByteStream {
 
   get isClosed(): boolean {
     return this.#isClosed;
+  }
+
+  get isHalted(): boolean {
+    return !this.#isClosed && this.#leg?.isLeaving !== false;
   }
 
   /** In no tunnel, and everything that was to go through the last one has gone. */
@@ -97,7 +102,6 @@ export class ResumableStream implements ByteStream {
     const leg = this.#leg;
     if (leg === undefined || leg.isLeaving) {
       this.#keep(chunk, isLent);
-      this.#isBlocked = true;
       return false;
     }
     const mayGoOn = leg.send(chunk, isLent);
@@ -151,9 +155,10 @@ export class ResumableStream implements ByteStream {
     this.#isMoving = true;
     const leg = this.#leg;
     if (leg !== undefined) {
-      this.#leave(leg);
+      // First, as it is over in that tunnel with our end, when the peer has ended before: it must not take that for the end of all.
       if (leg.stream.hasRemoteEnd) this.#hasLeft(leg);
-      else await this.#untilLeft(clock, withinMs);
+      this.#leave(leg);
+      if (leg === this.#leg) await this.#untilLeft(clock, withinMs);
     }
     if (!this.#isClosed && this.isDetached && this.#isWhole()) return true;
     this.release();
@@ -228,6 +233,7 @@ export class ResumableStream implements ByteStream {
   #leave(leg: Leg): void {
     if (leg.isLeaving) return;
     leg.isLeaving = true;
+    this.#isBlocked = true;
     if (!this.#hasEnded) leg.stream.end(suspendedTrailers(leg.sentBytes));
   }
 

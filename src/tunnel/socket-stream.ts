@@ -125,6 +125,11 @@ export class SocketStream implements ByteStream, SpliceEnd {
     return this.#unwrittenBytes + (this.#reader?.keptBytes ?? 0);
   }
 
+  get isEnding(): boolean {
+    const { writableEnded, writableFinished, destroyed } = this.#socket;
+    return writableEnded && !writableFinished && !destroyed;
+  }
+
   get #unwrittenBytes(): number {
     return this.#socket.writableLength + (this.#page?.filled ?? 0);
   }
@@ -137,10 +142,14 @@ export class SocketStream implements ByteStream, SpliceEnd {
 
   duplicate(): number | undefined {
     const fd = socketFd(this.#socket);
-    const { writableEnded, writableFinished } = this.#socket;
-    const isFlushed = this.bufferedBytes === 0 && writableEnded === writableFinished;
     // What an ordinary socket has read and not given out would be lost; a lending one keeps nothing.
-    return fd === undefined || !this.#isLending || !isFlushed ? undefined : duplicate(fd);
+    if (fd === undefined || !this.#isLending || this.bufferedBytes > 0 || this.isEnding) return undefined;
+    try {
+      return duplicate(fd);
+    } catch {
+      // Out of descriptors: it goes on here.
+      return undefined;
+    }
   }
 
   spliceInto(sink: ByteStream, onFlushed: () => void): Splice | undefined {

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import type net from 'node:net';
 import { test } from 'node:test';
-import type { MeshState } from '../../../src/model/mesh-index.ts';
 import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
 import type { H2Stream } from '../../../src/tunnel/h2-stream.ts';
 import {
@@ -14,86 +13,12 @@ import {
 } from '../../../src/wire/resume.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { fillUntilBlocked } from '../../support/tcp.ts';
-import { atAddress, policy, workload } from '../../unit/model/sample-mesh.ts';
+import { policy } from '../../unit/model/sample-mesh.ts';
 import { Reader } from '../tunnel/h2-peers.ts';
-import { CLIENT, OPEN_MESH, ProxyWorld, SERVER } from './proxy-world.ts';
+import { CLIENT, ProxyWorld, SERVER } from './proxy-world.ts';
+import { FAR, Pair, SERVING } from './resume-pair.ts';
 
 const bounded = { timeout: 60_000 };
-const FAR = '10.0.0.9';
-/** The pod serves `10.0.0.9` as its waypoint: both ends are on loopback. */
-const SERVING: MeshState = {
-  ...OPEN_MESH,
-  workloads: [...OPEN_MESH.workloads, workload('far', { ips: [FAR], waypoint: atAddress('127.0.0.1') })],
-};
-
-/** A mesh in which `10.0.0.9` is reached through the agent that listens on `port`. */
-function reachedAt(port: number): MeshState {
-  const gateway = workload('gateway', { ips: ['127.0.0.1'], serviceAccount: 'server' });
-  const far = workload('far', { ips: [FAR], waypoint: atAddress('127.0.0.1', { hbonePort: port }) });
-  return {
-    ...OPEN_MESH,
-    workloads: [workload('server', { ips: ['127.0.0.2'], serviceAccount: 'client' }), gateway, far],
-  };
-}
-
-/** An agent at each end of a tunnel, and an application that sends back what it gets. */
-class Pair implements AsyncDisposable {
-  readonly #undo = new AsyncDisposableStack();
-  server: ProxyWorld;
-  client: ProxyWorld;
-  readonly #mesh: MeshState;
-  readonly #former: ProxyWorld[] = [];
-
-  constructor() {
-    this.server = this.#undo.use(new ProxyWorld({ mesh: SERVING }));
-    this.#mesh = reachedAt(this.server.port('hbone'));
-    this.client = this.#undo.use(new ProxyWorld({ mesh: this.#mesh, serviceAccount: 'client' }));
-  }
-
-  /** A connection through the tunnel, to `app` or to an echo. */
-  async connect(app?: (socket: net.Socket) => void): Promise<net.Socket> {
-    const { port } = await this.server.app(app);
-    this.client.target = { ip: FAR, port };
-    return await this.client.connect('outbound');
-  }
-
-  async replaceServer(mesh = SERVING): Promise<void> {
-    const former = this.server;
-    const inherited = { listeners: await former.proxy.leaveListeners(), connections: [] };
-    this.server = this.#undo.use(new ProxyWorld({ mesh, inherited }));
-    await this.#move(former, this.server);
-  }
-
-  async replaceClient(): Promise<void> {
-    const former = this.client;
-    const inherited = { listeners: await former.proxy.leaveListeners(), connections: [] };
-    this.client = this.#undo.use(new ProxyWorld({ mesh: this.#mesh, serviceAccount: 'client', inherited }));
-    await this.#move(former, this.client);
-  }
-
-  /** How many connections the agents that were replaced have, and lines that say that one is over. */
-  get left(): { readonly connections: number; readonly ends: number } {
-    const count = (of: (world: ProxyWorld) => number): number => this.#former.reduce((sum, one) => sum + of(one), 0);
-    return {
-      connections: count(({ proxies }) => proxies.counts('p1')?.connections ?? 0),
-      ends: count(({ ends }) => ends.length),
-    };
-  }
-
-  async #move(from: ProxyWorld, to: ProxyWorld): Promise<void> {
-    this.#former.push(from);
-    for (let isLast = false; !isLast; ) {
-      const part = await from.proxy.moveSome();
-      await to.proxy.adopt(part.connections);
-      ({ isLast } = part);
-    }
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#undo.disposeAsync();
-  }
-}
-
 /** Keeps what has come, so that nothing is lost between looks. */
 class Client {
   readonly socket: net.Socket;
@@ -199,6 +124,49 @@ for (const [where, replace] of [
     assert.ok(Buffer.concat(back).equals(bytes));
   });
 }
+
+test(
+  'calls whose clients end first are answered in full while the server’s agent is replaced again and again',
+  bounded,
+  async () => {
+    await using pair = new Pair();
+    await pair.serve((app) => {
+      app.on('data', (chunk: Buffer) => app.write(chunk)).on('end', () => app.end());
+    });
+    const calls: Promise<string>[] = [];
+    for (let round = 0; round < 12; round++) {
+      // They begin at odd moments of what follows.
+      for (let count = 0; count < 6; count++) calls.push(pair.client.connect('outbound').then(called));
+      await Promise.all([pair.replaceServer(), ...calls.slice(-3)]);
+    }
+    assert.deepEqual(new Set(await Promise.all(calls)), new Set(['end x']));
+  },
+);
+
+/** How a call ended, and what the answer was. */
+async function called(socket: net.Socket): Promise<string> {
+  const client = new Client(socket);
+  const ended = new Promise<string>((resolve) => void socket.once('end', () => resolve('end')));
+  const closed = closeOf(socket).then(() => 'closed');
+  socket.end('x');
+  return `${await Promise.race([ended, closed])} ${client.text}`;
+}
+
+test('an agent that leaves sends clients of streams that have left to the next one, at once', bounded, async () => {
+  const clock = new FakeClock();
+  await using former = new ProxyWorld({ clock });
+  const { ip, port } = await former.app();
+  const inherited = { listeners: await former.proxy.leaveListeners(), connections: [] };
+  await using world = new ProxyWorld({ clock, inherited, former });
+  const { session } = await world.tunnel();
+  const early = session.request({ authority: `${ip}:${port}`, headers: resumeFields('0'.repeat(32)) });
+  // The next is answered after it was read.
+  await session.request({ authority: `${ip}:${port}` }).response;
+
+  await world.proxy.leaveListeners();
+
+  assert.equal((await early.response).status, 404);
+});
 
 test('a stream of a peer that does not resume stays in its process', bounded, async () => {
   await using world = new ProxyWorld();

@@ -198,6 +198,18 @@ test('a quiesced relay has flushed all it read, moves nothing more, and goes on 
   assert.equal(String((await later)[0]), 'after');
 });
 
+test('a quiesced relay has told the kernel every end, too', async () => {
+  await using pair = await joined();
+  pair.relay.start();
+  pair.client.near.end();
+  await once(pair.client.far, 'end');
+  assert.deepEqual([pair.server.near.writableEnded, pair.server.near.writableFinished], [true, false]);
+
+  await pair.relay.quiesce(systemClock);
+
+  assert.ok(pair.server.near.writableFinished);
+});
+
 test('sockets that lend one buffer to many relays never mix their bytes up', async () => {
   const pairs = await Promise.all(Array.from({ length: 8 }, (_, i) => lendingPair(i)));
   const texts = await Promise.all(pairs.map((pair) => pair.received));

@@ -263,6 +263,24 @@ test('an end that says its last word while the other suspends says it again in t
   assert.equal(await server.closed.promise, undefined);
 });
 
+test('an end whose peer has ended its half before suspends, and is not over', bounded, async () => {
+  await using world = await World.start((from) => new End(from, 0, () => 1));
+  const { client, server } = world;
+  client.start();
+  server.start();
+  client.stream.end();
+  await until(() => server.hasPeerEnded);
+
+  await server.move();
+  await client.detached.promise;
+  await world.attach();
+
+  server.stream.write(bytesFrom(0, 5));
+  server.stream.end();
+  assert.deepEqual(await Promise.all([client.closed.promise, server.closed.promise]), [undefined, undefined]);
+  assert.equal(client.received, 5);
+});
+
 test('a stream whose half has ended does not leave its tunnel, and ends in it', bounded, async () => {
   await using world = await World.start((from) => new End(from, 0, () => 1));
   const { client, server } = world;
