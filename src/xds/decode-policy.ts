@@ -68,7 +68,7 @@ const stringMatch: Decoder<StringMatch> = (value, place) => {
   if (others.length > 0 || kind === undefined) {
     return place.refuse(
       'a string match has exactly one key',
-      'write {Exact: "…"}, {Prefix: "…"}, {Suffix: "…"} or {Presence: []}',
+      'write !Exact "…", !Prefix "…", !Suffix "…" or !Presence [], each also as {Exact: "…"}',
     );
   }
   const name = oneOf('Exact', 'Prefix', 'Suffix', 'Presence')(kind, place.atKey(kind));
@@ -83,7 +83,9 @@ const KIND_OF = { Exact: 'exact', Prefix: 'prefix', Suffix: 'suffix' } as const;
 const presence: Decoder<StringMatch> = (value, place) => {
   const isEmpty =
     value === null || (Array.isArray(value) && value.length === 0) || (value instanceof Map && value.size === 0);
-  return isEmpty ? { kind: 'presence' } : place.refuse('Presence takes no value', 'write {Presence: []}');
+  return isEmpty
+    ? { kind: 'presence' }
+    : place.refuse('Presence takes no value', 'write !Presence [] or {Presence: []}');
 };
 
 const cidr: Decoder<Cidr> = (value, place) => {

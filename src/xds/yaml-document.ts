@@ -1,5 +1,6 @@
 /** A YAML 1.2 text as plain values, and the way back from a path in them to line and column. */
 import {
+  type CollectionTag,
   type Document,
   isAlias,
   isMap,
@@ -9,6 +10,7 @@ import {
   LineCounter,
   type Node,
   parseDocument,
+  type ScalarTag,
   visit,
 } from 'yaml';
 import { messageOf } from '../base/errors.ts';
@@ -23,12 +25,27 @@ const MAX_ALIAS_COUNT = 10_000;
 
 const CURE = 'correct the YAML or JSON';
 
+/** `!Exact x` is `{Exact: x}`: how ztunnel writes the matches of a policy in YAML, and the one way it reads them there. */
+const MATCH_TAGS: readonly (ScalarTag | CollectionTag)[] = [
+  ...['Exact', 'Prefix', 'Suffix'].map((name) => ({
+    tag: `!${name}`,
+    resolve: (value: string) => new Map([[name, value]]),
+  })),
+  { tag: '!Presence', collection: 'seq', resolve: ({ items }) => new Map([['Presence', items]]) },
+];
+
 /** Mappings become `Map`, so that no key can touch a prototype and `80` stays apart from `"80"`. Never throws. */
 export function readYaml(text: string): DocumentResult {
   const lines = new LineCounter();
   let document: Document.Parsed | undefined;
   try {
-    document = parseDocument(text, { lineCounter: lines, version: '1.2', merge: false, prettyErrors: false });
+    document = parseDocument(text, {
+      lineCounter: lines,
+      version: '1.2',
+      merge: false,
+      prettyErrors: false,
+      customTags: [...MATCH_TAGS],
+    });
     if (document.errors.length > 0) {
       const problems = document.errors.map(({ pos, message }) => ({
         position: at(lines, pos[0]),

@@ -100,16 +100,16 @@ policies:
   action: Allow
   dryRun: true
   rules:
-  - - - namespaces: [{Exact: retail}]
-        notNamespaces: [{Prefix: kube-}]
-        principals: [{Suffix: /sa/shop}]
-        notPrincipals: [{Exact: cluster.local/ns/retail/sa/cart}]
+  - - - namespaces: [!Exact retail]
+        notNamespaces: [!Prefix kube-]
+        principals: [!Suffix /sa/shop]
+        notPrincipals: [!Exact cluster.local/ns/retail/sa/cart]
         serviceAccounts: [{namespace: retail, serviceAccount: shop}]
         notServiceAccounts: [{namespace: retail, serviceAccount: cart}]
         sourceIps: [10.0.0.0/8]
         notSourceIps: ["fd00::/8"]
         destinationIps: [10.42.0.0/16]
-        notDestinationIps: [10.43.0.1]
+        notDestinationIps: [10.43.0.1/32]
         destinationPorts: [8080]
         notDestinationPorts: [9999]
 - {name: no-9999, namespace: retail, scope: Namespace, action: Deny, dryRun: false, rules: [[[{destinationPorts: [9999]}]]]}

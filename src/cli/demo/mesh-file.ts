@@ -1,12 +1,14 @@
 /** The mesh and pod files of the demo (facts/operations.md §6.5; `capture/pod-list.ts`). Pure but for the write. */
 import { renameSync, writeFileSync } from 'node:fs';
-import { stringify } from 'yaml';
+import { Scalar, stringify } from 'yaml';
 import type { LabPod } from '../lab/lab.ts';
 
 const NAMESPACE = 'demo';
 const TRUST_DOMAIN = 'cluster.local';
 export const APP_PORT = 8_080;
 const SERVICE_PORT = 80;
+/** A map: ztunnel takes a port for a number only when it stands there without quotes, which a name never does. */
+const PORTS = new Map([[SERVICE_PORT, APP_PORT]]);
 
 /** `cart.demo.svc.cluster.local` in front of the pod `server`; its address exists nowhere but in the mesh. */
 interface ServiceSpec {
@@ -41,18 +43,19 @@ export function meshFile({ pods, service, policy }: MeshSpec): string {
         hostname,
         // The part before the slash is the network; ours has no name.
         vips: service.vips.map((ip) => `/${ip}`),
-        ports: { [SERVICE_PORT]: APP_PORT },
+        ports: PORTS,
       },
     ],
     workloads: pods.map((pod) => ({
       uid: uidOf(pod),
       name: pod.name,
       namespace: NAMESPACE,
+      trustDomain: TRUST_DOMAIN,
       serviceAccount: pod.name,
       workloadIps: pod.ips,
       protocol: 'HBONE',
       node: pod.node,
-      services: pod.name === service.server ? { [`${NAMESPACE}/${hostname}`]: { [SERVICE_PORT]: APP_PORT } } : {},
+      services: pod.name === service.server ? { [`${NAMESPACE}/${hostname}`]: PORTS } : {},
       authorizationPolicies: pod.name === policy?.protects ? [`${NAMESPACE}/${policy.name}`] : [],
     })),
     policies: policy === undefined ? [] : [policyRecord(policy)],
@@ -66,8 +69,15 @@ function policyRecord({ name, allows }: PolicySpec) {
     scope: 'WorkloadSelector',
     action: 'Allow',
     dryRun: false,
-    rules: [[[{ principals: [{ Exact: principalOf(allows) }] }]]],
+    rules: [[[{ principals: [exactly(principalOf(allows))] }]]],
   };
+}
+
+/** `!Exact …`, as ztunnel wants it. */
+function exactly(text: string): Scalar<string> {
+  const scalar = new Scalar(text);
+  scalar.tag = '!Exact';
+  return scalar;
 }
 
 export function podsFile(pods: readonly LabPod[]): string {

@@ -390,6 +390,8 @@ const mistakes: readonly [claim: string, marked: string, said: RegExp][] = [
     /"exact" is not known here; use one of: Exact, Prefix, Suffix, Presence/,
   ],
   ['a presence with a value', P('{principals: [{Presence: ¦yes}]}'), /Presence takes no value/],
+  ['a tagged presence with a value', P('{principals: [!Presence ¦[yes]]}'), /Presence takes no value/],
+  ['a tagged mapping', P('{principals: [!Exact {¦Equal: a}]}'), /"Equal" is not known here/],
   ['a plain text for a string match', P('{principals: [¦a]}'), /expected a mapping, found "a"/],
   ['an unknown field of a match', P('{¦hosts: [a]}'), /unknown field "hosts"/],
   [
