@@ -1,23 +1,21 @@
 /** Inbound HBONE, port 15008: tunnels of other nodes, and the CONNECT streams in them (datapath facts §4.5). */
 import type net from 'node:net';
 import type tls from 'node:tls';
-import { withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { HostPort } from '../base/ip.ts';
 import { reasonOf } from '../base/reasons.ts';
-import { handshakeTimeout, tlsFailure } from '../identity/tls-failure.ts';
-import { acceptTls } from '../identity/tls-handshake.ts';
-import type { InboundVerdict, TlsMaterial } from '../model/verdict.ts';
-import { spoken } from '../sys/tcp.ts';
+import type { InboundVerdict } from '../model/verdict.ts';
 import { H2Session } from '../tunnel/h2-session.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { parseForwardedHost } from '../wire/forwarded.ts';
 import type { RequestHead } from '../wire/h2-head.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
 import { answerFields, newResumeToken, readResumeRequest } from '../wire/resume.ts';
+import { Handshakes } from './handshakes.ts';
 import type { HboneQuestion } from './inheritance.ts';
+import { Offenders } from './offenders.ts';
 import { refusalOf } from './operator-text.ts';
-import { HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
+import type { PodContext } from './pod-context.ts';
 import { ResumableTunnel } from './resumable-tunnel.ts';
 import { serveResume } from './serve-resume.ts';
 
@@ -30,19 +28,11 @@ interface TunnelPeer {
   readonly identity?: string | undefined;
 }
 
-/** A socket whose handshake is not done. */
-interface Handshake {
-  readonly socket: net.Socket;
-  /** Why we ended it, if we did. */
-  dropped?: MeshError;
-}
-
 export class HboneServer {
   readonly #context: PodContext;
+  readonly #offenders: Offenders;
+  readonly #handshakes: Handshakes;
   readonly #sessions = new Set<H2Session>();
-  /** Oldest first; of the silent ones not a byte has come. */
-  readonly #silent = new Set<Handshake>();
-  readonly #handshakes = new Set<Handshake>();
   /** Sockets of tunnels: they outlive their session by the time its last frames take. */
   readonly #sockets = new Set<net.Socket>();
   #idle: PromiseWithResolvers<void> | undefined;
@@ -50,6 +40,8 @@ export class HboneServer {
 
   constructor(context: PodContext) {
     this.#context = context;
+    this.#offenders = new Offenders(context.deps.clock);
+    this.#handshakes = new Handshakes(context, this.#offenders);
   }
 
   get tunnelCount(): number {
@@ -58,7 +50,7 @@ export class HboneServer {
 
   /** In progress, or waited for. */
   get handshakeCount(): number {
-    return this.#silent.size + this.#handshakes.size;
+    return this.#handshakes.count;
   }
 
   /** Takes over one accepted socket. */
@@ -71,6 +63,7 @@ export class HboneServer {
     try {
       await this.#handshake(socket, ends);
     } catch (error) {
+      socket.destroy();
       this.#refused(ends, error);
     }
   }
@@ -82,7 +75,7 @@ export class HboneServer {
   }
 
   close(error: MeshError): void {
-    for (const handshake of [...this.#silent, ...this.#handshakes]) this.#drop(handshake, error);
+    this.#handshakes.close(error);
     for (const session of [...this.#sessions]) session.destroy(error);
   }
 
@@ -104,60 +97,15 @@ export class HboneServer {
   }
 
   async #handshake(socket: net.Socket, ends: { peer: HostPort; local: HostPort }): Promise<void> {
-    const { connections, share } = this.#context;
-    const handshake: Handshake = { socket };
     try {
-      this.#makeRoom();
-      this.#silent.add(handshake);
-      const timeoutMs = await this.#firstBytes(socket);
-      if (handshake.dropped !== undefined) throw handshake.dropped;
-      this.#silent.delete(handshake);
-      this.#handshakes.add(handshake);
-      await this.#context.handshakeTurn();
-      // Asked for each handshake, so that a renewed certificate serves the very next one.
-      const material = await connections.arrive(this.#material());
-      share.enter();
-      const { contexts, clock, revocation } = this.#context.deps;
-      const secured = await acceptTls(socket, material, { contexts, clock, revocation, timeoutMs });
-      share.enter(HANDSHAKE_END_MS);
-      this.#serve(secured.socket, { ...ends, identity: secured.peerIdentity });
-    } catch (error) {
-      socket.destroy();
-      throw handshake.dropped ?? error;
+      const { maxTunnels } = this.#context.settings;
+      if (this.#sessions.size >= maxTunnels) this.#dropIdleTunnel(maxTunnels);
+      await this.#handshakes.accept(socket, ends.peer, (secured) =>
+        this.#serve(secured.socket, { ...ends, identity: secured.peerIdentity }),
+      );
     } finally {
-      this.#silent.delete(handshake);
-      this.#handshakes.delete(handshake);
       this.#tellEmpty();
     }
-  }
-
-  /**
-   * Resolves when the peer has begun to speak, with the time that is left for the handshake. Until then it costs a socket:
-   * no TLS is set up for who says nothing.
-   */
-  async #firstBytes(socket: net.Socket): Promise<number> {
-    const { settings, deps } = this.#context;
-    const startedMs = deps.clock.monotonicMs();
-    const { handshakeTimeoutMs } = settings;
-    await withDeadline(spoken(socket), deps.clock, handshakeTimeoutMs, () => handshakeTimeout(handshakeTimeoutMs));
-    this.#context.share.enter();
-    if (socket.readableLength === 0) throw tlsFailure(new Error('the connection was closed before the handshake'));
-    return Math.max(1, handshakeTimeoutMs - (deps.clock.monotonicMs() - startedMs));
-  }
-
-  async #material(): Promise<TlsMaterial> {
-    const { deps, pod } = this.#context;
-    return await deps.verdicts.certificate(await deps.verdicts.identityOf(pod.uid));
-  }
-
-  #makeRoom(): void {
-    const { maxHandshakes, maxTunnels } = this.#context.settings;
-    if (this.#sessions.size >= maxTunnels) this.#dropIdleTunnel(maxTunnels);
-    // A handshake takes milliseconds; when very many are open the oldest is the least likely to be honest, a silent one first.
-    const [oldest] = this.#silent.size > 0 ? this.#silent : this.#handshakes;
-    if (this.handshakeCount < maxHandshakes || oldest === undefined) return;
-    const text = `dropped for a newer one: this pod has ${maxHandshakes} handshakes in progress`;
-    this.#drop(oldest, new MeshError('CV-LIMIT', text));
   }
 
   /** One peer with many idle tunnels must not keep the others out: the oldest idle one makes room. */
@@ -166,13 +114,6 @@ export class HboneServer {
     const idle = this.#sessions.values().find((session) => session.activeStreams === 0);
     if (idle === undefined) throw error;
     idle.destroy(error);
-  }
-
-  #drop(handshake: Handshake, error: MeshError): void {
-    handshake.dropped ??= error;
-    this.#silent.delete(handshake);
-    this.#handshakes.delete(handshake);
-    handshake.socket.destroy();
   }
 
   #serve(secured: tls.TLSSocket, peer: TunnelPeer): void {
@@ -304,9 +245,20 @@ export class HboneServer {
   /** Streams in it have lines of their own; abuse gets one more, so that somebody can find the peer. */
   #sessionFailed({ peer, identity }: TunnelPeer, error: MeshError): void {
     const fields = { peer: peer.ip, identity, code: error.code, error: error.message };
-    if (error.code === 'CV-TUNNEL-ABUSE') this.#context.deps.log.warn?.('tunnel closed for abuse', fields);
-    else this.#context.deps.log.debug?.('tunnel closed', fields);
+    const { log } = this.#context.deps;
+    if (!isOffence(error)) {
+      log.debug?.('tunnel closed', fields);
+      return;
+    }
+    const delayMs = this.#offenders.add(peer.ip);
+    if (error.code === 'CV-TUNNEL-ABUSE') log.warn?.('tunnel closed for abuse', { ...fields, delayMs });
+    else log.debug?.('tunnel closed', { ...fields, delayMs });
   }
+}
+
+/** The peer broke the protocol or a limit of it. A session that ended before it began is none: it has proved nothing. */
+function isOffence({ code, fields }: MeshError): boolean {
+  return code === 'CV-TUNNEL-ABUSE' || (code === 'CV-TUNNEL-HTTP2' && fields['isHandshake'] !== true);
 }
 
 /** What is kept of a peer's text while a refusal is remembered: a valid authority has at most 259 characters. */

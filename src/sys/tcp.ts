@@ -178,14 +178,23 @@ export function sendNow(socket: net.Socket, data: Uint8Array): number {
   return fd === undefined ? 0 : Math.max(0, libc.send(fd, data, data.length, SEND_FLAGS));
 }
 
-/** Resolves when something was received on a paused socket, which it keeps, or when nothing will be. */
-export async function spoken(socket: net.Socket): Promise<void> {
+/**
+ * Resolves when `isEnough` of what a paused socket has received so far, which is then to be read from it as if nobody had; or
+ * when no more will come, and what came is lost.
+ */
+export async function received(socket: net.Socket, isEnough: (head: Uint8Array) => boolean): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
-  socket.on('readable', resolve).once('close', resolve);
+  const chunks: Buffer[] = [];
+  const take = (): void => {
+    for (let chunk: Buffer | null = socket.read(); chunk !== null; chunk = socket.read()) chunks.push(chunk);
+    if (isEnough(Buffer.concat(chunks))) resolve();
+  };
+  socket.on('readable', take).once('end', resolve).once('close', resolve);
   try {
     if (!socket.destroyed) await promise;
   } finally {
-    socket.off('readable', resolve).off('close', resolve);
+    socket.off('readable', take).off('end', resolve).off('close', resolve);
+    if (!socket.destroyed && !socket.readableEnded) socket.unshift(Buffer.concat(chunks));
   }
 }
 

@@ -331,6 +331,8 @@ export class H2Session {
       socket.destroy();
       return;
     }
+    // What follows a fault is read by nobody, and costs the peer less to send than us to decrypt.
+    if (code !== H2.noError) this.#reader.pause();
     // Before the peer has spoken HTTP/2 a GOAWAY is still right: it knows the preface of a server (RFC 9113 §3.4).
     this.#core.control(goawayFrame(this.#core.streams.highestPeerId, code, error?.message.slice(0, 128)));
     this.#core.sender.output.finish(() => socket.end());

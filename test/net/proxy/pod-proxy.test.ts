@@ -5,6 +5,8 @@ import net from 'node:net';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
+import { PREFACE } from '../../../src/wire/h2-protocol.ts';
+import { settingsFrame } from '../../../src/wire/h2-write.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { readToEnd } from '../../support/tcp.ts';
 import { policy } from '../../unit/model/sample-mesh.ts';
@@ -12,6 +14,9 @@ import { Reader } from '../tunnel/h2-peers.ts';
 import { handshake, OPEN_MESH, ProxyWorld, SERVER } from './proxy-world.ts';
 
 const bounded = { timeout: 20_000 };
+const CUT = 'tunnel closed for abuse';
+/** Nobody reads what a peer sends after its fault; the socket is closed this much later. */
+const CLOSED_MS = 1_000;
 const CLOSED_MESH: MeshState = { ...OPEN_MESH, policies: [policy('nobody', { rules: [] })] };
 
 /** A dial to an address of this machine is done in the next tick; nobody has looked at sockets until then. */
@@ -67,6 +72,41 @@ test('a handshake that made room for a newer one is refused for that, and says s
   const { fields } = await world.line(({ message }) => message === 'connection failed');
   assert.equal(fields['reason'], 'CV-LIMIT');
   assert.match(String(fields['error']), /1 handshakes in progress/);
+});
+
+test('who was cut for abuse waits before its next handshake, and each time longer', bounded, async () => {
+  const clock = new FakeClock();
+  await using world = new ProxyWorld({ clock });
+  const flood = Buffer.concat([PREFACE, ...Array.from({ length: 100 }, () => settingsFrame([]))]);
+  let secured = await handshake(await world.connect('hbone'));
+  for (const delayMs of [100, 200, 400]) {
+    const mark = world.lines.length;
+    secured.resume().write(flood);
+    const cut = await world.line((line) => line.message === CUT && world.lines.indexOf(line) >= mark);
+    assert.equal(cut.fields['delayMs'], delayMs);
+    const next = handshake(await world.connect('hbone'));
+    while (world.proxies.usage()[0]?.pendingHandshakes === 0) await nextTurn();
+    const { handshakes } = world.proxies.usage()[0] ?? assert.fail();
+    clock.advance(delayMs - 1);
+    for (let turns = 0; turns < 20; turns++) await nextTurn();
+    assert.equal(world.proxies.usage()[0]?.handshakes, handshakes);
+    clock.advance(1);
+    secured = await next;
+  }
+  clock.advance(CLOSED_MS);
+});
+
+test('a connection that waits for an offence of its peer ends with its pod', bounded, async () => {
+  const clock = new FakeClock();
+  await using world = new ProxyWorld({ clock });
+  const secured = await handshake(await world.connect('hbone'));
+  secured.resume().write('not HTTP/2 at all, but long enough');
+  await ended(secured);
+  clock.advance(CLOSED_MS);
+  const waiting = ended(await world.connect('hbone'));
+  while (world.proxies.usage()[0]?.pendingHandshakes === 0) await nextTurn();
+  await world.stop('immediate');
+  await waiting;
 });
 
 test('a graceful stop serves clients that the kernel has connected already', bounded, async () => {

@@ -4,6 +4,7 @@ import type net from 'node:net';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { WorkloadUse } from '../../../src/telemetry/workload-use.ts';
+import { clientHello } from '../../support/client-hello.ts';
 import { ProxyWorld } from './proxy-world.ts';
 
 const bounded = { timeout: 30_000 };
@@ -61,11 +62,26 @@ test('a peer that says nothing is a pending handshake, and no TLS is set up for 
   while (usage(world).pendingHandshakes > 0) await nextTurn();
 });
 
+test('a peer that says half a greeting is one that says nothing', bounded, async () => {
+  await using world = new ProxyWorld();
+  const hello = await clientHello();
+  const slow = await world.connect('hbone');
+  slow.write(hello.subarray(0, -1));
+  while (usage(world).pendingHandshakes === 0) await nextTurn();
+  await world.tunnel();
+  // The client knows first that its handshake is over.
+  while (usage(world).pendingHandshakes !== 1) await nextTurn();
+  assert.equal(usage(world).handshakes, 1);
+  slow.write(hello.subarray(-1));
+  await once(slow, 'data');
+  assert.equal(usage(world).handshakes, 2);
+});
+
 test('when handshakes make room a silent one goes first, though another is older', bounded, async () => {
   await using world = new ProxyWorld({ settings: { maxHandshakes: 2 } });
   const talking = await world.connect('hbone');
-  // The head of a TLS record whose body never comes.
-  talking.write(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00]));
+  // Its second flight never comes.
+  talking.write(await clientHello());
   while (usage(world).handshakes === 0) await nextTurn();
   const silent = await world.connect('hbone');
   silent.resume().on('end', () => silent.destroy());

@@ -1,0 +1,31 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Offenders } from '../../../src/proxy/offenders.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+
+const BAD = '10.0.0.66';
+
+test('each offence makes the next connection wait twice as long, up to 4 s, and others not at all', () => {
+  const offenders = new Offenders(new FakeClock());
+  assert.equal(offenders.delayMs(BAD), 0);
+  const delays = Array.from({ length: 9 }, () => offenders.add(BAD));
+  assert.deepEqual(delays, [100, 200, 400, 800, 1_600, 3_200, 4_000, 4_000, 4_000]);
+  assert.equal(offenders.delayMs(BAD), 4_000);
+  assert.equal(offenders.delayMs('10.0.0.1'), 0);
+});
+
+test('an offence is forgiven in 5 s, any number of them in 35 s', () => {
+  const clock = new FakeClock();
+  const offenders = new Offenders(clock);
+  offenders.add(BAD);
+  offenders.add(BAD);
+  clock.advance(5_000);
+  assert.equal(offenders.delayMs(BAD), 100);
+  clock.advance(5_000);
+  assert.equal(offenders.delayMs(BAD), 0);
+  for (let i = 0; i < 1_000; i++) offenders.add(BAD);
+  clock.advance(34_000);
+  assert.equal(offenders.delayMs(BAD), 100);
+  clock.advance(1_000);
+  assert.equal(offenders.delayMs(BAD), 0);
+});
