@@ -19,18 +19,23 @@ import type { Clock } from '../base/clock.ts';
 /** Entries of a watched directory that are looked at; more are an operator's mistake, and ignored. */
 const MAX_ENTRIES = 10_000;
 
+const MORE_BYTES = 4_096;
+
 /** Whole content. Throws a plain `Error` when it is no regular file or over `maxBytes`; the caller knows which code that is. */
 export function readBounded(path: string, maxBytes: number): Buffer {
   const fd = openSync(path, 'r');
   try {
-    if (!fstatSync(fd).isFile()) throw new Error(`${path} is not a regular file`);
-    const buffer = Buffer.allocUnsafe(maxBytes + 1);
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) throw new Error(`${path} is not a regular file`);
+    // One more than it should have, to see its end; more again when it has grown, or has no size as files of /proc.
+    let buffer = Buffer.allocUnsafe(Math.min(stat.size, maxBytes) + 1);
     let filled = 0;
-    for (let read = -1; read !== 0 && filled <= maxBytes; filled += read) {
+    for (let read = -1; read !== 0; filled += read) {
+      if (filled > maxBytes) throw new Error(`${path} is over ${maxBytes} bytes`);
+      if (filled === buffer.length) buffer = Buffer.concat([buffer], Math.min(2 * filled + MORE_BYTES, maxBytes + 1));
       read = readSync(fd, buffer, filled, buffer.length - filled, null);
     }
-    if (filled > maxBytes) throw new Error(`${path} is over ${maxBytes} bytes`);
-    return Buffer.from(buffer.subarray(0, filled));
+    return buffer.subarray(0, filled);
   } finally {
     closeSync(fd);
   }

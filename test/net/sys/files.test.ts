@@ -115,6 +115,9 @@ test('a bounded read takes a file up to its limit and nothing that is no file', 
   writeFileSync(path, '12345');
   assert.equal(readBounded(path, 5).toString(), '12345');
   assert.throws(() => readBounded(path, 4), /over 4 bytes/);
+  // Longer than the size that the system tells.
+  assert.match(readBounded('/proc/self/status', 1_000_000).toString(), /^Name:[^]*VmRSS:[^]*\n$/);
+  assert.throws(() => readBounded('/proc/self/status', 100), /over 100 bytes/);
   assert.throws(() => readBounded(join(path, '..'), 100), /not a regular file|EISDIR/);
 });
 
