@@ -1,11 +1,15 @@
 /**
  * A hostile peer with a valid certificate: `flooder.ts <kind> <ip> <seconds> <authority> <key> <chain> <roots>`.
- * Opens tunnels to port 15008 and floods each until the other side closes it; prints one JSON line (`FloodReport`).
- * `half-open` instead opens <seconds> connections that never finish their handshake, tells, and holds them until killed.
+ * Opens tunnels to port 15008 and floods each until the other side closes it, as fast as a link of 1 Gbit/s would let it;
+ * prints `flooding` when the first is open, and at the end one JSON line (`FloodReport`).
+ * `half-open` instead opens <seconds> connections that begin a greeting and never finish it, tells, and holds them until
+ * killed; `half-greeted` the same with a whole greeting, so that the other side has to answer it.
+ * `spin` floods nobody and keeps its CPU busy for as long: what a flooder costs by being there.
  */
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import net from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import tls from 'node:tls';
 import { FLAG, FRAME, H2, PREFACE } from '../../../src/wire/h2-protocol.ts';
 import {
@@ -17,6 +21,7 @@ import {
   windowUpdateFrame,
 } from '../../../src/wire/h2-write.ts';
 import { HpackEncoder } from '../../../src/wire/hpack-encoder.ts';
+import { clientHello } from '../../support/client-hello.ts';
 
 export interface FloodReport {
   readonly sessions: number;
@@ -24,6 +29,8 @@ export interface FloodReport {
   readonly closed: number;
   readonly frames: number;
   readonly mostBytes: number;
+  /** The longest that a tunnel lived from its first flooded frame on, milliseconds. */
+  readonly mostMs: number;
   /** GOAWAY codes seen, by number of sessions. */
   readonly goaways: Readonly<Record<number, number>>;
 }
@@ -31,6 +38,10 @@ export interface FloodReport {
 const NONE = new Uint8Array(0);
 const EIGHT = new Uint8Array(8);
 const BATCH = 64;
+/** Connections begun at once: more than the listener queues would wait a second for their next try. */
+const BACKLOG = 100;
+/** 1 Gbit/s. */
+const BYTES_PER_MS = 125_000;
 const [kind = '', ip = '', amount = '', authority = '', keyFile = '', chainFile = '', rootsFile = ''] =
   process.argv.slice(2);
 
@@ -87,6 +98,7 @@ class Tally {
   closed = 0;
   frames = 0;
   mostBytes = 0;
+  mostMs = 0;
   readonly goaways: Record<number, number> = {};
 }
 
@@ -109,9 +121,11 @@ async function session(make: (n: number) => Uint8Array, untilMs: number): Promis
   socket.on('error', () => {});
   const closed = once(socket, 'close');
   await Promise.race([once(socket, 'secureConnect'), closed]);
+  if (tally.sessions === 0) process.stdout.write('flooding\n');
   tally.sessions += 1;
   watchGoaway(socket);
   socket.write(Buffer.concat([PREFACE, settingsFrame([])]));
+  const startedMs = performance.now();
   let bytes = 0;
   for (let n = 0; !socket.destroyed && performance.now() < untilMs; n += BATCH) {
     const batch = Buffer.concat(Array.from({ length: BATCH }, (_, i) => make(n + i)));
@@ -120,8 +134,11 @@ async function session(make: (n: number) => Uint8Array, untilMs: number): Promis
     const isTaken = socket.write(batch);
     // A turn for the answers of the other side; without one the GOAWAY would be lost in the reset that follows it.
     await (isTaken ? new Promise((resolve) => setImmediate(resolve)) : Promise.race([once(socket, 'drain'), closed]));
+    const aheadMs = startedMs + bytes / BYTES_PER_MS - performance.now();
+    if (aheadMs > 1) await sleep(aheadMs);
   }
   tally.mostBytes = Math.max(tally.mostBytes, bytes);
+  tally.mostMs = Math.max(tally.mostMs, Math.round(performance.now() - startedMs));
   if (performance.now() < untilMs) tally.closed += 1;
   socket.destroy();
 }
@@ -146,17 +163,17 @@ function watchGoaway(socket: tls.TLSSocket): void {
 /** The first octets of a ClientHello that says it is 512 long. */
 const HALF_HELLO = Buffer.from('1603010200010001fc0303', 'hex');
 
-async function halfOpen(count: number): Promise<void> {
+async function halfOpen(count: number, greeting: Uint8Array): Promise<void> {
   let connected = 0;
   let refused = 0;
   let closed = 0;
   for (let i = 0; i < count; ) {
-    const batch = Array.from({ length: Math.min(250, count - i) }, () => {
+    const batch = Array.from({ length: Math.min(BACKLOG, count - i) }, () => {
       const socket = net.connect({ host: ip, port: 15_008 });
       const { promise, resolve } = Promise.withResolvers<void>();
       socket.once('connect', () => {
         connected += 1;
-        socket.write(HALF_HELLO);
+        socket.write(greeting);
         resolve();
       });
       socket.once('error', () => {
@@ -174,7 +191,12 @@ async function halfOpen(count: number): Promise<void> {
 }
 
 if (kind === 'half-open') {
-  await halfOpen(Number(amount));
+  await halfOpen(Number(amount), HALF_HELLO);
+} else if (kind === 'half-greeted') {
+  await halfOpen(Number(amount), await clientHello());
+} else if (kind === 'spin') {
+  process.stdout.write('flooding\n');
+  for (const untilMs = performance.now() + Number(amount) * 1_000; performance.now() < untilMs; );
 } else {
   const make = FLOODS[kind];
   if (make === undefined) throw new Error(`no flood is called ${kind}`);
