@@ -17,8 +17,12 @@ const MIB = 1024 * 1024;
 const LABELLED = /^(culvert_map_entries|culvert_cache_entries)\{thread="[^"]+",(?:map|cache)="([^"]+)"\} (\d+)$/;
 const FAMILY = { culvert_map_entries: 'entries', culvert_cache_entries: 'cached' } as const;
 
-export function isCache(figure: string): boolean {
-  return figure.startsWith(`${FAMILY.culvert_cache_entries}: `);
+/** Compiled code of all threads. */
+const CODE = 'code, MiB';
+
+/** It fills with use up to a bound: caches, and code, of which there is no more than functions. */
+export function isBounded(figure: string): boolean {
+  return figure === CODE || figure.startsWith(`${FAMILY.culvert_cache_entries}: `);
 }
 
 /** All threads of an agent together. */
@@ -26,9 +30,13 @@ export async function readingOf(agent: AgentProcess): Promise<Reading> {
   const { body } = await agent.get('/metrics', 15_020);
   const timers = metricSum(body, 'nodejs_active_resources', { type: 'Timeout' });
   const memory = (kind: string): number => metricSum(body, 'culvert_thread_memory_bytes', { kind }) / MIB;
+  const code = memory('code');
+  const rss = agent.rssBytes / MIB;
   const reading: Record<string, number> = {
-    'RSS, MiB': agent.rssBytes / MIB,
+    'RSS, MiB': rss,
+    'RSS less code, MiB': rss - code,
     'heap, MiB': memory('heap'),
+    [CODE]: code,
     'external, MiB': memory('external'),
     descriptors: descriptors(agent),
     timers,

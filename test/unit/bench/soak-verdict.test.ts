@@ -41,9 +41,9 @@ const cases: readonly {
     isGrowing: true,
   },
   {
-    claim: 'memory that grows by 60 MiB per hour grows',
+    claim: 'memory that grows by 120 MiB per hour grows',
     figure: 'RSS, MiB',
-    valueAt: (ms, at) => 150 + perHour(60, ms) + 3 * noise(at),
+    valueAt: (ms, at) => 150 + perHour(120, ms) + 3 * noise(at),
     isGrowing: true,
   },
   { claim: 'noise alone does not grow', figure: 'timers', valueAt: (_, at) => 40 + 10 * noise(at), isGrowing: false },
