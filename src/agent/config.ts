@@ -4,6 +4,7 @@ import { type DnsSettings, dnsSettings } from './settings-dns.ts';
 import { type HandOverSettings, handOverSettings } from './settings-hand-over.ts';
 import { type IdentitySettings, identitySettings } from './settings-identity.ts';
 import type { ConfigIssue, Environment, Start } from './settings-input.ts';
+import { type LaneSettings, laneSettings } from './settings-lanes.ts';
 import { type LifetimeSettings, lifetimeSettings } from './settings-lifetimes.ts';
 import { type LogSettings, logSettings } from './settings-logs.ts';
 import { type NodeSettings, nodeSettings } from './settings-node.ts';
@@ -39,7 +40,8 @@ export interface AgentConfig
     HandOverSettings,
     LogSettings,
     BudgetSettings,
-    WorkerSettings {
+    WorkerSettings,
+    LaneSettings {
   readonly proxyArgs: string;
 }
 
@@ -61,6 +63,9 @@ function readAll(read: SettingsReader): AgentConfig {
   const xds = xdsSettings(read, node);
   const sources = sourceSettings(read, xds.xds !== undefined);
   const servers = serverSettings(read, sources);
+  const sockets = socketSettings(read, sources);
+  const budgets = budgetSettings(read);
+  const workers = workerSettings(read);
   return {
     ...node,
     ...xds,
@@ -68,7 +73,7 @@ function readAll(read: SettingsReader): AgentConfig {
     ...identitySettings(read),
     ...servers,
     ...snapshotSettings(read, servers.runDir),
-    ...socketSettings(read, sources),
+    ...sockets,
     ...tunnelSettings(read),
     ...tlsSettings(read),
     ...dnsSettings(read),
@@ -77,8 +82,9 @@ function readAll(read: SettingsReader): AgentConfig {
     ...lifetimeSettings(read),
     ...handOverSettings(read, sources),
     ...logSettings(read),
-    ...budgetSettings(read),
-    ...workerSettings(read),
+    ...budgets,
+    ...workers,
+    ...laneSettings(read, { ...sockets, ...budgets, ...workers }),
     ...unsupportedSettings(read),
     proxyArgs: read.start.args.join(' '),
   };

@@ -20,7 +20,8 @@ import { UsageTable } from './usage-table.ts';
 export interface ServedPod {
   readonly uid: string;
   /** See `ProxyPod`. */
-  readonly isAgent?: boolean;
+  readonly isAgent?: boolean | undefined;
+  readonly serves?: 'all' | 'connections' | 'dns' | undefined;
 }
 
 export interface MovableSet extends ProxySet {
@@ -47,6 +48,8 @@ export interface DataPlane {
   totals(): TrafficTotals;
   /** What each pod uses, over all threads. */
   usage(): Promise<readonly WorkloadUse[]>;
+  /** UIDs of those whose new connections threads of their own serve. */
+  greedyPods(): ReadonlySet<string>;
   threads(): readonly WorkerView[];
   /** Profilers of the threads that are not this one, by name. */
   inspectors(): Iterable<readonly [string, Inspect]>;
@@ -81,6 +84,7 @@ export function mainThreadPlane({ proxies, records, contexts }: MainThreadParts)
       usage.tell('main', proxies, proxies.usage());
       return usage.all();
     },
+    greedyPods: () => new Set(),
     threads: () => [{ name: 'main', state: 'running', connections: records.totals().live, restarts: 0 }],
     inspectors: () => [],
     holdings: async () => {

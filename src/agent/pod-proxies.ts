@@ -5,7 +5,7 @@ import { Revocation } from '../identity/revocation.ts';
 import type { Budget } from '../model/budget.ts';
 import type { VerdictPush } from '../model/verdict.ts';
 import type { Connection } from '../proxy/connection.ts';
-import type { Inheritance } from '../proxy/inheritance.ts';
+import type { Inheritance, InheritedListener } from '../proxy/inheritance.ts';
 import type { PodContext } from '../proxy/pod-context.ts';
 import { PodProxy } from '../proxy/pod-proxy.ts';
 import type { ClaimedStream, ProxyDeps, ProxySettings, StreamClaim } from '../proxy/settings.ts';
@@ -26,6 +26,13 @@ export interface PodProxiesOptions {
   readonly drainGraceMs: number;
   /** How long they may when another agent serves their pods already. Default: the same. */
   readonly holdMs?: number;
+}
+
+/** In this thread. */
+export interface LocalSet extends MovableSet {
+  /** Leaves its listeners to another thread, until `serveAgain`. */
+  rest(): readonly InheritedListener[];
+  serveAgain(listeners: readonly InheritedListener[]): void;
 }
 
 export interface PodCounts {
@@ -64,14 +71,16 @@ export class PodProxies implements Disposable {
   }
 
   /** Binds the listeners of one pod; throws when one cannot be bound. Owns what is inherited. */
-  start(pod: ServedPod, netns: Netns, inherited?: Inheritance): MovableSet {
+  start(pod: ServedPod, netns: Netns, inherited?: Inheritance): LocalSet {
     const { settings, drainGraceMs, holdMs = drainGraceMs } = this.#options;
-    const proxy = PodProxy.start({ uid: pod.uid, isAgent: pod.isAgent, netns }, settings, this.#deps, inherited);
+    const proxy = PodProxy.start({ ...pod, netns }, settings, this.#deps, inherited);
     proxy.setBudget(this.#budgetOf(pod.uid));
     this.#proxies.set(proxy, pod.uid);
     const graceMs = { graceful: drainGraceMs, held: holdMs, immediate: 0 } as const satisfies Record<StopMode, number>;
     return {
       leaveListeners: async () => proxy.leaveListeners(),
+      rest: () => proxy.rest(),
+      serveAgain: (listeners) => proxy.serveAgain(listeners),
       moveSome: () => proxy.moveSome(),
       adopt: async (connections) => proxy.adopt(connections),
       stop: async (mode) => {

@@ -1,5 +1,7 @@
 /** How many threads carry traffic (facts/operations.md §6.2, "Threads"), and what one of them may use. */
+
 import type { Machine } from './settings-input.ts';
+import { LANE_HEAP_PART } from './settings-lanes.ts';
 import type { SettingsReader } from './settings-reader.ts';
 
 export interface WorkerSettings {
@@ -22,13 +24,13 @@ const CONCURRENCY = { config: 'concurrency' } as const;
 const MIN_HEAP_MIB = 32;
 /** Four times what 100,000 connections of one worker need. */
 const MAX_AUTO_HEAP_MIB = 4_096;
-/** Share of memory that the heaps of all workers may fill; buffers, the main thread and the kernel have the rest. */
+/** Share of memory that the heaps of all workers may fill, of both lanes; buffers, the main thread and the kernel have the rest. */
 const HEAP_SHARE = 0.75;
 
 export function workerSettings(read: SettingsReader): WorkerSettings {
   const workers = workersOf(read);
   const { memoryMib } = read.start.machine ?? SMALLEST;
-  const heapMib = (HEAP_SHARE * memoryMib) / Math.max(workers, 1);
+  const heapMib = (HEAP_SHARE * memoryMib) / (Math.max(workers, 1) * (1 + LANE_HEAP_PART));
   return {
     workers,
     workerHangMs: read.durationMs({ env: 'CULVERT_WORKER_HANG_TIMEOUT' }, 10_000, { minMs: 1_000 }),

@@ -67,6 +67,7 @@ async function startWorkers(
   const options = {
     count: config.workers,
     hangMs: config.workerHangMs,
+    lanes: config.greedyLane,
     worker: { start, heapMib: config.workerHeapMib },
   };
   return await WorkerPool.start(options, {

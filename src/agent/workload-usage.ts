@@ -8,8 +8,15 @@ export async function namedUsage({
   pods,
 }: Pick<AgentParts, 'dataPlane' | 'pods'>): Promise<readonly NamedUse[]> {
   const names = new Map(pods.statuses().map(({ pod }) => [pod.uid, pod]));
-  return (await dataPlane.usage()).map((use) => {
+  const uses = await dataPlane.usage();
+  const greedy = dataPlane.greedyPods();
+  return uses.map((use) => {
     const known = names.get(use.podUid);
-    return { ...use, namespace: known?.namespace ?? '', pod: known?.name ?? use.podUid };
+    return {
+      ...use,
+      namespace: known?.namespace ?? '',
+      pod: known?.name ?? use.podUid,
+      lane: greedy.has(use.podUid) ? 'greedy' : 'common',
+    };
   });
 }

@@ -1,5 +1,6 @@
 /** What `culvert top` shows: rates between two looks at an agent, sorted. Pure. */
 import type { UsageView } from '../agent/admin-views.ts';
+import type { Lane } from '../model/lane.ts';
 import type { NamedUse, USE_TOTALS } from '../telemetry/workload-use.ts';
 
 export interface TopRow {
@@ -17,6 +18,7 @@ export interface TopRow {
   readonly bufferedBytes: number;
   /** Turns it lost to others because it had used up its own. */
   readonly heldPerSecond: number;
+  readonly lane: Lane;
 }
 
 export const SORT_KEYS = {
@@ -58,5 +60,6 @@ function rowOf(before: NamedUse | undefined, now: NamedUse, seconds: number): To
     cpu: rate('loopSeconds'),
     bufferedBytes: now.bufferedBytes,
     heldPerSecond: rate('heldTurns'),
+    lane: now.lane,
   };
 }

@@ -17,7 +17,8 @@ const EXAMPLES = `  $ culvert top
 
 Keys: c CPU, n new connections, o open ones, h handshakes, i bytes in, u bytes out, m memory, w turns waited for, q ends.
 CPU is of one core. IN goes to the applications of the workload, OUT comes from them. WAITS counts turns it had to wait for, because
-it had used up its own while others wanted theirs; a budget (culvert.io/budget) bounds it for good.`;
+it had used up its own while others wanted theirs; who takes much and keeps others waiting gets the greedy lane, threads of a lower
+priority, until it is modest again; a budget (culvert.io/budget) bounds it for good.`;
 
 const KEYS: Readonly<Record<string, SortKey>> = {
   c: 'cpu',
@@ -141,7 +142,19 @@ async function look({ admin, namespace }: Options): Promise<UsageView> {
 
 function tableOf(rows: readonly TopRow[]): Table {
   return {
-    header: ['WORKLOAD', 'CONNS', 'NEW/S', 'TLS/S', 'TLS PENDING', 'IN/S', 'OUT/S', 'CPU', 'BUFFERED', 'WAITS/S'],
+    header: [
+      'WORKLOAD',
+      'CONNS',
+      'NEW/S',
+      'TLS/S',
+      'TLS PENDING',
+      'IN/S',
+      'OUT/S',
+      'CPU',
+      'BUFFERED',
+      'WAITS/S',
+      'LANE',
+    ],
     rows: rows.map((row) => [
       row.workload,
       String(row.connections),
@@ -153,6 +166,7 @@ function tableOf(rows: readonly TopRow[]): Table {
       row.cpu >= 0.5 ? { text: shareText(row.cpu), colour: 'red' } : shareText(row.cpu),
       bytesText(row.bufferedBytes),
       row.heldPerSecond > 0 ? { text: rateText(row.heldPerSecond), colour: 'yellow' } : '0',
+      row.lane === 'greedy' ? { text: row.lane, colour: 'yellow' } : row.lane,
     ]),
     whenEmpty: 'No workload is served here.',
   };

@@ -74,6 +74,11 @@ export class HboneServer {
     for (const session of this.#sessions) session.goaway();
   }
 
+  /** Takes new tunnels again; those that were told to end do. */
+  reopen(): void {
+    this.#isStopping = false;
+  }
+
   close(error: MeshError): void {
     this.#handshakes.close(error);
     for (const session of [...this.#sessions]) session.destroy(error);

@@ -24,6 +24,8 @@ export interface ProxyPod {
    * marked, and what it serves sees its own address.
    */
   readonly isAgent?: boolean | undefined;
+  /** What of it this thread serves; another one of this process does the rest. Default: all. */
+  readonly serves?: 'all' | 'connections' | 'dns' | undefined;
 }
 
 export type Direction = 'inbound' | 'outbound';

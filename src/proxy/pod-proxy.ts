@@ -92,19 +92,15 @@ export class PodProxy {
   ): PodProxy {
     const context = new PodContext(pod, settings, deps);
     const proxy = new PodProxy(context);
-    const unused = new Set(inherited.listeners);
     try {
-      proxy.#listen(unused);
+      proxy.#begin(inherited.listeners);
     } catch (error) {
       context.share.close();
-      for (const { server } of proxy.#servers) server.close();
+      proxy.#close();
       proxy.#dns?.close(toMeshError(error));
-      for (const fd of descriptorsOf({ ...inherited, listeners: [...unused] })) closeFd(fd);
+      for (const fd of descriptorsOf({ ...inherited, listeners: [] })) closeFd(fd);
       throw error;
     }
-    // Ports that we were told not to serve.
-    for (const { fd } of unused) closeFd(fd);
-    if (inherited.listeners.length > 0) context.parked.expectedUntilMs = deps.clock.monotonicMs() + TAKE_OVER_MS;
     proxy.adopt(inherited.connections);
     proxy.#sweeps = [
       proxy.#sweep('any', settings.idleTimeoutMs, 'connection idle'),
@@ -177,7 +173,15 @@ export class PodProxy {
    * `stop`. The descriptors are the caller's.
    */
   leaveListeners(): readonly InheritedListener[] {
-    const { connections, deps, settings } = this.#context;
+    const listeners = this.rest();
+    this.#dns?.stopListening();
+    if (!this.#context.settings.isReusePort) this.#dns?.close(new MeshError('CV-DRAIN', 'another process answers'));
+    return listeners;
+  }
+
+  /** The same for another thread of this process, until `serveAgain`. DNS stays. */
+  rest(): readonly InheritedListener[] {
+    const { connections, deps } = this.#context;
     this.#departure = new Departure(connections, deps.clock);
     this.#context.parked.expectNoMore();
     const listeners = this.#servers.splice(0).map(({ server, port }) => {
@@ -185,11 +189,20 @@ export class PodProxy {
       server.close();
       return { port, fd };
     });
-    this.#dns?.stopListening();
-    if (!settings.isReusePort) this.#dns?.close(new MeshError('CV-DRAIN', 'another process answers'));
     this.#hbone.goaway();
     this.#pool.releaseIdle();
     return listeners;
+  }
+
+  /** Ends a rest, with listeners as for `start`; throws, at rest, when one cannot be bound. */
+  serveAgain(listeners: readonly InheritedListener[]): void {
+    if (this.#departure === undefined || this.#stopping !== undefined) {
+      for (const { fd } of listeners) closeFd(fd);
+      return;
+    }
+    this.#open(listeners);
+    this.#departure = undefined;
+    this.#hbone.reopen();
   }
 
   /** Once the listeners are left: a part of the connections that can move. Their descriptors are the caller's. */
@@ -235,7 +248,7 @@ export class PodProxy {
     const { connections } = this.#context;
     for (const sweep of this.#sweeps) sweep[Symbol.dispose]();
     if (graceMs > 0) await this.#acceptQueued();
-    for (const { server } of this.#servers) server.close();
+    this.#close();
     this.#dns?.stopListening();
     this.#hbone.goaway();
     this.#pool.releaseIdle();
@@ -275,6 +288,32 @@ export class PodProxy {
     } while (connections.held > 0);
   }
 
+  /** Binds all listeners or none, those given in place of its own. Owns them: for a port that is not served they are closed. */
+  #open(given: readonly InheritedListener[]): void {
+    const { parked, deps } = this.#context;
+    const unused = new Set(given);
+    try {
+      this.#listen(unused);
+    } catch (error) {
+      this.#close();
+      throw error;
+    } finally {
+      for (const { fd } of unused) closeFd(fd);
+    }
+    if (given.length > 0) parked.expectedUntilMs = deps.clock.monotonicMs() + TAKE_OVER_MS;
+  }
+
+  #close(): void {
+    for (const { server } of this.#servers.splice(0)) server.close();
+  }
+
+  #begin(listeners: readonly InheritedListener[]): void {
+    const { isAgent = false, serves = 'all' } = this.#context.pod;
+    if (serves === 'dns') this.rest();
+    else this.#open(listeners);
+    if (!isAgent && serves !== 'connections') this.#dns?.listen();
+  }
+
   #listen(inherited: Set<InheritedListener>): void {
     const { ports } = this.#context.settings;
     const context = this.#context;
@@ -298,7 +337,6 @@ export class PodProxy {
         serveSocks(context, services, socket),
       );
     }
-    this.#dns?.listen();
   }
 
   #bind({ port, address, isRelay = false }: Listener): number {

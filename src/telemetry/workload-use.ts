@@ -1,4 +1,5 @@
 /** What workloads use of this agent: plain numbers, and their metrics (`culvert_workload_*`). */
+import type { Lane } from '../model/lane.ts';
 import type { Family, Sample } from './openmetrics.ts';
 
 /** Totals only grow. */
@@ -22,10 +23,14 @@ export type WorkloadUse = { readonly podUid: string } & Readonly<Record<UseNumbe
 export interface NamedUse extends WorkloadUse {
   readonly namespace: string;
   readonly pod: string;
+  /** Which threads serve its new connections. */
+  readonly lane: Lane;
 }
 
 /** A node has 110 pods by default, some have 500; what is beyond is one row, so that sums stay true. */
 const MAX_LABEL_SETS = 1_024;
+
+type FamilyText = readonly [name: string, type: 'counter' | 'gauge', help: string];
 
 const FAMILIES = {
   loopSeconds: ['loop_seconds_total', 'counter', 'Time of the event loops used for this workload'],
@@ -37,7 +42,9 @@ const FAMILIES = {
   openConnections: ['connections_open', 'gauge', 'Connections open now'],
   pendingHandshakes: ['handshakes_pending', 'gauge', 'Handshakes in progress or waited for'],
   bufferedBytes: ['buffered_bytes', 'gauge', 'Bytes taken from one side and not yet given to the other'],
-} as const satisfies Record<UseNumber, readonly [string, 'counter' | 'gauge', string]>;
+} as const satisfies Record<UseNumber, FamilyText>;
+
+const GREEDY: FamilyText = ['greedy', 'gauge', '1 while threads of the greedy lane serve its new connections'];
 
 export class WorkloadUseTable {
   #uses: readonly NamedUse[] = [];
@@ -46,18 +53,23 @@ export class WorkloadUseTable {
   replace(uses: readonly NamedUse[]): void {
     const kept = uses.slice(0, MAX_LABEL_SETS);
     const rest = uses.slice(MAX_LABEL_SETS);
-    const other = { podUid: '', namespace: 'other', pod: 'other' };
+    const other = { podUid: '', namespace: 'other', pod: 'other', lane: 'common' } as const;
     this.#uses = rest.length === 0 ? kept : [...kept, { ...sumOf(other.podUid, rest), ...other }];
   }
 
   families(): readonly Family[] {
-    return [...USE_TOTALS, ...USE_NOW].map((number) => {
-      const [name, type, help] = FAMILIES[number];
-      const samples = this.#uses.map(({ namespace, pod, [number]: value }): Sample => {
-        return { labels: { namespace, pod }, value };
-      });
-      return { name: `culvert_workload_${name}`, type, help: `${help} (unstable).`, samples };
+    const numbers = [...USE_TOTALS, ...USE_NOW].map((number) =>
+      this.#family(FAMILIES[number], ({ [number]: value }) => value),
+    );
+    return [...numbers, this.#family(GREEDY, ({ lane }) => (lane === 'greedy' ? 1 : 0))];
+  }
+
+  #family([name, type, help]: FamilyText, valueOf: (use: NamedUse) => number): Family {
+    const samples = this.#uses.map((use): Sample => {
+      const { namespace, pod } = use;
+      return { labels: { namespace, pod }, value: valueOf(use) };
     });
+    return { name: `culvert_workload_${name}`, type, help: `${help} (unstable).`, samples };
   }
 }
 

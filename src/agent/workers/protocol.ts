@@ -1,6 +1,7 @@
 /** What the main thread and a worker say to each other. Plain data only; a version is not needed, both are of one build. */
 import type { StopMode } from '../../capture/capture-contract.ts';
 import type { TlsPolicy } from '../../identity/tls-policy.ts';
+import type { Lane } from '../../model/lane.ts';
 import type {
   DnsQuestion,
   DnsVerdict,
@@ -25,6 +26,7 @@ import type { ConnectionsView } from '../admin-views.ts';
 import type { BudgetTable } from '../budgets.ts';
 import type { ServedPod } from '../data-plane.ts';
 import type { Inspection } from '../thread-inspector.ts';
+import type { BusyPod } from './busy-pods.ts';
 
 /** Exit code of a worker that met a defect; as EX_SOFTWARE of sysexits.h. */
 export const EXIT_DEFECT = 70;
@@ -49,6 +51,8 @@ export interface WorkerStart {
   readonly certificateGeneration: SharedArrayBuffer;
   /** Counts up while the event loop of the worker turns. */
   readonly beat: SharedArrayBuffer;
+  /** Absent: nobody wants to know who is busy. */
+  readonly lane: Lane | undefined;
 }
 
 /** An answer, and the generation of what it was made of. */
@@ -96,6 +100,8 @@ export type MainCalls = {
   readonly report: (report: WorkerReport) => void;
   /** A parked stream that another worker may have: its descriptors are the caller's. */
   readonly claim: (claim: StreamClaim) => Promise<ClaimedStream>;
+  /** Pods that it works for, told again when that is not so any more. */
+  readonly busy: (pods: readonly BusyPod[]) => void;
   /** The worker can start pods. */
   readonly ready: (nothing: undefined) => void;
 };
@@ -127,10 +133,12 @@ export interface PodStop {
 
 /** Answered by a worker. */
 export type WorkerCalls = {
-  /** Binds its listeners, or throws. */
+  /** Binds its listeners, or throws; of a pod at rest, too. */
   readonly startPod: (start: PodInheritance) => void;
   /** Leaves its listeners to the main thread, descriptors included. */
   readonly leaveListeners: (id: number) => Promise<readonly InheritedListener[]>;
+  /** The same until `startPod`. */
+  readonly rest: (id: number) => readonly InheritedListener[];
   /** As above, of connections. */
   readonly moveSome: (id: number) => Promise<Departed>;
   readonly adopt: (adoption: PodAdoption) => Promise<void>;

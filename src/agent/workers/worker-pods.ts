@@ -4,12 +4,11 @@ import { type Inheritance, type InheritedListener, socketsOf, withSockets } from
 import { closeFd, duplicate } from '../../sys/duplicate.ts';
 import { netnsHandle } from '../../sys/netns.ts';
 import type { Netns } from '../../sys/sys.ts';
-import type { MovableSet } from '../data-plane.ts';
-import type { PodProxies } from '../pod-proxies.ts';
+import type { LocalSet, PodProxies } from '../pod-proxies.ts';
 import type { PodAdoption, PodInheritance, PodStop } from './protocol.ts';
 
 interface Serving {
-  readonly set: MovableSet;
+  readonly set: LocalSet;
   readonly netns: Netns;
 }
 
@@ -21,9 +20,13 @@ export class WorkerPods {
     this.#proxies = proxies;
   }
 
-  /** Binds all listeners of a pod, or throws. Idempotent. */
+  /** Binds all listeners of a pod, or throws; those of one at rest, too. Does nothing for one that has them. */
   start({ pod: { id, pod, netns }, inherited }: PodInheritance): void {
-    if (this.#pods.has(id)) return;
+    const known = this.#pods.get(id);
+    if (known !== undefined) {
+      if (pod.serves !== 'dns') known.set.serveAgain(copyOf({ ...inherited, connections: [] }).listeners);
+      return;
+    }
     // The descriptor is the main thread's to close.
     const borrowed = netnsHandle(netns, () => {});
     this.#pods.set(id, { set: this.#proxies.start(pod, borrowed, copyOf(inherited)), netns: borrowed });
@@ -31,6 +34,10 @@ export class WorkerPods {
 
   async leaveListeners(id: number): Promise<readonly InheritedListener[]> {
     return (await this.#pods.get(id)?.set.leaveListeners()) ?? [];
+  }
+
+  rest(id: number): readonly InheritedListener[] {
+    return this.#pods.get(id)?.set.rest() ?? [];
   }
 
   async moveSome(id: number): Promise<Departed> {

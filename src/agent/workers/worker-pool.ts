@@ -1,16 +1,15 @@
-/** The data plane of an agent with workers: every worker serves every pod, and the kernel spreads connections over them. */
+/** The data plane of an agent with workers: one lane of them for all pods, and one for greedy ones while there are such. */
 import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { ReasonCode } from '../../base/reasons.ts';
 import type { StopMode } from '../../capture/capture-contract.ts';
-import { budgetPart } from '../../model/budget.ts';
+import type { Lane, LaneLimits } from '../../model/lane.ts';
 import type { Departed } from '../../proxy/departure.ts';
 import {
   descriptorsOf,
   type Inheritance,
-  type InheritedConnection,
   type InheritedListener,
   NO_INHERITANCE,
   socketsOf,
@@ -28,27 +27,32 @@ import type { BudgetTable } from '../budgets.ts';
 import type { DataPlane, MovableSet, ServedPod } from '../data-plane.ts';
 import type { Inspect } from '../thread-inspector.ts';
 import { UsageTable } from '../usage-table.ts';
+import { GreedyLane, type PooledPod } from './greedy-lane.ts';
+import { LaneBudgets } from './lane-budgets.ts';
+import { LaneWorkers } from './lane-workers.ts';
 import type { PodStart } from './protocol.ts';
 import { Worker, type WorkerDeps, type WorkerEnd, type WorkerOptions } from './worker.ts';
-import { noWorker, WorkerSlot } from './worker-slot.ts';
+import { type SlotTotals, WorkerSlot } from './worker-slot.ts';
 
-/** How often workers are looked at. */
+/** How often workers are looked at, and pods for their lanes. */
 const CHECK_MS = 1_000;
-/** Longest a new pod waits for a worker to serve it. */
-const WORKER_WAIT_MS = 5_000;
+/** Of threads, as people see them. */
+const NAMES = { common: 'worker', greedy: 'greedy' } as const satisfies Record<Lane, string>;
 /** Connections that ended with their worker, remembered for `culvert explain`. */
 const MAX_LOST = 1_024;
 
 export interface WorkerPoolOptions {
   readonly count: number;
   readonly worker: Omit<WorkerOptions, 'name' | 'start'> & {
-    readonly start: Omit<WorkerOptions['start'], 'logFilter' | 'budgets'>;
+    readonly start: Omit<WorkerOptions['start'], 'logFilter' | 'budgets' | 'lane'>;
   };
   /** A worker whose event loop stands still for so long is replaced. */
   readonly hangMs: number;
+  /** Absent: all pods share the workers whatever they use. */
+  readonly lanes: (LaneLimits & { /** Of one worker of the greedy lane. */ readonly heapMib: number }) | undefined;
 }
 
-export interface WorkerPoolDeps extends Omit<WorkerDeps, 'claim'> {
+export interface WorkerPoolDeps extends Omit<WorkerDeps, 'claim' | 'busy'> {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -62,28 +66,43 @@ export interface WorkerPoolDeps extends Omit<WorkerDeps, 'claim'> {
 export class WorkerPool implements DataPlane, AsyncDisposable {
   readonly #options: WorkerPoolOptions;
   readonly #deps: WorkerPoolDeps;
-  readonly #slots: readonly WorkerSlot[];
-  readonly #pods = new Map<number, PodStart>();
+  readonly #common: LaneWorkers;
+  readonly #greedy: GreedyLane | undefined;
+  /** Those that are served, or soon will be; not those that are leaving. */
+  readonly #pods = new Map<number, PooledPod>();
   readonly #lost = new BoundedMap<string, ConnectionView>(MAX_LOST);
-  readonly #waiting = new Set<() => void>();
   readonly #usage = new UsageTable();
-  /** Of one worker; absent until somebody says what it is. */
-  #budgets: BudgetTable | undefined;
+  /** What workers had counted that are not replaced. */
+  #past: SlotTotals = { live: 0, opened: 0, refused: new Map() };
+  readonly #budgets: LaneBudgets;
   #lastPod = 0;
   #checks: Disposable | undefined;
 
   private constructor(options: WorkerPoolOptions, deps: WorkerPoolDeps) {
+    const { clock, log } = deps;
+    const { lanes } = options;
     this.#options = options;
     this.#deps = deps;
-    const names = Array.from({ length: options.count }, (_, at) => `worker-${at + 1}`);
-    this.#slots = names.map((name) => this.#slot(name));
+    this.#budgets = new LaneBudgets(options.count, options.count * options.worker.start.settings.maxConnections);
+    this.#common = this.#lane('common');
+    this.#greedy =
+      lanes &&
+      new GreedyLane({
+        limits: lanes,
+        clock,
+        log,
+        common: this.#common,
+        make: () => this.#lane('greedy'),
+        reckon: (pod, left) => this.#reckon(pod, left),
+        end: (workers) => this.#endLane(workers),
+      });
   }
 
   /** Resolves when every worker runs; rejects when one cannot, with none left. */
   static async start(options: WorkerPoolOptions, deps: WorkerPoolDeps): Promise<WorkerPool> {
     await using undo = new AsyncDisposableStack();
     const pool = undo.use(new WorkerPool(options, deps));
-    await Promise.all(pool.#slots.map((slot) => slot.start()));
+    await pool.#common.start();
     pool.#checkLater();
     undo.move();
     return pool;
@@ -95,16 +114,17 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     inherited: Inheritance = NO_INHERITANCE,
   ): Promise<MovableSet> {
     const { fd, path, id } = netns;
-    const entry: PodStart = { id: ++this.#lastPod, pod: { uid, isAgent }, netns: { fd, path, id } };
-    this.#pods.set(entry.id, entry);
+    const start: PodStart = { id: ++this.#lastPod, pod: { uid, isAgent }, netns: { fd, path, id } };
+    const pod: PooledPod = { start, lane: 'common', isLeaving: false, change: undefined, hasLeft: false };
+    this.#pods.set(start.id, pod);
     const set: MovableSet = {
-      leaveListeners: () => this.#leaveListeners(entry),
-      moveSome: () => this.#moveSome(entry),
-      adopt: (connections) => this.#adopt(entry, connections),
-      stop: (mode) => this.#stopPod(entry, mode),
+      leaveListeners: () => this.#leaveListeners(pod),
+      moveSome: () => this.#moveSome(pod),
+      adopt: (connections) => this.#laneOf(pod).adopt(start, connections),
+      stop: (mode) => this.#stopPod(pod, mode),
     };
     try {
-      await this.#startPod(entry, inherited);
+      await this.#common.serve(start, inherited);
       return set;
     } catch (error) {
       await set.stop('immediate');
@@ -154,26 +174,23 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   }
 
   totals(): TrafficTotals {
-    const all = this.#slots.map((slot) => slot.totals());
-    const refused: Partial<Record<ReasonCode, number>> = {};
-    for (const totals of all) {
-      for (const [code, count] of totals.refused) refused[code] = (refused[code] ?? 0) + count;
-    }
-    const sum = (of: 'live' | 'opened'): number => all.reduce((total, totals) => total + totals[of], 0);
-    return { live: sum('live'), opened: sum('opened'), refused };
+    const { live, opened, refused } = sumOf([...this.#slots().map((slot) => slot.totals()), this.#past]);
+    return { live, opened, refused: Object.fromEntries(refused) };
   }
 
   async usage(): Promise<readonly WorkloadUse[]> {
-    await this.#askAll(async (worker) => {
-      const uses = await worker.ask((link) => link.call('usage', undefined), undefined);
-      if (uses !== undefined) this.#usage.tell(worker.name, worker, uses);
-    });
+    await this.#askAll((worker) => this.#askUsage(worker));
     return this.#usage.all();
   }
 
+  greedyPods(): ReadonlySet<string> {
+    const greedy = [...this.#pods.values()].filter(({ lane }) => lane === 'greedy');
+    return new Set(greedy.map(({ start }) => start.pod.uid));
+  }
+
   threads(): readonly WorkerView[] {
-    return this.#slots.map((slot, at) => ({
-      name: `worker-${at + 1}`,
+    return this.#slots().map((slot) => ({
+      name: slot.name,
       state: slot.worker === undefined ? 'starting' : 'running',
       connections: slot.totals().live,
       restarts: slot.restarts,
@@ -196,14 +213,9 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     await this.#askAll((worker) => worker.ask((link) => link.call('settle', undefined), undefined));
   }
 
-  setBudgets({ standard, byPod }: BudgetTable): void {
-    const { count } = this.#options;
-    const part: BudgetTable = {
-      standard: budgetPart(standard, count),
-      byPod: byPod.map(([uid, budget]) => [uid, budgetPart(budget, count)]),
-    };
-    this.#budgets = part;
-    for (const { link } of this.#running()) link.tell('setBudgets', part);
+  setBudgets(table: BudgetTable): void {
+    this.#budgets.table = table;
+    this.#tellBudgets();
   }
 
   setLogFilter(filter: string): void {
@@ -213,23 +225,35 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   /** Once no pod is served any more. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#checks?.[Symbol.dispose]();
-    await Promise.all(this.#slots.map((slot) => slot.stop()));
+    await this.#greedy?.stop();
+    await this.#common.stop();
   }
 
-  #slot(name: string): WorkerSlot {
+  #lane(lane: Lane): LaneWorkers {
+    const slots = (workers: LaneWorkers): readonly WorkerSlot[] =>
+      Array.from({ length: this.#options.count }, (_, at) => this.#slot(lane, `${NAMES[lane]}-${at + 1}`, workers));
+    return new LaneWorkers({ lane, clock: this.#deps.clock, slots });
+  }
+
+  #slot(lane: Lane, name: string, workers: LaneWorkers): WorkerSlot {
     const { clock, random, log, logFilter, onEnd } = this.#deps;
-    const { worker } = this.#options;
+    const { worker, lanes } = this.#options;
     return new WorkerSlot({
+      name,
       clock,
       random,
       log,
       makeWorker: () => {
-        const start = { ...worker.start, logFilter: logFilter(), budgets: this.#budgets };
+        const start = { ...worker.start, logFilter: logFilter(), budgets: this.#budgets.of(lane), lane: lanes && lane };
         const claim: WorkerDeps['claim'] = (asked, by) => this.#claim(asked, by);
-        return new Worker({ ...worker, name, start }, { ...this.#deps, claim });
+        const busy: WorkerDeps['busy'] = (pods, of) => this.#greedy?.tell(of, pods);
+        const heapMib = lane === 'greedy' && lanes !== undefined ? lanes.heapMib : worker.heapMib;
+        return new Worker({ ...worker, name, heapMib, start }, { ...this.#deps, claim, busy });
       },
-      pods: () => this.#pods.values(),
-      onEnd: (end, lost) => {
+      pods: () => workers.pods,
+      onEnd: (end, ended) => {
+        const { lost } = ended;
+        this.#greedy?.forget(ended);
         log.error?.('data-plane worker ended, its connections with it', {
           worker: name,
           end,
@@ -243,56 +267,21 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   }
 
   #changed(): void {
-    for (const wake of [...this.#waiting]) wake();
-    this.#deps.onHealth(this.#slots.every(({ isLooping }) => !isLooping));
+    for (const lane of this.#lanes()) lane.changed();
+    this.#deps.onHealth(this.#slots().every(({ isLooping }) => !isLooping));
   }
 
-  /** A worker that comes later starts the pod by itself, without a part of what is inherited. */
-  async #startPod(pod: PodStart, inherited: Inheritance): Promise<void> {
-    const deadlineMs = this.#deps.clock.monotonicMs() + WORKER_WAIT_MS;
-    for (let rest = inherited; ; ) {
-      const serving = this.#slots.filter(({ worker }) => worker !== undefined);
-      const parts = serving.map((slot, at) => slot.startPod(pod, partOf(rest, at, serving.length)));
-      const done = await Promise.all(parts);
-      if (done.includes(true)) return;
-      // What a lost worker had taken is lost; nobody else had it.
-      if (serving.length > 0) rest = NO_INHERITANCE;
-      const leftMs = deadlineMs - this.#deps.clock.monotonicMs();
-      if (leftMs <= 0) throw noWorker();
-      await this.#change(leftMs);
-    }
+  async #leaveListeners(pod: PooledPod): Promise<readonly InheritedListener[]> {
+    await this.#leaving(pod);
+    return (await Promise.all(this.#lanes().map((lane) => lane.leave(pod.start)))).flat();
   }
 
-  /** From now on a worker that takes the place of another does not serve the pod. */
-  async #leaveListeners({ id }: PodStart): Promise<readonly InheritedListener[]> {
-    this.#pods.delete(id);
-    const none: readonly InheritedListener[] = [];
-    const leave = (slot: WorkerSlot) => slot.ask((link) => link.call('leaveListeners', id), none);
-    return (await Promise.all(this.#slots.map(leave))).flat();
-  }
-
-  async #moveSome({ id }: PodStart): Promise<Departed> {
-    const none: Departed = { connections: [], isLast: true };
-    const parts = await Promise.all(this.#slots.map((slot) => slot.ask((link) => link.call('moveSome', id), none)));
+  async #moveSome({ start }: PooledPod): Promise<Departed> {
+    const parts = await Promise.all(this.#lanes().map((lane) => lane.moveSome(start)));
     return {
       connections: parts.flatMap(({ connections }) => connections),
       isLast: parts.every(({ isLast }) => isLast),
     };
-  }
-
-  /** What a worker does not take ends here. */
-  async #adopt({ id }: PodStart, connections: readonly InheritedConnection[]): Promise<void> {
-    const inherited = { listeners: [], connections };
-    try {
-      const serving = this.#slots.filter(({ worker }) => worker !== undefined);
-      const parts = serving.map((slot, at) => {
-        const adoption = { id, connections: partOf(inherited, at, serving.length).connections };
-        return slot.ask((link) => link.call('adopt', adoption), undefined);
-      });
-      await Promise.all(parts);
-    } finally {
-      for (const descriptor of descriptorsOf(inherited)) closeFd(descriptor);
-    }
   }
 
   async #claim(claim: StreamClaim, by: Worker): Promise<ClaimedStream> {
@@ -304,18 +293,66 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     return found ?? answers.find((answer) => answer === 'foreign');
   }
 
-  /** Resolves when a worker has come or gone, or the time is over. */
-  async #change(withinMs: number): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    using _deadline = this.#deps.clock.after(withinMs, resolve);
-    this.#waiting.add(resolve);
-    await promise;
-    this.#waiting.delete(resolve);
+  async #stopPod(pod: PooledPod, mode: StopMode): Promise<void> {
+    await this.#leaving(pod);
+    await Promise.all([...this.#lanes().map((lane) => lane.stopPod(pod.start, mode)), this.#greedy?.ending]);
+    this.#budgets.leave(pod.start.pod.uid, undefined);
   }
 
-  async #stopPod(pod: PodStart, mode: StopMode): Promise<void> {
-    this.#pods.delete(pod.id);
-    await Promise.all(this.#slots.map((slot) => slot.stopPod({ id: pod.id, mode })));
+  /** It changes lanes no more. */
+  async #leaving(pod: PooledPod): Promise<void> {
+    this.#pods.delete(pod.start.id);
+    pod.isLeaving = true;
+    await pod.change;
+  }
+
+  async #askUsage(worker: Worker): Promise<void> {
+    const uses = await worker.ask((link) => link.call('usage', undefined), undefined);
+    if (uses !== undefined) this.#usage.tell(worker.name, worker, uses);
+  }
+
+  /** What the pod has open in the lane that it leaves, or has left, counts in the other. False: nothing any more. */
+  async #reckon({ start }: PooledPod, lane: Lane): Promise<boolean> {
+    const { uid } = start.pod;
+    const asked = (this.#workersOf(lane)?.running ?? []).map((worker) =>
+      worker.ask((link) => link.call('usage', undefined), []),
+    );
+    const uses = (await Promise.all(asked)).flat().filter(({ podUid }) => podUid === uid);
+    const connections = uses.reduce((sum, { openConnections }) => sum + openConnections, 0);
+    if (this.#budgets.leave(uid, connections === 0 ? undefined : { lane, connections })) this.#tellBudgets();
+    return connections > 0;
+  }
+
+  #tellBudgets(): void {
+    for (const lane of ['common', 'greedy'] as const) {
+      const table = this.#budgets.of(lane);
+      if (table === undefined) continue;
+      for (const { link } of this.#workersOf(lane)?.running ?? []) link.tell('setBudgets', table);
+    }
+  }
+
+  async #endLane(workers: LaneWorkers): Promise<void> {
+    this.#past = sumOf([this.#past, ...workers.slots.map((slot) => slot.totals())]);
+    await Promise.all(workers.running.map((worker) => this.#askUsage(worker)));
+    await workers.stop();
+    for (const { name } of workers.slots) this.#usage.end(name);
+  }
+
+  #laneOf({ lane }: PooledPod): LaneWorkers {
+    return this.#workersOf(lane) ?? this.#common;
+  }
+
+  #workersOf(lane: Lane): LaneWorkers | undefined {
+    return lane === 'common' ? this.#common : this.#greedy?.workers;
+  }
+
+  #lanes(): readonly LaneWorkers[] {
+    const greedy = this.#greedy?.workers;
+    return greedy === undefined ? [this.#common] : [this.#common, greedy];
+  }
+
+  #slots(): readonly WorkerSlot[] {
+    return this.#lanes().flatMap(({ slots }) => slots);
   }
 
   #askAll<Answer>(ask: (worker: Worker) => Promise<Answer>): Promise<readonly Answer[]> {
@@ -323,25 +360,26 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   }
 
   #running(): readonly Worker[] {
-    return this.#slots.flatMap(({ worker }) => worker ?? []);
+    return this.#lanes().flatMap((lane) => lane.running);
   }
 
   #checkLater(): void {
     this.#checks = this.#deps.clock.after(CHECK_MS, () => {
       const maxMissed = Math.ceil(this.#options.hangMs / CHECK_MS);
-      for (const slot of this.#slots) slot.checkBeat(maxMissed);
+      for (const slot of this.#slots()) slot.checkBeat(maxMissed);
+      this.#greedy?.look([...this.#pods.values()]);
       this.#checkLater();
     });
   }
 }
 
-/** The share of one of `count` workers: of each port's listeners, and of the connections. */
-function partOf({ listeners, connections }: Inheritance, at: number, count: number): Inheritance {
-  const ofPort = Map.groupBy(listeners, ({ port }) => port);
-  return {
-    listeners: [...ofPort.values()].flatMap((same) => same.filter((_, index) => index % count === at)),
-    connections: connections.filter((_, index) => index % count === at),
-  };
+function sumOf(all: readonly SlotTotals[]): SlotTotals {
+  const refused = new Map<ReasonCode, number>();
+  for (const totals of all) {
+    for (const [code, count] of totals.refused) refused.set(code, (refused.get(code) ?? 0) + count);
+  }
+  const sum = (of: 'live' | 'opened'): number => all.reduce((total, totals) => total + totals[of], 0);
+  return { live: sum('live'), opened: sum('opened'), refused };
 }
 
 /** RFC 3339 in UTC, with as many fractional digits as needed. */

@@ -6,7 +6,6 @@ import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { ReasonCode } from '../../base/reasons.ts';
 import { type Inheritance, NO_INHERITANCE } from '../../proxy/inheritance.ts';
-import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { PodStart, PodStop } from './protocol.ts';
 import type { Worker, WorkerEnd } from './worker.ts';
 
@@ -19,13 +18,15 @@ const LOOP_LENGTH = 3;
 const POD_RETRY_MS = 1_000;
 
 export interface SlotDeps {
+  /** Of its workers. */
+  readonly name: string;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
   readonly makeWorker: () => Worker;
-  /** The pods that every worker serves, now. */
+  /** The pods that its worker serves, now. */
   readonly pods: () => Iterable<PodStart>;
-  readonly onEnd: (end: WorkerEnd, lost: readonly ConnectionView[]) => void;
+  readonly onEnd: (end: WorkerEnd, worker: Worker) => void;
   /** It runs, or does not any more; or is sound again. */
   readonly onChange: () => void;
 }
@@ -55,6 +56,10 @@ export class WorkerSlot {
   /** The worker, while it can be given work. */
   get worker(): Worker | undefined {
     return this.#isRunning ? this.#worker : undefined;
+  }
+
+  get name(): string {
+    return this.#deps.name;
   }
 
   get restarts(): number {
@@ -143,7 +148,7 @@ export class WorkerSlot {
     this.#addPast(worker);
     const leaving = worker.gone.then(() => void this.#leaving.delete(leaving));
     this.#leaving.add(leaving);
-    this.#deps.onEnd(end, worker.lost);
+    this.#deps.onEnd(end, worker);
     this.#again();
   }
 

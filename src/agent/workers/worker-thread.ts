@@ -10,6 +10,7 @@ import { systemLoopTime, threadCpuMs } from '../../sys/loop-time.ts';
 import { useOwnNetnsFd } from '../../sys/netns.ts';
 import { systemClock } from '../../sys/system-clock.ts';
 import { systemRandom } from '../../sys/system-random.ts';
+import { yieldMore } from '../../sys/thread-priority.ts';
 import { threadUsage } from '../../sys/thread-usage.ts';
 import { ConnectionRecords } from '../../telemetry/connection-records.ts';
 import { DnsGainCounter } from '../../telemetry/dns-gains.ts';
@@ -21,6 +22,7 @@ import { TrafficReporter } from '../../telemetry/traffic-report.ts';
 import { PodProxies } from '../pod-proxies.ts';
 import { QuietThread } from '../quiet-thread.ts';
 import { ThreadInspector } from '../thread-inspector.ts';
+import { BusyPods } from './busy-pods.ts';
 import { CachedVerdicts } from './cached-verdicts.ts';
 import { type Item, PortLink } from './port-link.ts';
 import { EXIT_DEFECT, type MainCalls, type WorkerCalls, type WorkerReport, type WorkerStart } from './protocol.ts';
@@ -32,6 +34,8 @@ import { WorkerPods } from './worker-pods.ts';
 const BEAT_MS = 250;
 /** Bytes of open connections are reported at least so often. */
 const BEATS_PER_REPORT = 4;
+/** Of the greedy lane: a ninth of what a thread gets that wants the same CPU. */
+const GREEDY_STEPS = 10;
 const DEFECT: Refusal = { code: 'CV-BUG', text: 'connection closed: a defect ended the worker that carried it' };
 
 if (parentPort === null) throw new Error('worker-thread.ts is not a program of its own');
@@ -39,6 +43,7 @@ run(parentPort, workerData as WorkerStart);
 
 function run(port: MessagePort, start: WorkerStart): void {
   useOwnNetnsFd(start.netnsFd);
+  if (start.lane === 'greedy') yieldMore(GREEDY_STEPS);
   const clock = systemClock;
   const news = (): void => reporter.news();
   const batch = new LogBatch(news, new FdSink(start.logFd, clock));
@@ -64,6 +69,7 @@ function run(port: MessagePort, start: WorkerStart): void {
     {
       startPod: (start) => pods.start(start),
       leaveListeners: (id) => pods.leaveListeners(id),
+      rest: (id) => pods.rest(id),
       moveSome: (id) => pods.moveSome(id),
       adopt: (adoption) => pods.adopt(adoption),
       surrender: (claim) => proxies.surrender(claim),
@@ -134,8 +140,12 @@ function run(port: MessagePort, start: WorkerStart): void {
   };
   process.on('uncaughtException', die);
   process.on('unhandledRejection', die);
+  const busyPods = new BusyPods(clock.monotonicMs());
   beat(new Int32Array(start.beat), () => {
     if (records.totals().live > 0) news();
+    if (start.lane === undefined) return;
+    const busy = busyPods.look(proxies.usage(), clock.monotonicMs());
+    if (busy !== undefined) link.tell('busy', busy);
   });
   link.tell('ready', undefined);
 }

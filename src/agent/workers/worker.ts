@@ -8,6 +8,7 @@ import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import { addDnsGains } from '../../telemetry/dns-gains.ts';
 import { type MirrorDeps, TrafficMirror } from '../../telemetry/traffic-mirror.ts';
 import type { VerdictAuthority } from '../verdict-authority.ts';
+import type { BusyPod } from './busy-pods.ts';
 import { type Item, PortLink } from './port-link.ts';
 import {
   EXIT_DEFECT,
@@ -54,6 +55,7 @@ export interface WorkerDeps extends MirrorDeps {
   readonly writeLines: (piece: string) => void;
   /** Asks the other workers for a parked stream. */
   readonly claim: (claim: StreamClaim, by: Worker) => Promise<ClaimedStream>;
+  readonly busy: (pods: readonly BusyPod[], of: Worker) => void;
 }
 
 export class Worker {
@@ -102,6 +104,9 @@ export class Worker {
       ...session.calls,
       report: (report) => this.#report(report),
       claim: (claim) => deps.claim(claim, this),
+      busy: (pods) => {
+        if (!this.#isOver) deps.busy(pods, this);
+      },
       ready: () => this.#ready.resolve(),
     });
     this.#session = session;

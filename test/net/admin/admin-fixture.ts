@@ -58,7 +58,7 @@ export async function adminFixture(overrides: Partial<AdminProviders> = {}) {
     connections: async () => ({ open: traffic.live(), refused: traffic.recentRefusals() }),
     usage: async () => ({
       atMs: 1_000,
-      workloads: [{ ...use('u1', { connections: 3 }), namespace: 'retail', pod: 'shop' }],
+      workloads: [{ ...use('u1', { connections: 3 }), namespace: 'retail', pod: 'shop', lane: 'common' }],
     }),
     findConnection: async (id) => traffic.find(id),
     quit: async () => {

@@ -81,7 +81,7 @@ function world(state = OPEN, log: Logger = silentLogger) {
   const session: VerdictSession = new VerdictSession(authority, (push) => main.tell('push', push));
   const main: PortLink<MainCalls, WorkerCalls> = new PortLink<MainCalls, WorkerCalls>(
     (items) => port1.postMessage(items),
-    { ...session.calls, report: () => {}, claim: async () => undefined, ready: () => {} },
+    { ...session.calls, report: () => {}, claim: async () => undefined, busy: () => {}, ready: () => {} },
   );
   session.open();
   const take = (items: readonly Item[]): void => {
@@ -100,6 +100,7 @@ function world(state = OPEN, log: Logger = silentLogger) {
       push: (push) => verdicts.receive(push),
       startPod: none,
       leaveListeners: none,
+      rest: none,
       moveSome: none,
       adopt: none,
       surrender: none,

@@ -79,7 +79,7 @@ async function world(program = FAULTY, count = 2, hangMs = 60_000): Promise<Worl
     netnsFd: ownNetnsFd(),
   };
   const pool = await WorkerPool.start(
-    { count, hangMs, worker: { start, heapMib: 64, program } },
+    { count, hangMs, lanes: undefined, worker: { start, heapMib: 64, program } },
     {
       authority,
       metrics,

@@ -99,8 +99,8 @@ for (const [setting, row] of refused) {
 
 test('the heaps of all workers leave a quarter of the memory to everything else', () => {
   for (const [workers, memoryMib, wantMib] of [
-    ['1', 1_024, 768],
-    ['4', 1_024, 192],
+    ['1', 1_024, 614],
+    ['4', 1_024, 153],
     ['8', 128, 32],
     ['1', 65_536, 4_096],
   ] as const) {

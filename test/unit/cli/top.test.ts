@@ -11,7 +11,10 @@ import { culvert, fakeAgent } from './cli-fixture.ts';
 const bounded = { timeout: 60_000 };
 
 function view(atMs: number, uses: Readonly<Record<string, Partial<WorkloadUse>>>): UsageView {
-  const workloads = Object.entries(uses).map(([pod, numbers]) => ({ ...use(pod, numbers), namespace: 'shop', pod }));
+  const workloads = Object.entries(uses).map(([pod, numbers]) => {
+    const lane = pod === 'busy' ? ('greedy' as const) : ('common' as const);
+    return { ...use(pod, numbers), namespace: 'shop', pod, lane };
+  });
   return { atMs, workloads };
 }
 
@@ -74,9 +77,9 @@ test('--once prints one plain table', bounded, async () => {
   assert.equal(code, 0);
   assert.equal(
     out,
-    `WORKLOAD     CONNS   NEW/S   TLS/S   TLS PENDING   IN/S      OUT/S   CPU     BUFFERED   WAITS/S
-shop/busy    7       2000    0       0             0 B       0 B     75.0%   4.0 KiB    5.0
-shop/quiet   0       0       1.0     0             2.0 KiB   10 B    0.0%    0 B        0
+    `WORKLOAD     CONNS   NEW/S   TLS/S   TLS PENDING   IN/S      OUT/S   CPU     BUFFERED   WAITS/S   LANE
+shop/busy    7       2000    0       0             0 B       0 B     75.0%   4.0 KiB    5.0       greedy
+shop/quiet   0       0       1.0     0             2.0 KiB   10 B    0.0%    0 B        0         common
 `,
   );
 });

@@ -1,0 +1,163 @@
+/** The workers of one lane: each serves every pod of the lane, and the kernel spreads connections over them. */
+import type { Clock } from '../../base/clock.ts';
+import type { StopMode } from '../../capture/capture-contract.ts';
+import type { Lane } from '../../model/lane.ts';
+import type { Departed } from '../../proxy/departure.ts';
+import {
+  descriptorsOf,
+  type Inheritance,
+  type InheritedConnection,
+  type InheritedListener,
+  NO_INHERITANCE,
+} from '../../proxy/inheritance.ts';
+import { closeFd } from '../../sys/duplicate.ts';
+import type { ServedPod } from '../data-plane.ts';
+import type { PodStart } from './protocol.ts';
+import type { Worker } from './worker.ts';
+import { noWorker, type WorkerSlot } from './worker-slot.ts';
+
+/** Longest a new pod waits for a worker to serve it. */
+const WORKER_WAIT_MS = 5_000;
+
+export interface LaneParts {
+  readonly lane: Lane;
+  readonly clock: Clock;
+  /** One place for each worker, for the pods of this lane. */
+  readonly slots: (lane: LaneWorkers) => readonly WorkerSlot[];
+}
+
+export class LaneWorkers {
+  readonly slots: readonly WorkerSlot[];
+  readonly #lane: Lane;
+  readonly #clock: Clock;
+  readonly #pods = new Map<number, PodStart>();
+  readonly #waiting = new Set<() => void>();
+
+  constructor({ lane, clock, slots }: LaneParts) {
+    this.#lane = lane;
+    this.#clock = clock;
+    this.slots = slots(this);
+  }
+
+  /** What a worker that begins has to serve. */
+  get pods(): Iterable<PodStart> {
+    return this.#pods.values();
+  }
+
+  /** No new connections come here, and none is left. */
+  get isIdle(): boolean {
+    return this.#pods.size === 0 && this.slots.every((slot) => slot.worker !== undefined && slot.totals().live === 0);
+  }
+
+  get running(): readonly Worker[] {
+    return this.slots.flatMap(({ worker }) => worker ?? []);
+  }
+
+  /** Resolves when every worker runs; rejects when one cannot. */
+  async start(): Promise<void> {
+    await Promise.all(this.slots.map((slot) => slot.start()));
+  }
+
+  /** Once no pod is served any more. */
+  async stop(): Promise<void> {
+    await Promise.all(this.slots.map((slot) => slot.stop()));
+  }
+
+  /** A worker has come or gone. */
+  changed(): void {
+    for (const wake of [...this.#waiting]) wake();
+  }
+
+  /**
+   * From now on new connections of the pod come here; what is inherited stays the caller's, as workers make copies. A worker
+   * that comes later starts the pod by itself, without a part of it.
+   */
+  async serve(served: PodStart, inherited: Inheritance): Promise<void> {
+    const pod = serving(served, this.#lane === 'common' ? 'all' : 'connections');
+    this.#pods.set(pod.id, pod);
+    const deadlineMs = this.#clock.monotonicMs() + WORKER_WAIT_MS;
+    for (let rest = inherited; ; ) {
+      const serving = this.slots.filter(({ worker }) => worker !== undefined);
+      const parts = serving.map((slot, at) => slot.startPod(pod, partOf(rest, at, serving.length)));
+      const done = await Promise.all(parts);
+      if (done.includes(true)) return;
+      // What a lost worker had taken is lost; nobody else had it.
+      if (serving.length > 0) rest = NO_INHERITANCE;
+      const leftMs = deadlineMs - this.#clock.monotonicMs();
+      if (leftMs <= 0) throw noWorker();
+      await this.#change(leftMs);
+    }
+  }
+
+  /** New connections of the pod go to another process; those that are here, stay. The descriptors are the caller's. */
+  async leave({ id }: PodStart): Promise<readonly InheritedListener[]> {
+    this.#pods.delete(id);
+    return await this.#listenersOf((link) => link.call('leaveListeners', id));
+  }
+
+  /** The same to the other lane. DNS stays with the common one. */
+  async rest(pod: PodStart): Promise<readonly InheritedListener[]> {
+    if (this.#lane === 'common') this.#pods.set(pod.id, serving(pod, 'dns'));
+    else this.#pods.delete(pod.id);
+    return await this.#listenersOf((link) => link.call('rest', pod.id));
+  }
+
+  async #listenersOf(
+    ask: (link: Worker['link']) => Promise<readonly InheritedListener[]>,
+  ): Promise<readonly InheritedListener[]> {
+    const none: readonly InheritedListener[] = [];
+    return (await Promise.all(this.slots.map((slot) => slot.ask(ask, none)))).flat();
+  }
+
+  async moveSome({ id }: PodStart): Promise<Departed> {
+    const none: Departed = { connections: [], isLast: true };
+    const parts = await Promise.all(this.slots.map((slot) => slot.ask((link) => link.call('moveSome', id), none)));
+    return {
+      connections: parts.flatMap(({ connections }) => connections),
+      isLast: parts.every(({ isLast }) => isLast),
+    };
+  }
+
+  /** Owns the descriptors. What a worker does not take ends here. */
+  async adopt({ id }: PodStart, connections: readonly InheritedConnection[]): Promise<void> {
+    const inherited = { listeners: [], connections };
+    try {
+      const serving = this.slots.filter(({ worker }) => worker !== undefined);
+      const parts = serving.map((slot, at) => {
+        const adoption = { id, connections: partOf(inherited, at, serving.length).connections };
+        return slot.ask((link) => link.call('adopt', adoption), undefined);
+      });
+      await Promise.all(parts);
+    } finally {
+      for (const descriptor of descriptorsOf(inherited)) closeFd(descriptor);
+    }
+  }
+
+  /** Whether its new connections come here or what it had before is still here. */
+  async stopPod({ id }: PodStart, mode: StopMode): Promise<void> {
+    this.#pods.delete(id);
+    await Promise.all(this.slots.map((slot) => slot.stopPod({ id, mode })));
+  }
+
+  /** Resolves when a worker has come or gone, or the time is over. */
+  async #change(withinMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    using _deadline = this.#clock.after(withinMs, resolve);
+    this.#waiting.add(resolve);
+    await promise;
+    this.#waiting.delete(resolve);
+  }
+}
+
+function serving(start: PodStart, serves: ServedPod['serves']): PodStart {
+  return { ...start, pod: { ...start.pod, serves } };
+}
+
+/** The share of one of `count` workers: of each port's listeners, and of the connections. */
+function partOf({ listeners, connections }: Inheritance, at: number, count: number): Inheritance {
+  const ofPort = Map.groupBy(listeners, ({ port }) => port);
+  return {
+    listeners: [...ofPort.values()].flatMap((same) => same.filter((_, index) => index % count === at)),
+    connections: connections.filter((_, index) => index % count === at),
+  };
+}

@@ -1,0 +1,191 @@
+/** A pod that keeps others waiting gets threads of its own, with a lower priority, until it is modest again. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { StatusView } from '../../../src/agent/admin-views.ts';
+import type { AgentProcess } from '../../support/agent-process.ts';
+import { meshForFile, uidOf } from '../../support/mesh.ts';
+import { type Client, dial, doubling } from '../../support/mesh-traffic.ts';
+import { metricsOf } from '../../support/metric-text.ts';
+import { skipWithoutRoot } from '../../support/netns.ts';
+
+const privileged = { skip: skipWithoutRoot, timeout: 120_000 };
+const PORT = 8001;
+/** Clients of the greedy pod, each of which opens one connection after the other. */
+const CROWD = 6;
+const PAUSE_MS = 5;
+/** Of the neighbour: modest, and never so long that nobody else wants the thread. */
+const POLITE_MS = 25;
+const TO_GREEDY = 'workload keeps others waiting, threads of a lower priority serve it';
+const TO_COMMON = 'workload is modest again, it shares threads with the others';
+const RELEASED = 'pod released';
+
+const folder = mkdtempSync(join(tmpdir(), 'culvert-faults-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+const mesh = meshForFile(
+  {
+    nodes: { n1: ['client', 'server', 'modest'], n2: ['outside'] },
+    flags: ['--workers', '1'],
+    env: {
+      NODE_OPTIONS: `--import=${new URL('../../support/fault-preload.ts', import.meta.url).href}`,
+      FAULTS: folder,
+      CULVERT_GREEDY_LANE: '5%',
+      CULVERT_GREEDY_LANE_STAY: '1s',
+    },
+  },
+  (started) => {
+    started.serve('server', PORT, doubling);
+    started.serve('modest', PORT, doubling);
+  },
+);
+
+/** From the first test to the last: pods that are greedy stay so. */
+let greedy: Load | undefined;
+after(() => greedy?.[Symbol.asyncDispose]());
+
+const agent = (): AgentProcess => mesh().agent('n1');
+const at = (pod: string) => ({ ip: mesh().pod(pod).ip, port: PORT });
+
+async function lane(pod: string, message: string, from: number): Promise<void> {
+  await agent().line((line) => line.message === message && line['uid'] === uidOf(pod), `${pod}: ${message}`, from);
+}
+
+/** Connections that each thread carries. */
+async function carried(): Promise<Record<string, number>> {
+  const { workers } = JSON.parse((await agent().get('/status')).body) as StatusView;
+  return Object.fromEntries(workers.map(({ name, connections }) => [name, connections]));
+}
+
+/** Work that goes on until it is stopped, and how it went. */
+class Load implements AsyncDisposable {
+  done = 0;
+  readonly failures: string[] = [];
+  #isOver = false;
+  readonly #loops: Promise<void>[];
+
+  constructor(loops: number, turn: () => Promise<void>) {
+    this.#loops = Array.from({ length: loops }, async () => {
+      while (!this.#isOver) {
+        try {
+          await turn();
+          this.done += 1;
+        } catch (error) {
+          this.failures.push(String(error));
+        }
+        await sleep(PAUSE_MS);
+      }
+    });
+  }
+
+  /** Resolves when so many more went well. */
+  async more(count: number): Promise<void> {
+    for (const wanted = this.done + count; this.done < wanted; ) await sleep(PAUSE_MS);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isOver = true;
+    await Promise.all(this.#loops);
+  }
+}
+
+/** New connections through tunnels of the node, as many as the agent takes. */
+function greed(): Load {
+  return new Load(CROWD, async () => {
+    using client = await dial(mesh(), 'client', at('server'));
+    await client.exchange('hello');
+  });
+}
+
+/** Somebody else who wants the same thread all the time. */
+function neighbour(client: Client): Load {
+  return new Load(1, async () => {
+    await client.exchange('ping');
+    await sleep(POLITE_MS);
+  });
+}
+
+/** How much lower the priority of the lowest thread of the agent is than that of its first. */
+function lowest(): number {
+  const tasks = `/proc/${agent().pid}/task`;
+  const nice = (task: string): number => {
+    const stat = readFileSync(join(tasks, task, 'stat'), 'utf8');
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[16]);
+  };
+  return Math.max(...readdirSync(tasks).map(nice)) - nice(String(agent().pid));
+}
+
+test('a pod that keeps others waiting gets threads of its own, and loses nothing', privileged, async () => {
+  using polite = await dial(mesh(), 'outside', at('modest'));
+  using inTunnel = await dial(mesh(), 'client', at('server'));
+  using inClear = await dial(mesh(), 'outside', at('server'));
+  await Promise.all([inTunnel.exchange('a'), inClear.exchange('a')]);
+  await using others = neighbour(polite);
+
+  greedy = greed();
+  await Promise.all(['server', 'client'].map((pod) => lane(pod, TO_GREEDY, 0)));
+  await greedy.more(50);
+  assert.deepEqual(greedy.failures, []);
+
+  for (const client of [inTunnel, inClear]) assert.equal(await client.exchange('bc'), 'aabcbc');
+  using next = await dial(mesh(), 'outside', at('server'));
+  await next.exchange('d');
+  const threads = await carried();
+  assert.ok((threads['greedy-1'] ?? 0) > 0, JSON.stringify(threads));
+  assert.ok((threads['worker-1'] ?? 0) > 0, JSON.stringify(threads));
+  assert.equal(lowest(), 10);
+  const metric = await metricsOf(agent());
+  assert.equal(metric('culvert_workload_greedy', { pod: 'server' }), 1);
+  assert.equal(metric('culvert_workload_greedy', { pod: 'modest' }), 0);
+  assert.equal(others.failures.length, 0);
+});
+
+test('a worker of the greedy lane that ends takes the connections of that lane only', privileged, async () => {
+  using polite = await dial(mesh(), 'outside', at('modest'));
+  using client = await dial(mesh(), 'outside', at('server'));
+  await Promise.all([polite.exchange('a'), client.exchange('a')]);
+  const mark = agent().lines.length;
+  writeFileSync(join(folder, 'throw-greedy-1'), '');
+  await client.ended();
+  assert.equal(await polite.exchange('b'), 'aabb');
+  await agent().line((line) => line.message.startsWith('data-plane worker ended'), 'end', mark);
+  for (let isServed = false; !isServed; await sleep(PAUSE_MS)) {
+    try {
+      using next = await dial(mesh(), 'outside', at('server'));
+      await next.exchange('c');
+      isServed = true;
+    } catch {
+      // Refused until there is a new one.
+    }
+  }
+});
+
+test('a pod that leaves the mesh leaves the greedy lane too', privileged, async () => {
+  const mark = agent().lines.length;
+  mesh().enrol(['server', 'modest']);
+  await agent().line((line) => line.message === RELEASED && line['uid'] === uidOf('client'), RELEASED, mark);
+  using client = await dial(mesh(), 'client', at('server'));
+  assert.equal(await client.exchange('a'), 'aa');
+});
+
+test('a pod that is modest again shares threads with the others, and loses nothing', privileged, async () => {
+  await greedy?.[Symbol.asyncDispose]();
+  const mark = agent().lines.length;
+  using inClear = await dial(mesh(), 'outside', at('server'));
+  await inClear.exchange('a');
+  await using load = new Load(1, async () => {
+    using client = await dial(mesh(), 'outside', at('server'));
+    await client.exchange('hello');
+    await sleep(200);
+  });
+  await lane('server', TO_COMMON, mark);
+  await load.more(5);
+  assert.deepEqual(load.failures, []);
+  assert.equal(await inClear.exchange('b'), 'aabb');
+  using next = await dial(mesh(), 'outside', at('server'));
+  await next.exchange('c');
+  assert.equal((await carried())['greedy-1'], 0);
+});
