@@ -15,6 +15,8 @@ import type { Worker } from './worker.ts';
 
 /** Threads that nobody uses for so long end. */
 const IDLE_MS = 60_000;
+/** What a pod has left in the other lane is looked at again each so many looks. */
+const LOOKS_PER_RECKONING = 10;
 /** From threads that could not begin to the next try. */
 const RETRY_MS = 60_000;
 
@@ -53,6 +55,7 @@ export class GreedyLane {
   #workers: LaneWorkers | undefined;
   #starting: Promise<LaneWorkers> | undefined;
   #ending: Promise<void> | undefined;
+  #looks = 0;
   #changes = 0;
   #idleSinceMs: number | undefined;
   #closedUntilMs = Number.NEGATIVE_INFINITY;
@@ -85,6 +88,7 @@ export class GreedyLane {
   /** To be called once a second, with the pods that are served. */
   look(pods: readonly PooledPod[]): void {
     const nowMs = this.#deps.clock.monotonicMs();
+    const isReckoning = ++this.#looks % LOOKS_PER_RECKONING === 0;
     this.#watch.look(
       pods.map(({ start }) => start),
       nowMs,
@@ -93,7 +97,7 @@ export class GreedyLane {
       if (pod.change !== undefined) continue;
       const lane = this.#watch.laneOf(pod.start.id);
       if (lane !== pod.lane && nowMs >= this.#closedUntilMs) this.#begin(pod, this.#change(pod, lane));
-      else if (pod.hasLeft) this.#begin(pod, this.#reckonLeft(pod));
+      else if (pod.hasLeft && isReckoning) this.#begin(pod, this.#reckonLeft(pod));
     }
     this.#endIdle(nowMs);
   }

@@ -334,6 +334,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   async #endLane(workers: LaneWorkers): Promise<void> {
     this.#past = sumOf([this.#past, ...workers.slots.map((slot) => slot.totals())]);
     await Promise.all(workers.running.map((worker) => this.#askUsage(worker)));
+    for (const worker of workers.running) this.#greedy?.forget(worker);
     await workers.stop();
     for (const { name } of workers.slots) this.#usage.end(name);
   }

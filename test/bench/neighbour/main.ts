@@ -19,6 +19,7 @@ import { metricsOf } from '../../support/metric-text.ts';
 const HELP = `npm run bench:neighbour -- [options]
 
   --rounds N     of each way, in turn (default 2)
+  --ways LIST    of lanes, turns and nothing (default all)
   --seconds N    measured in each (default 4)
   --rate N       new connections a second of the greedy pod (default 2000)
   --bulk N       bulk connections of it (default 4)
@@ -35,6 +36,17 @@ const AGENT_CPU = '0';
 const LOAD_CPU = '1';
 const PODS = ['a-client', 'a-server', 'b-client', 'b-server'];
 const MIB = 2 ** 20;
+/** From the first greed to the state that lasts: the agent looks for some seconds before it gives a pod threads of its own. */
+const SETTLE_MS = 8_000;
+
+/** What the agent does about it. */
+const WAYS = {
+  lanes: {},
+  turns: { CULVERT_GREEDY_LANE: 'off' },
+  nothing: { CULVERT_GREEDY_LANE: 'off', CULVERT_FAIR_TURNS: 'false' },
+} as const;
+type Way = keyof typeof WAYS;
+const NAMES = Object.keys(WAYS) as readonly Way[];
 
 interface Found {
   readonly p50Ms: number;
@@ -50,10 +62,13 @@ interface Greed {
   readonly bytes: number;
 }
 
-interface Round {
+interface Measured {
   readonly alone: Found;
   readonly beside: Found;
   readonly greed: { readonly connectionsPerSecond: number; readonly mibPerSecond: number; readonly failed: number };
+}
+
+interface Round extends Measured {
   readonly rssMib: readonly [start: number, most: number, after: number];
   readonly held: number;
   readonly handshakes: number;
@@ -62,6 +77,7 @@ interface Round {
 const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '2' },
+    ways: { type: 'string', default: NAMES.join() },
     seconds: { type: 'string', default: '4' },
     rate: { type: 'string', default: '2000' },
     bulk: { type: 'string', default: '4' },
@@ -107,7 +123,7 @@ function foreigners(mesh: TestMesh): readonly ChildProcess[] {
 }
 
 /** Lets A loose, and measures B when it has begun. */
-async function beside(mesh: TestMesh, probe: ChildProcess): Promise<Pick<Round, 'beside' | 'greed'>> {
+async function beside(mesh: TestMesh, probe: ChildProcess): Promise<Omit<Measured, 'alone'>> {
   const { ip } = mesh.pod('a-server');
   const others = foreigners(mesh);
   const greedy = actor(mesh, 'a-client', ['greedy', ip, String(PORT), values.rate, values.bulk], '-5');
@@ -116,7 +132,7 @@ async function beside(mesh: TestMesh, probe: ChildProcess): Promise<Pick<Round, 
     createInterface(greedy.stdout).on('line', (line) => (latest = JSON.parse(line) as Greed));
   }
   try {
-    await sleep(1_500);
+    await sleep(SETTLE_MS);
     const before = latest;
     const startedMs = performance.now();
     const found = await measure(probe);
@@ -133,11 +149,19 @@ async function beside(mesh: TestMesh, probe: ChildProcess): Promise<Pick<Round, 
   }
 }
 
-async function round(mesh: TestMesh, isFair: boolean): Promise<Round> {
-  const agent = mesh.spawnAgent('n1', ['--workers', '1'], {
-    CULVERT_FAIR_TURNS: String(isFair),
-    RUST_LOG: 'capture=info,warn',
-  });
+/** The floor: what the kernel and the applications alone make B pay, A unhindered and nothing captured. */
+async function withoutAgent(mesh: TestMesh): Promise<Measured> {
+  const probe = actor(mesh, 'b-client', ['probe', mesh.pod('b-server').ip, String(PORT)], '-20');
+  try {
+    await measure(probe);
+    return { alone: await measure(probe), ...(await beside(mesh, probe)) };
+  } finally {
+    probe.kill('SIGKILL');
+  }
+}
+
+async function round(mesh: TestMesh, way: Way): Promise<Round> {
+  const agent = mesh.spawnAgent('n1', ['--workers', '1'], { ...WAYS[way], RUST_LOG: 'capture=info,warn' });
   for (const pod of PODS) await mesh.captured(pod, agent);
   prioritize(agent);
   const probe = actor(mesh, 'b-client', ['probe', mesh.pod('b-server').ip, String(PORT)], '-20');
@@ -163,21 +187,24 @@ async function round(mesh: TestMesh, isFair: boolean): Promise<Round> {
   }
 }
 
+/** Threads that begin later have what the agent gives them. */
 function prioritize(agent: AgentProcess): void {
   spawnSync('taskset', ['-apc', AGENT_CPU, String(agent.pid)]);
   spawnSync('renice', ['-n', '-20', '-g', String(agent.pid)]);
   spawnSync('sh', ['-c', `renice -n -20 -p $(ls /proc/${agent.pid}/task)`]);
 }
 
-function tell(isFair: boolean, found: Round): void {
-  const { alone, beside: other, greed, rssMib, held, handshakes } = found;
+function tell(way: string, { alone, beside: other, greed }: Measured, more = ''): void {
   const ms = (value: number): string => `${value.toFixed(2)} ms`;
   process.stdout.write(
-    `turns ${isFair ? 'on ' : 'off'}  B alone p50 ${ms(alone.p50Ms)} p99 ${ms(alone.p99Ms)}; beside A p50 ${ms(other.p50Ms)} ` +
+    `${way.padEnd(8)} B alone p50 ${ms(alone.p50Ms)} p99 ${ms(alone.p99Ms)}; beside A p50 ${ms(other.p50Ms)} ` +
       `p99 ${ms(other.p99Ms)} max ${ms(other.mostMs)}: ${(other.p99Ms / alone.p99Ms).toFixed(1)}x; ` +
-      `A ${Math.round(greed.connectionsPerSecond)} new/s ${Math.round(greed.mibPerSecond)} MiB/s ${greed.failed} failed; ` +
-      `${handshakes} handshakes, ${held} held turns; RSS ${rssMib.join(' -> ')} MiB\n`,
+      `A ${Math.round(greed.connectionsPerSecond)} new/s ${Math.round(greed.mibPerSecond)} MiB/s ${greed.failed} failed${more}\n`,
   );
+}
+
+function costs({ rssMib, held, handshakes }: Round): string {
+  return `; ${handshakes} handshakes, ${held} held turns; RSS ${rssMib.join(' -> ')} MiB`;
 }
 
 function median(values_: readonly number[]): number {
@@ -205,16 +232,16 @@ const servers = ['a-server', 'b-server'].map((pod) =>
   actor(mesh, pod, ['serve', String(PORT)], pod === 'b-server' ? '-20' : '-5'),
 );
 await Promise.all(servers.map(nextLine));
-const ratios = new Map<boolean, number[]>();
+const ways = values.ways.split(',').flatMap((name) => NAMES.find((way) => way === name) ?? []);
+tell('no agent', await withoutAgent(mesh));
+const ratios = new Map<Way, number[]>();
 for (let i = 0; i < Number(values.rounds); i++) {
-  for (const isFair of [true, false]) {
-    const found = await round(mesh, isFair);
-    tell(isFair, found);
-    ratios.set(isFair, [...(ratios.get(isFair) ?? []), found.beside.p99Ms / found.alone.p99Ms]);
+  for (const way of ways) {
+    const found = await round(mesh, way);
+    tell(way, found, costs(found));
+    ratios.set(way, [...(ratios.get(way) ?? []), found.beside.p99Ms / found.alone.p99Ms]);
   }
 }
 for (const server of servers) server.kill('SIGKILL');
-const [on, off] = [true, false].map((isFair) => median(ratios.get(isFair) ?? []));
-process.stdout.write(
-  `p99 of B beside A, against alone: ${on?.toFixed(1)}x with turns, ${off?.toFixed(1)}x without; target 2x\n`,
-);
+const medians = [...ratios].map(([way, all]) => `${way} ${median(all).toFixed(1)}x`);
+process.stdout.write(`p99 of B beside A, against alone: ${medians.join(', ')}; target 2x\n`);
