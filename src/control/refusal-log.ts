@@ -1,10 +1,16 @@
-/** Refusals that callers can cause at will: each kind is logged once a minute, with how often it happened meanwhile. */
+/**
+ * Refusals that callers can cause at will: each kind is logged once a minute, with how often it happened meanwhile, and not
+ * more than a few kinds: a caller that asks in ever new names makes ever new ones.
+ */
 import type { Clock } from '../base/clock.ts';
 import type { LogFields, Logger } from '../base/log.ts';
+import { type RateLimit, TokenBucket } from '../base/token-bucket.ts';
 
 const QUIET_MS = 60_000;
 /** Kinds that are remembered; the oldest is forgotten for a new one. */
 const MAX_KINDS = 1_000;
+/** Lines of all kinds. */
+const LINES: RateLimit = { burst: 100, perSecond: 1 };
 
 export interface RefusalLogDeps {
   readonly clock: Clock;
@@ -14,9 +20,13 @@ export interface RefusalLogDeps {
 export class RefusalLog {
   readonly #deps: RefusalLogDeps;
   readonly #kinds = new Map<string, { readonly saidMs: number; count: number }>();
+  readonly #lines: TokenBucket;
+  /** Lines that were too many, since the last one. */
+  #omitted = 0;
 
   constructor(deps: RefusalLogDeps) {
     this.#deps = deps;
+    this.#lines = new TokenBucket(LINES, deps.clock.monotonicMs());
   }
 
   /** Text of peers in `fields` is escaped and cut by the log itself. */
@@ -29,11 +39,17 @@ export class RefusalLog {
       known.count += 1;
       return;
     }
+    if (!this.#lines.take(nowMs)) {
+      this.#omitted += 1;
+      return;
+    }
     this.#kinds.delete(key);
     const [oldest] = this.#kinds.keys();
     if (this.#kinds.size >= MAX_KINDS && oldest !== undefined) this.#kinds.delete(oldest);
     this.#kinds.set(key, { saidMs: nowMs, count: 0 });
     const repeated = known?.count ?? 0;
-    log.warn?.(message, repeated === 0 ? fields : { ...fields, repeated });
+    const omitted = this.#omitted;
+    this.#omitted = 0;
+    log.warn?.(message, { ...fields, ...(repeated > 0 && { repeated }), ...(omitted > 0 && { omitted }) });
   }
 }

@@ -5,6 +5,7 @@
  */
 import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { hasCode, messageOf } from '../base/errors.ts';
@@ -174,7 +175,11 @@ export class ResponseLog implements AsyncDisposable {
       return [];
     }
     const alive = new Alive();
-    for (const response of records(content.subarray(firstLine.length))) alive.take(response);
+    // The state of a large cluster takes a while to read, and verdicts are given on the same thread.
+    for (const response of records(content.subarray(firstLine.length))) {
+      alive.take(response);
+      await nextTurn();
+    }
     return alive.responses();
   }
 

@@ -168,6 +168,19 @@ test('whoever is refused hears the same words for every reason, and the log has 
   assert.deepEqual([ca.server.lines.length, ca.server.lines[5]?.fields['repeated']], [6, 1]);
 });
 
+test('a caller that asks in ever new names does not fill the log', async () => {
+  const clock = new FakeClock();
+  await using ca = await serve({ accounts: new Set(['shop/cart']), clock });
+  const csr = createCsr(CART, keys);
+  const name = (i: number): string => `spiffe://cluster.local/ns/shop/sa/nobody-${i}`;
+  for (let i = 0; i < 120; i++) await statusOf(ca.ask({ csr, ...impersonating(name(i)) }));
+  assert.equal(ca.server.lines.length, 100);
+
+  clock.advance(1_000);
+  await statusOf(ca.ask({ csr, ...impersonating(name(120)) }));
+  assert.deepEqual([ca.server.lines.length, ca.server.lines[100]?.fields['omitted']], [101, 20]);
+});
+
 test('without trusted node accounts nobody may ask in another name', async () => {
   await using ca = await serve({ isImpersonationOff: true });
   const csr = createCsr(CART, keys);
