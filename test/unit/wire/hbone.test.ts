@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { formatHboneAuthority, isHostname, parseHboneAuthority } from '../../../src/wire/hbone.ts';
+import { anyText } from '../../support/any-text.ts';
 
 for (const [text, want] of [
   ['10.0.0.1:80', { kind: 'address', ip: '10.0.0.1', port: 80 }],
@@ -81,7 +82,7 @@ test('any text gives an authority or nothing', () => {
   fc.assert(
     fc.property(
       fc.oneof(
-        fc.string({ unit: 'binary' }),
+        anyText(),
         pieces.map((list) => list.join('')),
       ),
       (text) => {

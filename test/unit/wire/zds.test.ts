@@ -12,6 +12,7 @@ import {
   MAX_ZDS_BYTES,
   type ZdsRequest,
 } from '../../../src/wire/zds.ts';
+import { anyText } from '../../support/any-text.ts';
 
 const info = { name: 'web-0', namespace: 'shop', serviceAccount: 'web' };
 
@@ -46,8 +47,8 @@ test('hello and a successful ack are the bytes of the reference', () => {
   assert.equal(decodeAck(encodeAck()), undefined);
 });
 
-const text = fc.string({ unit: 'binary', maxLength: 60 });
-const uid = fc.string({ unit: 'binary', minLength: 1, maxLength: 60 });
+const text = anyText({ maxLength: 60 });
+const uid = anyText({ minLength: 1, maxLength: 60 });
 const plain = { noNullPrototype: true };
 const workload = fc.record({ name: text, namespace: text, serviceAccount: text }, plain);
 const requests: fc.Arbitrary<ZdsRequest> = fc.oneof(
