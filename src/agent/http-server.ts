@@ -1,10 +1,11 @@
 /** The small HTTP/1.1 servers of the agent (admin, stats, readiness): every bound of facts/operations.md §5.1 in one place. */
 import { once } from 'node:events';
-import http from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { MeshError, messageOf } from '../base/errors.ts';
 import { formatHostPort } from '../base/ip.ts';
 import type { Logger } from '../base/log.ts';
+import { http } from '../sys/http.ts';
 
 export interface HttpRequest {
   readonly method: string;
@@ -55,11 +56,11 @@ interface UnderWay {
 }
 
 export class HttpServer implements AsyncDisposable {
-  readonly #server: http.Server;
+  readonly #server: Server;
   readonly #options: HttpServerOptions;
   readonly #underWay: UnderWay;
 
-  private constructor(server: http.Server, options: HttpServerOptions, underWay: UnderWay) {
+  private constructor(server: Server, options: HttpServerOptions, underWay: UnderWay) {
     this.#server = server;
     this.#options = options;
     this.#underWay = underWay;
@@ -111,7 +112,7 @@ export class HttpServer implements AsyncDisposable {
   }
 }
 
-async function bind(server: http.Server, { host, port, component }: HttpServerOptions): Promise<void> {
+async function bind(server: Server, { host, port, component }: HttpServerOptions): Promise<void> {
   server.listen({ host, port });
   try {
     await once(server, 'listening');
@@ -125,8 +126,8 @@ async function bind(server: http.Server, { host, port, component }: HttpServerOp
 function respond(
   options: HttpServerOptions,
   { answers, closing }: UnderWay,
-  request: http.IncomingMessage,
-  response: http.ServerResponse,
+  request: IncomingMessage,
+  response: ServerResponse,
 ): void {
   const gone = new AbortController();
   const { promise: sent, resolve } = Promise.withResolvers<void>();
@@ -142,7 +143,7 @@ function respond(
 async function answer(
   { handler, log, component, stallTimeoutMs = STALL_TIMEOUT_MS }: HttpServerOptions,
   request: HttpRequest,
-  response: http.ServerResponse,
+  response: ServerResponse,
 ): Promise<void> {
   let result: HttpAnswer;
   try {
@@ -155,7 +156,7 @@ async function answer(
   send(response, result);
 }
 
-function requestOf(request: http.IncomingMessage, signal: AbortSignal): HttpRequest {
+function requestOf(request: IncomingMessage, signal: AbortSignal): HttpRequest {
   const [path = '/', query = ''] = (request.url ?? '/').split(/\?(.*)/s);
   return {
     method: request.method ?? '',
@@ -166,7 +167,7 @@ function requestOf(request: http.IncomingMessage, signal: AbortSignal): HttpRequ
   };
 }
 
-function send(response: http.ServerResponse, { status, type, headers, body }: HttpAnswer): void {
+function send(response: ServerResponse, { status, type, headers, body }: HttpAnswer): void {
   if (response.headersSent || response.destroyed) return;
   const bytes = typeof body === 'string' ? Buffer.from(body) : (body ?? new Uint8Array());
   response.writeHead(status, {

@@ -1,9 +1,10 @@
 /** Asks the admin port of an agent. */
 import { once } from 'node:events';
-import http from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { InvalidArgumentError } from 'commander';
 import { messageOf } from '../base/errors.ts';
 import { PORTS } from '../model/ports.ts';
+import { http } from '../sys/http.ts';
 import { CliError, EXIT_FAILURE, EXIT_UNAVAILABLE } from './exit-codes.ts';
 
 export const DEFAULT_ADMIN = `127.0.0.1:${PORTS.admin}`;
@@ -68,7 +69,7 @@ async function exchange({ host, port }: AdminAddress, method: string, path: stri
   const outgoing = http.request({ host, port, path, method, headers: { host: 'localhost' }, timeout: TIMEOUT_MS });
   outgoing.once('timeout', () => outgoing.destroy(new Error(`no answer in ${TIMEOUT_MS / 1_000} s`)));
   outgoing.end();
-  const [response] = (await once(outgoing, 'response')) as [http.IncomingMessage];
+  const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of response) {

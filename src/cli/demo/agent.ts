@@ -2,10 +2,10 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
-import http from 'node:http';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PORTS } from '../../model/ports.ts';
+import { http } from '../../sys/http.ts';
 import type { LabNode } from '../lab/lab.ts';
 import { until, within } from './waiting.ts';
 

@@ -4,8 +4,8 @@
  * Serves HTTP: `/ticks` answers with a line every 100 ms for ever, anything else with who asked, as this pod saw it.
  * Sends requests as told by JSON lines on stdin (`AppOrder`), and answers with JSON lines on stdout (`AppEvent`).
  */
-import http from 'node:http';
 import { createInterface } from 'node:readline';
+import { http } from '../../sys/http.ts';
 
 export interface AppOrder {
   readonly id: number;
