@@ -7,7 +7,7 @@ import type { HostPort } from '../base/ip.ts';
 import { handshakeTimeout, tlsFailure } from '../identity/tls-failure.ts';
 import { type AcceptedTls, acceptTls } from '../identity/tls-handshake.ts';
 import type { TlsMaterial } from '../model/verdict.ts';
-import { received } from '../sys/tcp.ts';
+import { received } from '../sys/first-bytes.ts';
 import { hasFirstRecord } from '../wire/tls-hello.ts';
 import type { Offenders } from './offenders.ts';
 import { HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
@@ -90,9 +90,10 @@ export class Handshakes {
     const startedMs = deps.clock.monotonicMs();
     const { handshakeTimeoutMs } = settings;
     const greeting = received(socket, hasFirstRecord);
-    await withDeadline(greeting, deps.clock, handshakeTimeoutMs, () => handshakeTimeout(handshakeTimeoutMs));
+    const late = (): MeshError => handshakeTimeout(handshakeTimeoutMs);
+    const isThere = await withDeadline(greeting, deps.clock, handshakeTimeoutMs, late);
     this.#context.share.enter();
-    if (socket.readableLength === 0) throw tlsFailure(new Error('the connection was closed before the handshake'));
+    if (!isThere) throw tlsFailure(new Error('the connection was closed before the handshake'));
     return Math.max(1, handshakeTimeoutMs - (deps.clock.monotonicMs() - startedMs));
   }
 

@@ -17,6 +17,7 @@ export const SO_REUSEADDR: SocketOption = { name: 'SO_REUSEADDR', level: SOL_SOC
 export const SO_KEEPALIVE: SocketOption = { name: 'SO_KEEPALIVE', level: SOL_SOCKET, option: 9 };
 const SO_LINGER: SocketOption = { name: 'SO_LINGER', level: SOL_SOCKET, option: 13 };
 export const SO_REUSEPORT: SocketOption = { name: 'SO_REUSEPORT', level: SOL_SOCKET, option: 15 };
+export const SO_RCVLOWAT: SocketOption = { name: 'SO_RCVLOWAT', level: SOL_SOCKET, option: 18 };
 export const SO_PEERCRED: SocketOption = { name: 'SO_PEERCRED', level: SOL_SOCKET, option: 17 };
 export const SO_PEERNAME: SocketOption = { name: 'SO_PEERNAME', level: SOL_SOCKET, option: 28 };
 export const SO_MARK: SocketOption = { name: 'SO_MARK', level: SOL_SOCKET, option: 36 };

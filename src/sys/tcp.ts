@@ -179,26 +179,6 @@ export function sendNow(socket: net.Socket, data: Uint8Array): number {
 }
 
 /**
- * Resolves when `isEnough` of what a paused socket has received so far, which is then to be read from it as if nobody had; or
- * when no more will come, and what came is lost.
- */
-export async function received(socket: net.Socket, isEnough: (head: Uint8Array) => boolean): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const chunks: Buffer[] = [];
-  const take = (): void => {
-    for (let chunk: Buffer | null = socket.read(); chunk !== null; chunk = socket.read()) chunks.push(chunk);
-    if (isEnough(Buffer.concat(chunks))) resolve();
-  };
-  socket.on('readable', take).once('end', resolve).once('close', resolve);
-  try {
-    if (!socket.destroyed) await promise;
-  } finally {
-    socket.off('readable', take).off('end', resolve).off('close', resolve);
-    if (!socket.destroyed && !socket.readableEnded) socket.unshift(Buffer.concat(chunks));
-  }
-}
-
-/**
  * Ends `socket` now, with a reset. Node's `resetAndDestroy` loses the descriptor, and never says `close`, when the write
  * half is just being shut down: libuv refuses the reset then.
  */

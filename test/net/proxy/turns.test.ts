@@ -5,7 +5,7 @@ import type { ByteStream } from '../../../src/tunnel/byte-stream.ts';
 import { ProxyWorld } from './proxy-world.ts';
 
 const bounded = { timeout: 60_000 };
-const BYTES = 400_000;
+const BYTES = 800_000;
 const STREAMS = 8;
 
 /** A pod whose turn is over after every second thing it does, because another one always wants the loop. */
