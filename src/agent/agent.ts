@@ -32,7 +32,7 @@ import { Readiness, type ReadinessTask } from './readiness.ts';
 import { watchRevocationLists } from './revocation-lists.ts';
 import { servePod, serveSelf } from './serve-pod.ts';
 import { AgentServers } from './servers.ts';
-import { startDataPlane } from './start-data-plane.ts';
+import { type DataPlaneParts, startDataPlane } from './start-data-plane.ts';
 import { watchThreads } from './thread-holdings.ts';
 import { VerdictAuthority } from './verdict-authority.ts';
 
@@ -164,8 +164,9 @@ async function makeParts(
   const crlFile = await watchRevocationLists(config.crlPath, deps, { metrics, certificates, authority });
   if (crlFile !== undefined) undo.use(crlFile);
   const mesh = new MeshSource(config, deps, { authority, metrics, keptFd: legacy.meshFd }, undo);
-  const dataPlane = await startDataPlane(config, deps, { authority, metrics, readiness }, undo);
   const estate = new Estate();
+  const claimBefore: DataPlaneParts['claimBefore'] = (claim) => lease.claim(estate.keyOf(claim.podUid), claim);
+  const dataPlane = await startDataPlane(config, deps, { authority, metrics, readiness, claimBefore }, undo);
   undo.use(new QuietThread({ clock, cpuMs: threadCpuMs, heapBytes, giveBack: collectGarbage }));
   const onChange = (table: BudgetTable): void => dataPlane.setBudgets(table);
   const budgets = undo.use(new Budgets(config, { clock, log: logs.scope('agent'), onChange }));

@@ -3,6 +3,7 @@ import type { ProxySet } from '../capture/capture-contract.ts';
 import type { TlsContexts } from '../identity/tls-context.ts';
 import type { Departed } from '../proxy/departure.ts';
 import type { Inheritance, InheritedConnection, InheritedListener } from '../proxy/inheritance.ts';
+import type { ClaimedStream, StreamClaim } from '../proxy/settings.ts';
 import { collectGarbage } from '../sys/garbage.ts';
 import type { Netns } from '../sys/sys.ts';
 import { threadUsage } from '../sys/thread-usage.ts';
@@ -29,6 +30,8 @@ export interface MovableSet extends ProxySet {
   leaveListeners(): Promise<readonly InheritedListener[]>;
   /** Then: connections that can move, a few at a time. */
   moveSome(): Promise<Departed>;
+  /** A suspended stream that a client looks for in another process. */
+  surrender(claim: StreamClaim): Promise<ClaimedStream>;
   /** Goes on with connections of another process, and owns their descriptors. */
   adopt(connections: readonly InheritedConnection[]): Promise<void>;
 }

@@ -8,7 +8,13 @@ import type { Connection } from '../proxy/connection.ts';
 import type { Inheritance, InheritedListener } from '../proxy/inheritance.ts';
 import type { PodContext } from '../proxy/pod-context.ts';
 import { PodProxy } from '../proxy/pod-proxy.ts';
-import type { ClaimedStream, ProxyDeps, ProxySettings, StreamClaim } from '../proxy/settings.ts';
+import {
+  type ClaimedStream,
+  claimedOf,
+  type ProxyDeps,
+  type ProxySettings,
+  type StreamClaim,
+} from '../proxy/settings.ts';
 import type { LoopTime } from '../sys/loop-time.ts';
 import type { Netns } from '../sys/sys.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
@@ -82,6 +88,7 @@ export class PodProxies implements Disposable {
       rest: () => proxy.rest(),
       serveAgain: (listeners) => proxy.serveAgain(listeners),
       moveSome: () => proxy.moveSome(),
+      surrender: (claim) => proxy.surrender(claim),
       adopt: async (connections) => proxy.adopt(connections),
       stop: async (mode) => {
         await proxy.stop(graceMs[mode], mode === 'held' ? 'hold' : 'drain');
@@ -112,17 +119,16 @@ export class PodProxies implements Disposable {
 
   /** A parked stream of a pod, for another thread that its client has found. The descriptors are the caller's. */
   async surrender(claim: StreamClaim): Promise<ClaimedStream> {
-    let answer: ClaimedStream;
-    for (const [proxy, uid] of this.#proxies) {
-      if (uid === claim.podUid) answer = await proxy.surrender(claim);
-      if (answer !== undefined) break;
-    }
-    return answer;
+    const own = [...this.#proxies].filter(([, uid]) => uid === claim.podUid);
+    return claimedOf(await Promise.all(own.map(([proxy]) => proxy.surrender(claim))));
   }
 
   /** Of a pod that came back there are two proxies, here already. */
   async #claim(claim: StreamClaim): Promise<ClaimedStream> {
-    return (await this.surrender(claim)) ?? (await this.#options.deps.elsewhere?.claim(claim));
+    const { elsewhere } = this.#options.deps;
+    const here = await this.surrender(claim);
+    if (typeof here === 'object' || here === 'foreign' || elsewhere === undefined) return here;
+    return claimedOf([here, await elsewhere.claim(claim)]);
   }
 
   counts(podUid: string): PodCounts | undefined {

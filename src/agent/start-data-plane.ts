@@ -1,7 +1,7 @@
 /** Starts what carries traffic: in worker threads, or in this one. */
 import { TlsContexts } from '../identity/tls-context.ts';
 import { budgetPart } from '../model/budget.ts';
-import type { ProxySettings } from '../proxy/settings.ts';
+import type { ClaimedStream, ProxySettings, StreamClaim } from '../proxy/settings.ts';
 import { systemLoopTime } from '../sys/loop-time.ts';
 import { ownNetnsFd } from '../sys/netns.ts';
 import { ConnectionRecords } from '../telemetry/connection-records.ts';
@@ -20,6 +20,8 @@ export interface DataPlaneParts {
   readonly authority: VerdictAuthority;
   readonly metrics: AgentMetrics;
   readonly readiness: Readiness;
+  /** Asks the agents before this one for a suspended stream. */
+  readonly claimBefore: (claim: StreamClaim) => Promise<ClaimedStream>;
 }
 
 /** Resolves when pods can be started. `undo` ends it, after its pods have stopped. */
@@ -36,7 +38,8 @@ export async function startDataPlane(
   const verdicts = parts.authority;
   const dns = new DnsRecords({ metrics: parts.metrics, log: logs.scope('dns'), clock });
   const contexts = new TlsContexts(config.tls);
-  const proxyDeps = { sys, clock, random, verdicts, contexts, telemetry, dns, log: logs.scope('proxy') };
+  const elsewhere = { claim: parts.claimBefore };
+  const proxyDeps = { sys, clock, random, verdicts, contexts, telemetry, dns, elsewhere, log: logs.scope('proxy') };
   const proxies = undo.use(
     new PodProxies({
       settings,
@@ -52,7 +55,7 @@ export async function startDataPlane(
 async function startWorkers(
   config: AgentConfig,
   { clock, random, logs, logFd }: AgentDeps,
-  { authority, metrics, readiness }: DataPlaneParts,
+  { authority, metrics, readiness, claimBefore }: DataPlaneParts,
   settings: ProxySettings,
 ): Promise<WorkerPool> {
   const start = {
@@ -81,6 +84,7 @@ async function startWorkers(
     writeLines: (lines) => logs.writeLines(lines),
     logFilter: () => logs.current(),
     onEnd: (cause) => metrics.own.workerRestarted(cause),
+    claimBefore,
     onHealth: (isHealthy) => {
       if (isHealthy) readiness.complete('data-plane workers');
       else readiness.begin('data-plane workers');

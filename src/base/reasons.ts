@@ -273,7 +273,7 @@ export const REASONS = {
     status: 404,
     cause:
       'a peer wants to go on with a stream of which nothing is known here: its token was never given, was used, or came too late',
-    next: 'seen while agents are replaced, the peer tries again for 20 s; otherwise look at the log of the peer agent',
+    next: 'seen while agents are replaced, the peer tries again; otherwise look at the log of the peer agent',
   },
   'CV-RESUME-IDENTITY': {
     fault: 'peer',
@@ -289,7 +289,8 @@ export const REASONS = {
     layer: 'tunnel',
     flag: 'CONNECT',
     status: 503,
-    cause: 'a stream was suspended while an agent was replaced, and did not go on within 20 s',
+    cause:
+      'a stream was suspended while an agent was replaced, and did not go on within 60 s, or its other end was gone',
     next: 'look at the log of the peer agent for the same time: did it, or the one that took its place, end?',
   },
   'CV-METHOD': {

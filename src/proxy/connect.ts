@@ -7,6 +7,7 @@ import type { ClientPool } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { isUnprocessed } from '../tunnel/h2-stream-errors.ts';
 import type { ResponseHead } from '../wire/h2-head.ts';
+import { isGoneAnswer } from '../wire/resume.ts';
 import { formatTraceParent, newTraceParent } from '../wire/traceparent.ts';
 import type { PodContext } from './pod-context.ts';
 import type { ConnectRequest } from './tunnels.ts';
@@ -50,12 +51,17 @@ export async function answerOf({ deps, settings }: PodContext, stream: H2Stream)
   try {
     const late = (): MeshError => new MeshError('CV-CONNECT-TIMEOUT', 'no answer to CONNECT: deadline has elapsed');
     const answer = await withDeadline(stream.response, deps.clock, settings.responseTimeoutMs, late);
-    if (answer.status !== 200) throw statusError(answer.status);
-    return answer;
+    if (answer.status === 200) return answer;
+    throw isGoneAnswer(answer.headers) ? streamGone() : statusError(answer.status);
   } catch (error) {
     stream.destroy();
     throw error;
   }
+}
+
+/** What it wanted to go on with has ended there; said so too by who has not got it yet, in rare moments. */
+function streamGone(): MeshError {
+  return new MeshError('CV-RESUME-UNKNOWN', 'the other end of the stream is not there any more');
 }
 
 const STATUS_TEXT: Readonly<Record<number, string>> = {

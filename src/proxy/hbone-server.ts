@@ -10,7 +10,7 @@ import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { parseForwardedHost } from '../wire/forwarded.ts';
 import type { RequestHead } from '../wire/h2-head.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
-import { answerFields, newResumeToken, readResumeRequest } from '../wire/resume.ts';
+import { answerFields, GONE_ANSWER, newResumeToken, readResumeRequest } from '../wire/resume.ts';
 import { Handshakes } from './handshakes.ts';
 import type { HboneQuestion } from './inheritance.ts';
 import { Offenders } from './offenders.ts';
@@ -237,7 +237,8 @@ export class HboneServer {
       start: { id: this.#context.nextId(), direction: 'inbound', protocol: 'HBONE', src: peer, dst: local },
       refusal: refusalOf(error),
     });
-    stream.respond(reasonOf(error.code).status, {}, { endStream: true });
+    const fields = error.fields['isGone'] === true ? GONE_ANSWER : {};
+    stream.respond(reasonOf(error.code).status, fields, { endStream: true });
   }
 
   #refused(ends: { peer: HostPort; local: HostPort }, caught: unknown): void {

@@ -6,17 +6,18 @@ import type { ResumableTunnel } from './resumable-tunnel.ts';
 
 /** Clients that are waited for because they came before their stream did. */
 const MAX_WAITING = 1_024;
-/** Streams that may not go on, remembered for clients that ask. */
+/** Streams that may not go on, and those whose application has gone, remembered for clients that ask. */
 const MAX_REFUSED = 1_024;
+const MAX_BURIED = 1_024;
 
 export class ParkedStreams {
-  /** Of the clock of the pod: until then the process before this one may hand over streams. */
-  expectedUntilMs = 0;
   readonly #byToken = new Map<string, ResumableTunnel>();
   readonly #refused = new BoundedMap<string, MeshError>(MAX_REFUSED);
+  readonly #buried = new BoundedMap<string, ResumableTunnel>(MAX_BURIED);
   /** By token. */
   readonly #waiting = new Map<string, Set<() => void>>();
   #waitingCount = 0;
+  #isLeft = false;
 
   /** Idempotent. */
   add(token: string, tunnel: ResumableTunnel): void {
@@ -36,9 +37,13 @@ export class ParkedStreams {
   }
 
   /** Streams go to the next process from now on, and so must their clients. */
-  expectNoMore(): void {
-    this.expectedUntilMs = 0;
+  leave(): void {
+    this.#isLeft = true;
     for (const token of [...this.#waiting.keys()]) this.#wake(token);
+  }
+
+  reopen(): void {
+    this.#isLeft = false;
   }
 
   #wake(token: string): void {
@@ -47,16 +52,23 @@ export class ParkedStreams {
 
   delete(token: string): void {
     this.#byToken.delete(token);
+    this.#buried.delete(token);
+  }
+
+  /** Its application has gone: its client is to hear of that, as it would have. */
+  bury(token: string, tunnel: ResumableTunnel): void {
+    this.#byToken.delete(token);
+    this.#buried.set(token, tunnel);
   }
 
   /** Asked for by the whole token, so the time of an answer tells nothing of others. */
   get(token: string): ResumableTunnel | undefined {
-    return this.#byToken.get(token);
+    return this.#byToken.get(token) ?? this.#buried.get(token);
   }
 
-  /** Resolves when something is known of that stream, or the time is over; with `false` at once when too many wait. */
+  /** Resolves when something is known of that stream, or the time is over; with `false` at once when it is not worth it. */
   async change(token: string, clock: Clock, withinMs: number): Promise<boolean> {
-    if (this.#waitingCount >= MAX_WAITING) return false;
+    if (this.#isLeft || this.#waitingCount >= MAX_WAITING) return false;
     const { promise, resolve } = Promise.withResolvers<void>();
     using _deadline = clock.after(withinMs, resolve);
     const same = this.#waiting.get(token) ?? new Set();

@@ -40,10 +40,8 @@ const STOP_ERRORS = {
   drain: new MeshError('CV-DRAIN', 'connection closed due to connection drain'),
   hold: new MeshError('CV-HOLD', 'connection closed: the agent that was replaced holds it no longer'),
 } as const;
-/** Longer than a hand-over takes from the listeners of a pod to its last stream. */
-const TAKE_OVER_MS = 60_000;
-/** A thread that another one asks for a stream has so long for a slow reader. */
-const SURRENDER_LIMITS = { flushMs: 5_000, suspendMs: 500 } as const;
+/** For a stream that is asked for from elsewhere: it is asked for again when its reader is slow. */
+const SURRENDER_LIMITS = { flushMs: 100, suspendMs: 500 } as const;
 
 interface Listener {
   readonly port: number;
@@ -183,7 +181,7 @@ export class PodProxy {
   rest(): readonly InheritedListener[] {
     const { connections, deps } = this.#context;
     this.#departure = new Departure(connections, deps.clock);
-    this.#context.parked.expectNoMore();
+    this.#context.parked.leave();
     const listeners = this.#servers.splice(0).map(({ server, port }) => {
       const fd = duplicateListener(server);
       server.close();
@@ -202,6 +200,7 @@ export class PodProxy {
     }
     this.#open(listeners);
     this.#departure = undefined;
+    this.#context.parked.reopen();
     this.#hbone.reopen();
   }
 
@@ -210,13 +209,15 @@ export class PodProxy {
     return (await this.#departure?.next()) ?? { connections: [], isLast: true };
   }
 
-  /** A parked stream, for another thread that its client has found. */
+  /** A parked stream, for another thread or process that its client has found. */
   async surrender({ token, question }: StreamClaim): Promise<ClaimedStream> {
     const { parked, connections, deps } = this.#context;
     const tunnel = parked.get(token);
-    if (tunnel === undefined) return undefined;
+    // Who leaves asks its peers to suspend; their clients may be faster than their last word in the former tunnel.
+    if (tunnel === undefined) return this.#departure === undefined ? 'nowhere' : 'later';
     if (!tunnel.isOf(question)) return 'foreign';
-    return await connections.get(tunnel.id)?.move(deps.clock, SURRENDER_LIMITS);
+    if (tunnel.stream.isClosed) return 'nowhere';
+    return (await connections.get(tunnel.id)?.move(deps.clock, SURRENDER_LIMITS)) ?? 'later';
   }
 
   /** A `stop` under way ends within `graceMs`. */
@@ -290,7 +291,6 @@ export class PodProxy {
 
   /** Binds all listeners or none, those given in place of its own. Owns them: for a port that is not served they are closed. */
   #open(given: readonly InheritedListener[]): void {
-    const { parked, deps } = this.#context;
     const unused = new Set(given);
     try {
       this.#listen(unused);
@@ -300,7 +300,6 @@ export class PodProxy {
     } finally {
       for (const { fd } of unused) closeFd(fd);
     }
-    if (given.length > 0) parked.expectedUntilMs = deps.clock.monotonicMs() + TAKE_OVER_MS;
   }
 
   #close(): void {

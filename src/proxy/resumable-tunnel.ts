@@ -14,8 +14,10 @@ import { connectHeaders, openStream, type TunnelPool } from './connect.ts';
 import type { HboneQuestion, SuspendedTunnel, WayBack } from './inheritance.ts';
 import type { PodContext } from './pod-context.ts';
 
-/** From the end of one tunnel to the next: both ends give up then. */
-const RESUME_WITHIN_MS = 20_000;
+/** From the end of one tunnel to the next: both ends give up then. It is for ends that nobody tells of, not for slow ones. */
+const RESUME_WITHIN_MS = 60_000;
+/** The other end is gone when all that is said there for so long is that it is; it may be on its way between two threads. */
+const GONE_FOR_MS = 5_000;
 const RETRY = { firstMs: 20, maxMs: 500, jitter: 0.5 } as const;
 /** The answer will not be another one. */
 const FINAL: ReadonlySet<ReasonCode> = new Set([
@@ -50,6 +52,7 @@ export class ResumableTunnel implements ResumableOwner {
   #token: string;
   #deadline: Disposable | undefined;
   #isAsking = false;
+  #isTaken = false;
   #onResumed: (() => void) | undefined;
 
   constructor(context: PodContext, { id, token, wayBack, from, onResumed }: ResumableTunnelParts) {
@@ -85,20 +88,26 @@ export class ResumableTunnel implements ResumableOwner {
 
   /** In no tunnel: begins to look for the next, or waits for who does. Idempotent. */
   seek(): void {
-    const late = (): void =>
-      this.stream.destroy(new MeshError('CV-RESUME-LATE', 'the stream was suspended and did not go on in time'));
-    this.#deadline ??= this.#context.deps.clock.after(RESUME_WITHIN_MS, late);
+    this.#deadline ??= this.#context.deps.clock.after(RESUME_WITHIN_MS, () => this.#late());
     this.#context.deps.log.debug?.('stream suspended', { connection: this.id, next: this.#wayBack.kind });
     if (this.#wayBack.kind === 'wait') this.#context.parked.add(this.#token, this);
     else if (!this.#isAsking) void this.#ask(this.#wayBack.route, this.#wayBack.pool);
+  }
+
+  #late(): void {
+    this.stream.destroy(new MeshError('CV-RESUME-LATE', 'the stream was suspended and did not go on in time'));
+    this.#found();
   }
 
   streamDetached(): void {
     this.seek();
   }
 
+  /** The other end hears of it by the next tunnel. */
   streamClosed(): void {
-    this.#found();
+    if (!this.#isAsking) this.#found();
+    const isMissed = this.#wayBack.kind === 'wait' && this.stream.isDetached && !this.#isTaken;
+    if (isMissed) this.#context.parked.bury(this.#token, this);
   }
 
   /** Goes on in the tunnel of `stream`; `token` is for the next time, as this one is used. */
@@ -121,6 +130,7 @@ export class ResumableTunnel implements ResumableOwner {
 
   /** Once suspended: for another process, or thread, to go on with. */
   take(): SuspendedTunnel {
+    this.#isTaken = true;
     const wayBack: WayBack =
       this.#wayBack.kind === 'wait' ? this.#wayBack : { kind: 'ask', route: plainRoute(this.#wayBack.route) };
     return { token: this.#token, wayBack, ...this.stream.take() };
@@ -132,10 +142,12 @@ export class ResumableTunnel implements ResumableOwner {
     this.#context.parked.delete(this.#token);
   }
 
+  /** Until the deadline, also when the stream has closed meanwhile: the other end is told so. */
   async #ask(route: TunnelRoute, pool: TunnelPool): Promise<void> {
     const { clock, random } = this.#context.deps;
     this.#isAsking = true;
-    for (let attempt = 0; !this.stream.isClosed; attempt++) {
+    let goneSinceMs: number | undefined;
+    for (let attempt = 0; this.#deadline !== undefined; attempt++) {
       try {
         const { stream, token } = await this.#askOnce(route, pool);
         this.#isAsking = false;
@@ -143,10 +155,19 @@ export class ResumableTunnel implements ResumableOwner {
         return;
       } catch (caught) {
         const error = toMeshError(caught);
-        if (FINAL.has(error.code)) this.stream.destroy(error);
+        const nowMs = clock.monotonicMs();
+        goneSinceMs = error.code === 'CV-RESUME-UNKNOWN' ? (goneSinceMs ?? nowMs) : undefined;
+        if (FINAL.has(error.code)) this.#giveUp(error);
+        else if (nowMs - (goneSinceMs ?? nowMs) >= GONE_FOR_MS) this.#giveUp(gone());
         else await delay(clock, backoffMs(RETRY, attempt, random));
       }
     }
+  }
+
+  #giveUp(error: MeshError): void {
+    this.#isAsking = false;
+    this.stream.destroy(error);
+    this.#found();
   }
 
   async #askOnce(route: TunnelRoute, pool: TunnelPool): Promise<{ readonly stream: H2Stream; readonly token: string }> {
@@ -157,6 +178,10 @@ export class ResumableTunnel implements ResumableOwner {
     stream.destroy();
     throw new MeshError('CV-RESUME-LATE', 'the stream was suspended, and who serves there now cannot go on with it');
   }
+}
+
+function gone(): MeshError {
+  return new MeshError('CV-RESUME-LATE', 'the stream was suspended, and its other end is gone');
 }
 
 /** Without what else a verdict has. */

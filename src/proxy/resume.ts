@@ -1,5 +1,6 @@
 /** Connections that another process of this node carried until now: judged again, then relayed on. */
 import type net from 'node:net';
+import { backoffMs } from '../base/backoff.ts';
 import { delay } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { formatHostPort } from '../base/ip.ts';
@@ -15,8 +16,9 @@ import type { PodContext } from './pod-context.ts';
 import { type OpenWayBack, ResumableTunnel } from './resumable-tunnel.ts';
 
 /** Pods are taken over one after the other: the one that calls may follow the one that it called. */
-const NEIGHBOUR_WAIT_MS = 5_000;
-const NEIGHBOUR_POLL_MS = 2;
+const NEIGHBOUR_WAIT_MS = 60_000;
+/** From look to look, longer each time: thousands may wait. */
+const NEIGHBOUR_LOOKS = { firstMs: 2, maxMs: 200, jitter: 0 } as const;
 
 /** What is asked about an inbound connection beside its addresses. */
 type AskedAgain = Pick<InboundQuestion, 'hbone' | 'isSameNode'>;
@@ -90,10 +92,10 @@ function shortCutQuestion({ dst }: ConnectionStart, { labels }: ConnectionStart)
 /** `undefined`: it did not come in time. */
 async function neighbourOf({ deps }: PodContext, podUid: string): Promise<PodContext | undefined> {
   const endMs = deps.clock.monotonicMs() + NEIGHBOUR_WAIT_MS;
-  for (;;) {
+  for (let look = 0; ; look++) {
     const found = deps.neighbour?.(podUid);
     if (found !== undefined || deps.clock.monotonicMs() >= endMs) return found;
-    await delay(deps.clock, NEIGHBOUR_POLL_MS);
+    await delay(deps.clock, backoffMs(NEIGHBOUR_LOOKS, look, deps.random));
   }
 }
 

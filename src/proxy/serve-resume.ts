@@ -9,7 +9,7 @@ import { resumeConnection } from './resume.ts';
 
 /** While a pod is taken over, its clients may be faster than the process that hands their streams to this one. */
 const WAIT_MS = 5_000;
-/** Other threads are asked again so often: where a stream turns up there is not known here. */
+/** Others are asked again so often: where a stream turns up there is not known here. */
 const ASK_AGAIN_MS = 200;
 
 /**
@@ -32,24 +32,28 @@ export async function serveResume(
 }
 
 async function find(context: PodContext, token: string, question: HboneQuestion): Promise<ResumableTunnel> {
+  const { parked, pod } = context;
   const { clock, elsewhere } = context.deps;
-  const startedMs = clock.monotonicMs();
+  const endMs = clock.monotonicMs() + WAIT_MS;
   for (;;) {
-    const here = context.parked.get(token);
+    const here = parked.get(token);
     if (here !== undefined) return here;
-    context.parked.throwIfRefused(token);
-    const found = await elsewhere?.claim({ podUid: context.pod.uid, token, question });
+    parked.throwIfRefused(token);
+    const found = (await elsewhere?.claim({ podUid: pod.uid, token, question })) ?? 'nowhere';
     if (found === 'foreign') throw notYours();
-    if (found !== undefined) {
+    if (typeof found === 'object') {
       await resumeConnection(context, undefined, found);
-      continue;
-    }
-    const leftMs = Math.min(startedMs + WAIT_MS, context.parked.expectedUntilMs) - clock.monotonicMs();
-    const waitMs = elsewhere === undefined ? leftMs : Math.min(leftMs, ASK_AGAIN_MS);
-    if (leftMs <= 0 || !(await context.parked.change(token, clock, waitMs))) {
-      throw new MeshError('CV-RESUME-UNKNOWN', 'no suspended stream has this token');
+    } else if (parked.get(token) === undefined) {
+      // It may have come while others were asked.
+      const leftMs = endMs - clock.monotonicMs();
+      const mayCome = found === 'later' && leftMs > 0;
+      if (!mayCome || !(await parked.change(token, clock, Math.min(leftMs, ASK_AGAIN_MS)))) throw unknown(found);
     }
   }
+}
+
+function unknown(answer: 'later' | 'nowhere'): MeshError {
+  return new MeshError('CV-RESUME-UNKNOWN', 'no suspended stream has this token', { isGone: answer === 'nowhere' });
 }
 
 function notYours(): MeshError {

@@ -68,8 +68,17 @@ export interface StreamClaim {
   readonly question: HboneQuestion;
 }
 
-/** Parked by another thread; `foreign`: there, and not of this client; `undefined`: not there. */
-export type ClaimedStream = InheritedConnection | 'foreign' | undefined;
+/**
+ * What is known of a stream that a client looks for: here it is, the caller's; `foreign`: it is not this client's; `later`: it
+ * may turn up; `nowhere`: whoever could have it is asked, and it has not.
+ */
+export type ClaimedStream = InheritedConnection | 'foreign' | 'later' | 'nowhere';
+
+/** Of the answers of several, of whom at most one has it. */
+export function claimedOf(answers: readonly ClaimedStream[]): ClaimedStream {
+  const found = answers.find((answer) => typeof answer === 'object') ?? answers.find((answer) => answer === 'foreign');
+  return found ?? (answers.includes('later') ? 'later' : 'nowhere');
+}
 
 export interface ProxyDeps {
   /** Absent: connections of pods go through tunnels, wherever they lead. */
@@ -86,6 +95,6 @@ export interface ProxyDeps {
   readonly loop: LoopShares;
   readonly dns: DnsTelemetry;
   readonly log: Logger;
-  /** Suspended streams of the same pods in other threads; absent: there are none. */
+  /** Suspended streams of the same pods in other threads, and in agents before this one; absent: there are none. */
   readonly elsewhere?: { claim(claim: StreamClaim): Promise<ClaimedStream> };
 }

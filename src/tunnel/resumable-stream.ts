@@ -137,7 +137,10 @@ export class ResumableStream implements ByteStream {
   /** Goes on in the tunnel of `stream`. */
   attach(stream: H2Stream): void {
     if (this.#isClosed || this.#leg !== undefined) {
-      stream.destroy();
+      // A reset: what was cut must not look complete at the other end.
+      stream.destroy(
+        this.#closeError ?? new MeshError('CV-TUNNEL-CLOSED', 'the connection ended while it was in no tunnel'),
+      );
       return;
     }
     const leg = new Leg(this, stream);

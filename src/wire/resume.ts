@@ -37,6 +37,13 @@ export function answerFields(token: string, { isResumed }: { readonly isResumed:
   return { [FIELD]: `${VERSION};token=${token}${isResumed ? ';resumed' : ''}` };
 }
 
+/** Of the 404 of a server where such a stream is not, and never will be. */
+export const GONE_ANSWER: Fields = { [FIELD]: `${VERSION};gone` };
+
+export function isGoneAnswer(headers: HeaderValues): boolean {
+  return headers.get(FIELD)?.[0] === GONE_ANSWER[FIELD];
+}
+
 /** Throws `CV-WIRE-MALFORMED` for what may be meant to resume: taken for a new stream, it would begin in the middle. */
 export function readResumeRequest(headers: HeaderValues): ResumeRequest {
   const values = headers.get(FIELD);

@@ -31,6 +31,7 @@ export function awaitSuccessor({ parts, servers, deps }: SuccessorParts, undo: A
       settle: () => dataPlane.settle(),
       holdMs: config.holdMs,
       predecessors: () => lease.predecessors,
+      claimBefore: (pod, claim) => lease.claim(pod, claim),
       legacy: async () => ({ certificates: certificates.inUse(), meshFd: await mesh.keptFd() }),
       servers: { yield: () => servers.stop(), resume: () => servers.start() },
       onResult: (result) => metrics.handOver.given(result),

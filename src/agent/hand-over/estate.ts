@@ -8,6 +8,7 @@ import {
   type InheritedListener,
   NO_INHERITANCE,
 } from '../../proxy/inheritance.ts';
+import { type ClaimedStream, claimedOf, type StreamClaim } from '../../proxy/settings.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { DataPlane, MovableSet, ServedPod } from '../data-plane.ts';
@@ -38,6 +39,11 @@ export class Estate {
 
   get(key: string): EstatePod | undefined {
     return this.#pods.get(key);
+  }
+
+  /** Of the pod of that UID as it is served now. */
+  keyOf(uid: string): string | undefined {
+    return [...this.#pods.keys()].findLast((key) => key.startsWith(`${uid} `));
   }
 }
 
@@ -76,6 +82,21 @@ export class EstatePod {
     const connections = parts.flatMap((part) => part.connections);
     this.#offer = { listeners: [], connections };
     return { connections, isLast: parts.every(({ isLast }) => isLast) };
+  }
+
+  /** A suspended stream that a client looks for, in the same way: here, or with whoever `before` asks. Nothing may be on offer. */
+  async offerClaimed(claim: StreamClaim, before: () => Promise<ClaimedStream>): Promise<ClaimedStream> {
+    let found = claimedOf(await Promise.all(this.#sets.map((set) => set.surrender(claim))));
+    if (typeof found === 'string' && found !== 'foreign') found = claimedOf([found, await before()]);
+    this.#offer = { listeners: [], connections: typeof found === 'object' ? [found] : [] };
+    return found;
+  }
+
+  /** The other process is gone, and this one serves no more: what is on offer is carried, or ends, here. */
+  async keepOffer(): Promise<void> {
+    const { connections } = this.#offer ?? NO_INHERITANCE;
+    this.#offer = undefined;
+    await this.#sets.at(-1)?.adopt(connections);
   }
 
   /** The offer is another process's now. */

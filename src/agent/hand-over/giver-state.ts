@@ -3,6 +3,7 @@
  * carried by exactly one process: here until its offer is accepted, by the heir from then on, and here again when the heir
  * is lost before it has committed.
  */
+import type { StreamClaim } from '../../proxy/settings.ts';
 import { commonVersion, type Request } from './protocol.ts';
 
 export type GiverState =
@@ -14,7 +15,11 @@ export type GiverState =
       /** The pod of which an offer waits for its acceptance: nobody carries what is offered for that moment. */
       readonly offered?: string;
     }
-  | { readonly kind: 'left' };
+  | {
+      readonly kind: 'left';
+      /** The pod of which a claimed stream is on offer. */
+      readonly offered?: string;
+    };
 
 export type GiverInput = Request | { readonly type: 'lost' };
 
@@ -26,7 +31,10 @@ export type GiverEffect =
   | { readonly kind: 'tell' }
   | { readonly kind: 'offer'; readonly pod: string }
   | { readonly kind: 'offer-more'; readonly pod: string }
+  | { readonly kind: 'offer-claimed'; readonly pod: string; readonly claim: StreamClaim }
   | { readonly kind: 'give'; readonly pod: string }
+  /** Carry what is on offer of a pod. */
+  | { readonly kind: 'keep'; readonly pod: string }
   /** Carry these pods again, with what is on offer. Servers too. */
   | { readonly kind: 'take-back'; readonly pods: readonly string[] }
   | { readonly kind: 'leave' };
@@ -43,7 +51,7 @@ export function giverStep(state: GiverState, input: GiverInput): GiverStep {
     case 'giving':
       return giving(state, input);
     case 'left':
-      return input.type === 'lost' ? { state } : { state, effect: refusal('it has left the node already') };
+      return left(state, input);
   }
 }
 
@@ -68,6 +76,9 @@ function giving(state: Extract<GiverState, { kind: 'giving' }>, input: GiverInpu
     case 'more':
       if (offered !== undefined || !given.has(input.pod)) return refused(state, input);
       return { state: { ...state, offered: input.pod }, effect: { kind: 'offer-more', pod: input.pod } };
+    case 'claim':
+      if (offered !== undefined || !given.has(input.pod)) return refused(state, input);
+      return { state: { ...state, offered: input.pod }, effect: claimed(input) };
     case 'accept':
       if (offered !== input.pod) return refused(state, input);
       return { state: { kind: 'giving', given: new Set([...given, offered]) }, effect: { kind: 'give', pod: offered } };
@@ -80,6 +91,23 @@ function giving(state: Extract<GiverState, { kind: 'giving' }>, input: GiverInpu
       return { state: { kind: 'alone' }, effect: { kind: 'take-back', pods: [...pods] } };
     }
   }
+}
+
+/** It still has streams whose clients may come to the heir. */
+function left(state: Extract<GiverState, { kind: 'left' }>, input: GiverInput): GiverStep {
+  const { offered } = state;
+  if (input.type === 'claim' && offered === undefined) {
+    return { state: { kind: 'left', offered: input.pod }, effect: claimed(input) };
+  }
+  if (input.type === 'accept' && offered === input.pod) {
+    return { state: { kind: 'left' }, effect: { kind: 'give', pod: offered } };
+  }
+  if (input.type !== 'lost') return { state, effect: refusal('it has left the node already') };
+  return { state: { kind: 'left' }, ...(offered !== undefined && { effect: { kind: 'keep', pod: offered } }) };
+}
+
+function claimed({ pod, claim }: Extract<Request, { type: 'claim' }>): GiverEffect {
+  return { kind: 'offer-claimed', pod, claim };
 }
 
 /** Out of turn: the exchange ends, which is a loss of the heir and takes its pods back. */

@@ -2,6 +2,7 @@
 import { type Clock, delay } from '../../base/clock.ts';
 import { MeshError, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import type { RunLock } from '../../sys/run-lock.ts';
 import type { FdMessage, UnixListener, UnixSocket } from '../../sys/unix-contract.ts';
 import type { HandOverResult } from '../../telemetry/metrics-hand-over.ts';
@@ -34,6 +35,8 @@ export interface GiverDeps {
   readonly holdMs: number;
   /** Agents before this one that still carry connections. */
   readonly predecessors: () => readonly HeldAgent[];
+  /** Asks them for a suspended stream. */
+  readonly claimBefore: (pod: string, claim: StreamClaim) => Promise<ClaimedStream>;
   readonly legacy: () => Promise<Legacy>;
   readonly servers: { yield(): Promise<void>; resume(): Promise<void> };
   /** How each exchange went. */
@@ -49,6 +52,8 @@ export class Giver implements AsyncDisposable {
   #hasYielded = false;
   readonly #running: Promise<void>;
   readonly #over = Promise.withResolvers<void>();
+  /** Until nothing is held any more. */
+  #reporting: Promise<void> | undefined;
   #offered = 0;
   #moved = 0;
 
@@ -93,19 +98,23 @@ export class Giver implements AsyncDisposable {
       if (this.#state.kind === 'alone') result = 'refused';
       this.#deps.log.warn?.('hand-over broken off', { code, reason: message, pid: socket.peer.pid });
     }
-    if (this.#state.kind === 'left') return;
-    this.#deps.onResult(result);
+    if (this.#state.kind !== 'left') this.#deps.onResult(result);
     await this.#apply({ type: 'lost' }, link);
+    await this.#reporting;
   }
 
   async #talk(link: HandOverLink): Promise<void> {
     for (;;) {
-      const isOffering = this.#state.kind === 'giving' && this.#state.offered !== undefined;
-      const message = await link.receive(isOffering ? OFFER_TIMEOUT_MS : SILENCE_TIMEOUT_MS);
+      const message = await link.receive(this.#patienceMs);
       if (message === undefined) return;
       await this.#apply(requestOf(message), link);
-      if (this.#state.kind === 'left') return;
     }
+  }
+
+  /** A successor that has the node may have no questions. */
+  get #patienceMs(): number | undefined {
+    if (this.#state.kind !== 'alone' && this.#state.offered !== undefined) return OFFER_TIMEOUT_MS;
+    return this.#state.kind === 'left' ? undefined : SILENCE_TIMEOUT_MS;
   }
 
   async #apply(input: GiverInput, link: HandOverLink): Promise<void> {
@@ -137,6 +146,12 @@ export class Giver implements AsyncDisposable {
         return;
       case 'offer-more':
         await this.#offerMore(effect.pod, link);
+        return;
+      case 'offer-claimed':
+        await this.#offerClaimed(effect, link);
+        return;
+      case 'keep':
+        await estate.get(effect.pod)?.keepOffer();
         return;
       case 'give':
         // Before the word: when it is lost, the heir lets go, and nobody carries what both could.
@@ -181,6 +196,19 @@ export class Giver implements AsyncDisposable {
     await link.send({ type: 'offered', ...sent, held: counts().live, isLast });
   }
 
+  async #offerClaimed(
+    { pod, claim }: Extract<GiverEffect, { kind: 'offer-claimed' }>,
+    link: HandOverLink,
+  ): Promise<void> {
+    const { estate, counts, claimBefore } = this.#deps;
+    const found = (await estate.get(pod)?.offerClaimed(claim, () => claimBefore(pod, claim))) ?? 'nowhere';
+    const connections = typeof found === 'object' ? [found] : [];
+    this.#offered = connections.length;
+    for (const { message, fds } of packetsOf(connections)) await link.send(message, fds);
+    const sent = { listeners: 0, connections: connections.length, held: counts().live, isLast: true };
+    await link.send({ type: 'offered', ...sent, ...(typeof found === 'string' && { missing: found }) });
+  }
+
   /** What fails is tried again: a pod without listeners refuses its connections. */
   async #takeBack({ pods }: Extract<GiverEffect, { kind: 'take-back' }>): Promise<void> {
     const { servers, log } = this.#deps;
@@ -223,9 +251,13 @@ export class Giver implements AsyncDisposable {
     onLeft();
     const leftAtMs = clock.wallMs();
     const own = (): HeldAgent => this.#held(live, leftAtMs);
-    await reportHeld(link, { clock, agents: () => [own(), ...this.#deps.predecessors()], over: this.#over.promise });
-    const { held, cut } = own();
-    log.info?.('hand-over is over', { moved: this.#moved, held, cut, heldForMs: clock.wallMs() - leftAtMs });
+    const agents = (): readonly HeldAgent[] => [own(), ...this.#deps.predecessors()];
+    this.#reporting = reportHeld(link, { clock, agents, over: this.#over.promise }).then(() => {
+      const { held, cut } = own();
+      log.info?.('hand-over is over', { moved: this.#moved, held, cut, heldForMs: clock.wallMs() - leftAtMs });
+      // Nobody need wait for further requests.
+      link[Symbol.dispose]();
+    });
   }
 
   #held(held: number, leftAtMs: number): HeldAgent {

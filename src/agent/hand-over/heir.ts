@@ -2,15 +2,22 @@
 import type { Clock } from '../../base/clock.ts';
 import { MeshError } from '../../base/errors.ts';
 import type { Departed } from '../../proxy/departure.ts';
-import { descriptorsOf, type Inheritance, type InheritedListener } from '../../proxy/inheritance.ts';
+import type { InheritedListener } from '../../proxy/inheritance.ts';
+import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import { closeFd } from '../../sys/duplicate.ts';
-import type { PassedFds } from '../../sys/unix-contract.ts';
 import { CertificateParts, type Legacy } from './legacy.ts';
 import type { HandOverLink } from './link.ts';
-import { ConnectionPackets } from './packets.ts';
-import { ANSWER_TIMEOUT_MS, decodeReply, type Reply, type Request, VERSIONS } from './protocol.ts';
-
-type Offer = Inheritance & Departed;
+import {
+  claimIn,
+  type Offer,
+  type OfferChannel,
+  outOfTurn,
+  type Received,
+  receivedOf,
+  refusedBy,
+  takeOffer,
+} from './offer.ts';
+import { ANSWER_TIMEOUT_MS, CLAIMS_SINCE, type Reply, type Request, VERSIONS } from './protocol.ts';
 
 export interface HeirCounts {
   readonly moved: number;
@@ -20,14 +27,11 @@ export interface HeirCounts {
   readonly longestPauseMs: number;
 }
 
-export interface Received {
-  readonly reply: Reply;
-  readonly fds: readonly number[];
-}
-
 export class Heir implements Disposable {
   readonly #link: HandOverLink;
   readonly #clock: Clock;
+  readonly #channel: OfferChannel;
+  #version = 0;
   /** Requests go out one after the other. */
   #last: Promise<unknown> = Promise.resolve();
   #moved = 0;
@@ -38,13 +42,15 @@ export class Heir implements Disposable {
   private constructor(link: HandOverLink, clock: Clock) {
     this.#link = link;
     this.#clock = clock;
+    this.#channel = { send: (request) => link.send(request), receive: () => this.#receive() };
   }
 
   /** Owns `link`. Rejects with `CV-HAND-OVER` when the other end will not, or is no agent. */
   static async greet(link: HandOverLink, clock: Clock, build: string): Promise<Heir> {
     const heir = new Heir(link, clock);
     try {
-      await heir.#ask({ type: 'hello', ...VERSIONS, build }, 'welcome');
+      const { reply } = await heir.#ask({ type: 'hello', ...VERSIONS, build }, 'welcome');
+      heir.#version = reply.version;
       return heir;
     } catch (error) {
       heir[Symbol.dispose]();
@@ -84,7 +90,19 @@ export class Heir implements Disposable {
 
   /** Some of the connections of a pod whose listeners are ours, likewise. */
   async takeMore(pod: string): Promise<Departed> {
-    return await this.#inTurn(() => this.#receiveOffer({ type: 'more', pod }));
+    const { connections, isLast } = await this.#inTurn(() => this.#receiveOffer({ type: 'more', pod }));
+    return { connections, isLast };
+  }
+
+  /** A suspended stream of such a pod that a client looks for here. */
+  async claim(pod: string, claim: StreamClaim): Promise<ClaimedStream> {
+    if (!this.canClaim) return 'later';
+    return claimIn(await this.#inTurn(() => this.#receiveOffer({ type: 'claim', pod, claim })));
+  }
+
+  /** The other agent knows the question. */
+  get canClaim(): boolean {
+    return this.#version >= CLAIMS_SINCE;
   }
 
   /** The node is ours: the descriptor of its run lock, which the caller owns. */
@@ -108,44 +126,15 @@ export class Heir implements Disposable {
   }
 
   async #receiveOffer(request: Request & { readonly pod: string }): Promise<Offer> {
-    const listeners: InheritedListener[] = [];
-    const packets = new ConnectionPackets();
-    const { connections } = packets;
     const startedMs = this.#clock.wallMs();
-    try {
-      await this.#link.send(request);
-      const { held, isLast } = await this.#receiveParts(listeners, packets);
-      this.#held = held;
-      // Nothing may flow before the other agent has let go of its copies: two owners would tear the bytes apart.
-      await this.#ask({ type: 'accept', pod: request.pod }, 'given');
-      this.#moved += connections.length;
-      this.#streams += connections.filter((connection) => 'tunnel' in connection).length;
-      const pausedAtMs = connections.reduce((first, connection) => Math.min(first, connection.pausedAtMs), startedMs);
-      this.#longestPauseMs = Math.max(this.#longestPauseMs, this.#clock.wallMs() - pausedAtMs);
-      return { listeners, connections, isLast };
-    } catch (error) {
-      for (const fd of descriptorsOf({ listeners, connections })) closeFd(fd);
-      throw error;
-    }
-  }
-
-  /** Until the offer is whole. */
-  async #receiveParts(
-    listeners: InheritedListener[],
-    packets: ConnectionPackets,
-  ): Promise<Extract<Reply, { type: 'offered' }>> {
-    for (;;) {
-      const { reply, fds } = await this.#receive();
-      if (reply.type === 'listener') {
-        listeners.push({ port: reply.port, fd: fds[0] ?? -1 });
-      } else if (reply.type === 'connections' || reply.type === 'bytes') {
-        packets.add(reply, fds);
-      } else if (reply.type === 'offered') {
-        if (reply.listeners !== listeners.length || reply.connections !== packets.connections.length)
-          throw outOfTurn(reply);
-        return reply;
-      } else throw outOfTurn(reply);
-    }
+    const offer = await takeOffer(this.#channel, request);
+    const { connections } = offer;
+    this.#held = offer.said.held;
+    this.#moved += connections.length;
+    this.#streams += connections.filter((connection) => 'tunnel' in connection).length;
+    const pausedAtMs = connections.reduce((first, connection) => Math.min(first, connection.pausedAtMs), startedMs);
+    this.#longestPauseMs = Math.max(this.#longestPauseMs, this.#clock.wallMs() - pausedAtMs);
+    return offer;
   }
 
   async #ask<Type extends Reply['type']>(
@@ -156,15 +145,13 @@ export class Heir implements Disposable {
     const { reply, fds } = await this.#receive();
     if (isOf(reply, type)) return { reply, fds };
     for (const fd of fds) closeFd(fd);
-    if (reply.type === 'refused') throw new MeshError('CV-HAND-OVER', `the running agent refuses: ${reply.reason}`);
-    throw outOfTurn(reply);
+    throw reply.type === 'refused' ? refusedBy(reply.reason) : outOfTurn(reply);
   }
 
   async #receive(): Promise<Received> {
     using message = await this.#link.receive(ANSWER_TIMEOUT_MS);
     if (message === undefined) throw new MeshError('CV-HAND-OVER', 'the running agent ended, or gave the hand-over up');
-    const reply = decodeReply(message.data);
-    return { reply, fds: takeAll(message.fds) };
+    return receivedOf(message);
   }
 
   #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
@@ -176,12 +163,4 @@ export class Heir implements Disposable {
 
 function isOf<Type extends Reply['type']>(reply: Reply, type: Type): reply is Extract<Reply, { type: Type }> {
   return reply.type === type;
-}
-
-function takeAll(fds: PassedFds): readonly number[] {
-  return Array.from({ length: fds.count }, () => fds.take()).filter((fd) => fd !== undefined);
-}
-
-function outOfTurn({ type }: Reply): MeshError {
-  return new MeshError('CV-HAND-OVER', `the running agent answered out of turn: ${type}`);
 }

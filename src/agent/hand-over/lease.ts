@@ -6,6 +6,7 @@ import { delay } from '../../base/clock.ts';
 import { MeshError, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { InheritedConnection, InheritedListener } from '../../proxy/inheritance.ts';
+import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import { adoptRunLock, type RunLock, takeRunLock } from '../../sys/run-lock.ts';
 import type { Sys } from '../../sys/sys.ts';
 import type { UnixSocket } from '../../sys/unix-contract.ts';
@@ -41,8 +42,9 @@ export class NodeLease implements Disposable {
   #heir: Heir | undefined;
   /** Pods asked for: one that could not be served is tried again without what it had. */
   readonly #taken = new Set<string>();
-  /** Pods whose connections are being taken. */
+  /** Pods whose connections are being taken; and those of which all that can move at once is taken. */
   readonly #following = new Set<Promise<void>>();
+  readonly #followed = new Set<string>();
   #legacy = NO_LEGACY;
   #predecessors: Predecessors | undefined;
   #recovery: Promise<void> | undefined;
@@ -102,8 +104,19 @@ export class NodeLease implements Disposable {
       this.#deps.log.error?.('connections of a pod were not taken over', { pod, reason: toMeshError(error).message });
     } finally {
       this.#following.delete(done.promise);
+      this.#followed.add(pod);
       done.resolve();
     }
+  }
+
+  /** A suspended stream of a pod that its client looks for here, from the agents before us. Never rejects. */
+  async claim(pod: string | undefined, claim: StreamClaim): Promise<ClaimedStream> {
+    if (pod === undefined) return 'nowhere';
+    const asked = { ...claim, question: whoAsks(claim.question) };
+    if (this.#heir === undefined) return (await this.#predecessors?.claim(pod, asked)) ?? 'nowhere';
+    // It comes by itself.
+    if (!this.#followed.has(pod)) return 'later';
+    return await this.#from<ClaimedStream>((heir) => heir.claim(pod, asked), 'later').catch(() => 'later');
   }
 
   /** Runs `bind`; when a port is taken, once more after the agent before us has closed its servers. */
@@ -123,7 +136,8 @@ export class NodeLease implements Disposable {
    */
   async settle(ready: Promise<void>): Promise<HandOverResult | undefined> {
     if (this.#heir === undefined && this.#recovery === undefined) return undefined;
-    await Promise.race([this.#allTaken(ready), delay(this.#deps.clock, READY_WAIT_MS), this.#lost.promise]);
+    await Promise.race([ready, delay(this.#deps.clock, READY_WAIT_MS), this.#lost.promise]);
+    await Promise.race([this.#allFollowed(), this.#lost.promise]);
     const heir = this.#heir;
     if (heir === undefined) {
       if (!this.#isGivenUp) await this.#recovery;
@@ -136,7 +150,7 @@ export class NodeLease implements Disposable {
       return 'lost';
     }
     this.#heir = undefined;
-    this.#predecessors = new Predecessors(heir.link, this.#deps);
+    this.#predecessors = new Predecessors(heir.link, { ...this.#deps, canClaim: heir.canClaim });
     this.#deps.log.info?.('took the node over', { ...heir.counts });
     return 'complete';
   }
@@ -167,8 +181,8 @@ export class NodeLease implements Disposable {
     this.#lock?.[Symbol.dispose]();
   }
 
-  async #allTaken(ready: Promise<void>): Promise<void> {
-    await ready;
+  /** However long it takes: what is left behind half-way is lost. */
+  async #allFollowed(): Promise<void> {
     while (this.#following.size > 0) await Promise.all(this.#following);
   }
 
@@ -244,4 +258,9 @@ export class NodeLease implements Disposable {
 
 function noSocket(path: string, why: string): MeshError {
   return new MeshError('CV-HAND-OVER', `the running agent cannot be asked at ${path}: ${why}`, { path });
+}
+
+/** All that decides whose a stream is. */
+function whoAsks({ authority, peerIdentity }: StreamClaim['question']): StreamClaim['question'] {
+  return { authority, ...(peerIdentity !== undefined && { peerIdentity }) };
 }

@@ -21,12 +21,15 @@ export class HandOverLink implements Disposable {
     await this.#socket.send(encode(message), fds);
   }
 
-  /** The next message, for the caller to dispose; `undefined`: the other end is gone. Rejects with `CV-HAND-OVER` when none comes in time. */
-  async receive(withinMs: number): Promise<FdMessage | undefined> {
+  /**
+   * The next message, for the caller to dispose; `undefined`: the other end is gone. Rejects with `CV-HAND-OVER` when none comes
+   * in time; without `withinMs` it waits.
+   */
+  async receive(withinMs?: number): Promise<FdMessage | undefined> {
     const abort = new AbortController();
-    using _deadline = this.#clock.after(withinMs, () => {
-      abort.abort(new MeshError('CV-HAND-OVER', `the other agent said nothing for ${withinMs / 1_000} s`));
-    });
+    const late = (ms: number): void =>
+      abort.abort(new MeshError('CV-HAND-OVER', `the other agent said nothing for ${ms / 1_000} s`));
+    using _deadline = withinMs === undefined ? undefined : this.#clock.after(withinMs, () => late(withinMs));
     const message = await this.#socket.receive(MAX_PACKET_BYTES, abort.signal);
     if (message?.lost !== undefined) {
       message[Symbol.dispose]();

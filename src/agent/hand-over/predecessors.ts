@@ -1,28 +1,75 @@
 /** Agents that served this node before and still carry connections which could not move, as the last of them tells. */
 import type { Clock } from '../../base/clock.ts';
-import { toMeshError } from '../../base/errors.ts';
+import { MeshError, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import type { HandOverLink } from './link.ts';
-import { decodeReply, type HeldAgent, SILENCE_TIMEOUT_MS } from './protocol.ts';
+import { claimIn, type OfferChannel, outOfTurn, type Received, receivedOf, takeOffer } from './offer.ts';
+import { type HeldAgent, SILENCE_TIMEOUT_MS } from './protocol.ts';
+
+/** Clients that wait for an answer at once; more ask again. */
+const MAX_CLAIMS = 64;
+
+export interface PredecessorsDeps {
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** The other agent may be asked for streams. */
+  readonly canClaim: boolean;
+}
 
 export class Predecessors implements Disposable {
   readonly #link: HandOverLink;
   readonly #clock: Clock;
   readonly #log: Logger;
+  readonly #canClaim: boolean;
   #agents: readonly HeldAgent[] = [];
   #isDisposed = false;
+  /** Nothing comes any more. */
+  #isOver = false;
+  /** Claims go out one after the other. */
+  #lastClaim: Promise<unknown> = Promise.resolve();
+  #claims = 0;
+  /** To the claim that waits: a few. */
+  readonly #answers: Received[] = [];
+  #arrived: PromiseWithResolvers<void> | undefined;
 
   /** Owns `link`, on which `left` was the last word. */
-  constructor(link: HandOverLink, { clock, log }: { readonly clock: Clock; readonly log: Logger }) {
+  constructor(link: HandOverLink, { clock, log, canClaim }: PredecessorsDeps) {
     this.#link = link;
     this.#clock = clock;
     this.#log = log;
+    this.#canClaim = canClaim;
     void this.#follow();
   }
 
   /** The latest first. */
   get agents(): readonly HeldAgent[] {
     return this.#agents;
+  }
+
+  /** A suspended stream that a client looks for here. Never rejects. */
+  async claim(pod: string, claim: StreamClaim): Promise<ClaimedStream> {
+    if (this.#isOver) return 'nowhere';
+    if (!this.#canClaim || this.#claims >= MAX_CLAIMS) return 'later';
+    this.#claims += 1;
+    const answer = this.#lastClaim.then(() => this.#ask(pod, claim)).catch((): ClaimedStream => 'later');
+    this.#lastClaim = answer;
+    return await answer.finally(() => (this.#claims -= 1));
+  }
+
+  async #ask(pod: string, claim: StreamClaim): Promise<ClaimedStream> {
+    const channel: OfferChannel = { send: (request) => this.#link.send(request), receive: () => this.#nextAnswer() };
+    return claimIn(await takeOffer(channel, { type: 'claim', pod, claim }));
+  }
+
+  async #nextAnswer(): Promise<Received> {
+    for (;;) {
+      const answer = this.#answers.shift();
+      if (answer !== undefined) return answer;
+      if (this.#isOver) throw new MeshError('CV-HAND-OVER', 'the agent before this one has ended');
+      this.#arrived = Promise.withResolvers();
+      await this.#arrived.promise;
+    }
   }
 
   [Symbol.dispose](): void {
@@ -39,6 +86,8 @@ export class Predecessors implements Disposable {
       why = toMeshError(error).message;
     }
     this.#link[Symbol.dispose]();
+    this.#isOver = true;
+    this.#arrived?.resolve();
     const agents = this.#agents;
     this.#agents = [];
     if (!this.#isDisposed) this.#sayEnd(agents[0], why);
@@ -48,8 +97,11 @@ export class Predecessors implements Disposable {
   async #next(): Promise<boolean> {
     using message = await this.#link.receive(SILENCE_TIMEOUT_MS);
     if (message === undefined) return false;
-    const reply = decodeReply(message.data);
-    if (reply.type === 'held') this.#agents = reply.agents;
+    const received = receivedOf(message);
+    if (received.reply.type === 'held') this.#agents = received.reply.agents;
+    else if (this.#claims > 0) this.#answers.push(received);
+    else throw outOfTurn(received.reply);
+    this.#arrived?.resolve();
     return true;
   }
 

@@ -1,20 +1,26 @@
 /** What two agents of one node say to each other while one takes the place of the other (`README.md`). JSON, one object a packet. */
 import { MeshError, messageOf } from '../../base/errors.ts';
 import type { InheritedConnection, InheritedPair, SuspendedTunnel } from '../../proxy/inheritance.ts';
+import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import type { BytesUnderWay } from '../../tunnel/resumable-stream.ts';
 
 /** Versions that this build speaks. */
-export const VERSIONS = { min: 2, max: 2 } as const;
+export const VERSIONS = { min: 2, max: 3 } as const;
+/** The first that knows `claim`. */
+export const CLAIMS_SINCE = 3;
 /** One packet. */
 export const MAX_PACKET_BYTES = 64 * 1024;
 /** Of one `bytes`, before base64. */
 export const PIECE_BYTES = 45 * 1024;
-/** From a request to its whole answer. */
-export const ANSWER_TIMEOUT_MS = 10_000;
+/**
+ * From a request to its whole answer. As the next two it is for a process that hangs: of one that dies the kernel tells at once,
+ * and to give up one that is only slow costs all that has moved.
+ */
+export const ANSWER_TIMEOUT_MS = 60_000;
 /** An heir that says nothing for this long is given up: it may be waiting for its pods. */
-export const SILENCE_TIMEOUT_MS = 60_000;
+export const SILENCE_TIMEOUT_MS = 120_000;
 /** From an offer to its acceptance: meanwhile nobody carries the connections offered. */
-export const OFFER_TIMEOUT_MS = 5_000;
+export const OFFER_TIMEOUT_MS = 60_000;
 /** File in the run directory. */
 export const SOCKET_FILE = 'hand-over.sock';
 
@@ -29,6 +35,8 @@ export type Request =
   | { readonly type: 'take'; readonly pod: string }
   /** Offer some of the connections of a pod whose listeners were given. */
   | { readonly type: 'more'; readonly pod: string }
+  /** Offer the suspended stream that a client looks for, of such a pod; also after `left`. Since version 3. */
+  | { readonly type: 'claim'; readonly pod: string; readonly claim: StreamClaim }
   /** All of the offer has arrived, and is the heir's as soon as it reads `given`. */
   | { readonly type: 'accept'; readonly pod: string }
   /** Leave the node. */
@@ -56,6 +64,8 @@ export type Reply =
       readonly connections: number;
       readonly held: number;
       readonly isLast: boolean;
+      /** Answers `claim` when nothing is offered. */
+      readonly missing?: Extract<ClaimedStream, string>;
     }
   | { readonly type: 'given' }
   /** With the descriptor of the run lock. */
@@ -89,6 +99,7 @@ const REQUESTS = [
   'inherit',
   'take',
   'more',
+  'claim',
   'accept',
   'commit',
 ] as const satisfies readonly Request['type'][];
@@ -108,7 +119,7 @@ const REPLIES = [
 ] as const satisfies readonly Reply['type'][];
 
 /** About one pod. */
-const POD_REQUESTS: ReadonlySet<string> = new Set<Request['type']>(['take', 'more', 'accept']);
+const POD_REQUESTS: ReadonlySet<string> = new Set<Request['type']>(['take', 'more', 'claim', 'accept']);
 
 export function encode(message: Request | Reply): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(message));
@@ -142,7 +153,8 @@ export function decodeRequest(data: Uint8Array): Request {
   const isWhole =
     type === 'hello'
       ? isCount(message['min']) && isCount(message['max']) && typeof message['build'] === 'string'
-      : !POD_REQUESTS.has(type) || typeof message['pod'] === 'string';
+      : (!POD_REQUESTS.has(type) || typeof message['pod'] === 'string') &&
+        (type !== 'claim' || isClaim(message['claim']));
   if (!isWhole) throw foreign(`a ${type} without its fields`);
   return message as Request;
 }
@@ -172,6 +184,12 @@ function parse(
   const { type } = value;
   if (typeof type !== 'string' || !known.includes(type)) throw foreign('a message of an unknown type');
   return { ...value, type };
+}
+
+function isClaim(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const { podUid, token, question } = value as Partial<Record<keyof StreamClaim, unknown>>;
+  return typeof podUid === 'string' && typeof token === 'string' && typeof question === 'object' && question !== null;
 }
 
 function isCount(value: unknown): boolean {

@@ -14,7 +14,7 @@ import {
   NO_INHERITANCE,
   socketsOf,
 } from '../../proxy/inheritance.ts';
-import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
+import { type ClaimedStream, claimedOf, type StreamClaim } from '../../proxy/settings.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import { collectGarbage } from '../../sys/garbage.ts';
 import type { Netns } from '../../sys/sys.ts';
@@ -59,6 +59,8 @@ export interface WorkerPoolDeps extends Omit<WorkerDeps, 'claim' | 'busy'> {
   /** The log filter in force. */
   readonly logFilter: () => string;
   readonly onEnd: (end: WorkerEnd) => void;
+  /** Asks the agents before this one for a parked stream. */
+  readonly claimBefore: (claim: StreamClaim) => Promise<ClaimedStream>;
   /** `false` while workers end again and again. */
   readonly onHealth: (isHealthy: boolean) => void;
 }
@@ -120,6 +122,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     const set: MovableSet = {
       leaveListeners: () => this.#leaveListeners(pod),
       moveSome: () => this.#moveSome(pod),
+      surrender: (claim) => this.#surrender(claim, this.#running()),
       adopt: (connections) => this.#laneOf(pod).adopt(start, connections),
       stop: (mode) => this.#stopPod(pod, mode),
     };
@@ -286,11 +289,17 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
 
   async #claim(claim: StreamClaim, by: Worker): Promise<ClaimedStream> {
     const others = this.#running().filter((worker) => worker !== by);
-    const asked = others.map((worker) => worker.link.call('surrender', claim).catch(() => undefined));
-    const answers = await Promise.all(asked);
-    const found = answers.find((answer) => answer !== undefined && answer !== 'foreign');
-    if (found !== undefined && by.isOver) for (const fd of socketsOf(found)) closeFd(fd);
-    return found ?? answers.find((answer) => answer === 'foreign');
+    let found = await this.#surrender(claim, others);
+    if (typeof found === 'string' && found !== 'foreign')
+      found = claimedOf([found, await this.#deps.claimBefore(claim)]);
+    if (typeof found === 'object' && by.isOver) for (const fd of socketsOf(found)) closeFd(fd);
+    return found;
+  }
+
+  /** What a worker had that has ended is nowhere. */
+  async #surrender(claim: StreamClaim, workers: readonly Worker[]): Promise<ClaimedStream> {
+    const asked = workers.map((worker) => worker.link.call('surrender', claim).catch(() => 'nowhere' as const));
+    return claimedOf(await Promise.all(asked));
   }
 
   async #stopPod(pod: PooledPod, mode: StopMode): Promise<void> {

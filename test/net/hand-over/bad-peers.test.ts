@@ -159,7 +159,7 @@ test('a hand-over socket on which another user listens is not spoken to', {
 
 for (const [name, answer, why] of [
   ['something that is no agent', (socket: UnixSocket) => socket.send(Buffer.from('220 ready')), 'is not an agent'],
-  ['something that never answers', async () => {}, 'said nothing for 10 s'],
+  ['something that never answers', async () => {}, 'said nothing for 60 s'],
   ['an agent that refuses', (socket: UnixSocket) => socket.send(encode({ type: 'refused', reason: 'no' })), 'no'],
 ] as const) {
   test(`where ${name} has the node, the start fails and says so`, timed, async (t) => {

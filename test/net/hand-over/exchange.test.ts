@@ -39,7 +39,7 @@ test('a listener moves with its queue, and its former owner lets go of it', time
   await using node = await GivingNode.start();
   using heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
   const listeners = await heir.take(node.key);
-  assert.deepEqual(await heir.takeMore(node.key), { listeners: [], connections: [], isLast: true });
+  assert.deepEqual(await heir.takeMore(node.key), { connections: [], isLast: true });
   const queued = answerOf(node.port);
   const server = answering('new', listeners[0]?.fd ?? -1);
   assert.equal(await queued, 'new');
@@ -118,7 +118,7 @@ test('a successor is told what its predecessor holds, until all of it has ended'
   closeFd(await heir.commit());
   const lines: [string, LogFields | undefined][] = [];
   const log = { info: (text: string, fields?: LogFields) => void lines.push([text, fields]) };
-  using predecessors = new Predecessors(heir.link, { clock: systemClock, log });
+  using predecessors = new Predecessors(heir.link, { clock: systemClock, log, canClaim: true });
   const held = () => predecessors.agents[0]?.connections;
   while (held() !== 3) await new Promise(setImmediate);
   assert.deepEqual(predecessors.agents[0]?.pid, process.pid);
@@ -137,4 +137,59 @@ test('a successor is told what its predecessor holds, until all of it has ended'
   assert.deepEqual([fields?.['held'], fields?.['cut']], [3, 2]);
   assert.deepEqual(predecessors.agents, []);
   assert.ok(node.lines.includes('hand-over is over'));
+});
+
+const CLAIM = {
+  podUid: POD.uid,
+  token: '0'.repeat(32),
+  question: { authority: '192.0.2.2:2', peerIdentity: 'spiffe://cluster.local/ns/default/sa/client' },
+} as const;
+
+test('a stream that a client looks for is given while pods are taken, and after that', timed, async () => {
+  await using node = await GivingNode.start();
+  await using pair = await tcpPair();
+  const heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
+  const listeners = await heir.take(node.key);
+  node.claimed.push(inherited(pair, 'early'), 'foreign');
+
+  const early = await heir.claim(node.key, CLAIM);
+  assert.equal(await heir.claim(node.key, CLAIM), 'foreign');
+
+  closeFd(await heir.commit());
+  using predecessors = new Predecessors(heir.link, { clock: systemClock, log: {}, canClaim: true });
+  node.claimed.push('nowhere', inherited(pair, 'late'));
+  const [none, late] = await Promise.all([predecessors.claim(node.key, CLAIM), predecessors.claim(node.key, CLAIM)]);
+
+  assert.deepEqual(
+    node.asked,
+    Array.from({ length: 4 }, () => CLAIM),
+  );
+  assert.equal(none, 'nowhere');
+  const connections = [early, late].filter((found) => typeof found === 'object');
+  assert.deepEqual(
+    connections.map(({ start }) => start.id),
+    ['early', 'late'],
+  );
+  for (const fd of descriptorsOf({ listeners, connections })) closeFd(fd);
+  await node.leave();
+  while ((await predecessors.claim(node.key, CLAIM)) !== 'nowhere') await new Promise(setImmediate);
+});
+
+test('a stream on offer to a successor that dies is kept where it was', timed, async () => {
+  await using node = await GivingNode.start();
+  await using pair = await tcpPair();
+  const link = new HandOverLink(node.connect(), systemClock);
+  const heir = await Heir.greet(link, systemClock, 'test');
+  closeFd(await heir.commit());
+  node.claimed.push(inherited(pair, 'claimed'));
+  await link.send({ type: 'claim', pod: node.key, claim: CLAIM });
+  while ((await heard(link)).type !== 'offered');
+
+  heir[Symbol.dispose]();
+
+  while (node.kept.length === 0) await new Promise(setImmediate);
+  assert.deepEqual(
+    node.kept.map(({ start }) => start.id),
+    ['claimed'],
+  );
 });

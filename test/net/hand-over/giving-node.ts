@@ -1,5 +1,4 @@
 /** An agent that has one pod to give, and what tests say to it. */
-import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import net from 'node:net';
@@ -10,7 +9,13 @@ import { Giver } from '../../../src/agent/hand-over/giver.ts';
 import type { Legacy } from '../../../src/agent/hand-over/legacy.ts';
 import { decodeReply, encode, type Request, VERSIONS } from '../../../src/agent/hand-over/protocol.ts';
 import type { Departed } from '../../../src/proxy/departure.ts';
-import { descriptorsOf, type Inheritance, NO_INHERITANCE } from '../../../src/proxy/inheritance.ts';
+import {
+  descriptorsOf,
+  type Inheritance,
+  type InheritedConnection,
+  NO_INHERITANCE,
+} from '../../../src/proxy/inheritance.ts';
+import type { ClaimedStream, StreamClaim } from '../../../src/proxy/settings.ts';
 import { closeFd } from '../../../src/sys/duplicate.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { takeRunLock } from '../../../src/sys/run-lock.ts';
@@ -31,6 +36,11 @@ export class GivingNode implements AsyncDisposable {
   readonly starts: Inheritance[] = [];
   /** What it says when it is asked for connections. */
   readonly departures: Departed[] = [];
+  /** What it says when it is asked for a suspended stream, and was asked. */
+  readonly claimed: ClaimedStream[] = [];
+  readonly asked: StreamClaim[] = [];
+  /** Streams that nobody came for after all. */
+  readonly kept: InheritedConnection[] = [];
   counts = { live: 0, cut: 0 };
   /** How exchanges went. */
   readonly results: string[] = [];
@@ -74,6 +84,7 @@ export class GivingNode implements AsyncDisposable {
       legacy: async () => node.legacy,
       holdMs: 60_000,
       predecessors: () => [],
+      claimBefore: async () => 'nowhere',
       servers: { yield: async () => {}, resume: async () => {} },
       onResult: (result) => node.results.push(result),
       onLeft: () => (node.hasLeft = true),
@@ -114,7 +125,14 @@ export class GivingNode implements AsyncDisposable {
         return [{ port: this.port, fd }];
       },
       moveSome: async () => this.departures.shift() ?? { connections: [], isLast: true },
-      adopt: async () => assert.fail('nothing moves to this node'),
+      surrender: async (claim: StreamClaim) => {
+        this.asked.push(claim);
+        return this.claimed.shift() ?? 'later';
+      },
+      adopt: async (connections: readonly InheritedConnection[]) => {
+        this.kept.push(...connections);
+        for (const fd of descriptorsOf({ listeners: [], connections })) closeFd(fd);
+      },
       stop: async () => void server.close(),
     };
   }

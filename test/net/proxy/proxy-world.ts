@@ -13,7 +13,7 @@ import { connectTls } from '../../../src/identity/tls-handshake.ts';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import type { TlsMaterial } from '../../../src/model/verdict.ts';
 import type { Inheritance } from '../../../src/proxy/inheritance.ts';
-import type { ProxySettings } from '../../../src/proxy/settings.ts';
+import { type ClaimedStream, claimedOf, type ProxySettings, type StreamClaim } from '../../../src/proxy/settings.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { type LoopTime, systemLoopTime } from '../../../src/sys/loop-time.ts';
 import { openNetns } from '../../../src/sys/netns.ts';
@@ -134,6 +134,7 @@ export class ProxyWorld implements AsyncDisposable {
         contexts: this.contexts,
         telemetry: this.records,
         dns: new DnsRecords({ metrics: this.metrics, log, clock }),
+        elsewhere: { claim: async (claim) => (await this.#former?.claim(claim)) ?? 'nowhere' },
         log,
       },
       drainGraceMs,
@@ -142,6 +143,12 @@ export class ProxyWorld implements AsyncDisposable {
     const netns = this.#undo.use(openNetns(POD.netnsPath));
     this.proxy = this.proxies.start(pod, netns, options.inherited);
     this.#undo.defer(() => this.stop('immediate'));
+  }
+
+  /** A suspended stream, of this process or of those before it. */
+  async claim(claim: StreamClaim): Promise<ClaimedStream> {
+    const here = await this.proxies.surrender(claim);
+    return this.#former === undefined ? here : claimedOf([here, await this.#former.claim(claim)]);
   }
 
   stop(mode: 'graceful' | 'immediate'): Promise<void> {

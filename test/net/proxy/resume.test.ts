@@ -296,7 +296,7 @@ test('a client that does not come back in time has lost its stream, and its toke
   const parked = await suspended(world);
   const closed = closeOf(parked.app);
 
-  clock.advance(19_999);
+  clock.advance(59_999);
   assert.equal(world.ends.length, 0);
   clock.advance(1);
 
@@ -331,9 +331,9 @@ test('a thread that a client finds first gets the stream of another one, for its
   const claim = (more: object) => world.proxies.surrender({ podUid: 'p1', token, question: { ...question, ...more } });
 
   assert.equal(await claim({ peerIdentity: SERVER }), 'foreign');
-  assert.equal(await world.proxies.surrender({ podUid: 'p1', token: '0'.repeat(32), question }), undefined);
+  assert.equal(await world.proxies.surrender({ podUid: 'p1', token: '0'.repeat(32), question }), 'nowhere');
   const found = (await claim({})) as InheritedConnection;
-  assert.equal(await claim({}), undefined);
+  assert.equal(await claim({}), 'nowhere');
 
   await world.proxy.adopt([found]);
   assert.equal((await resume(parked)).status, 200);
@@ -357,4 +357,87 @@ test('a client whose token is refused gives its connection up, and says why', bo
 
   await closed;
   assert.deepEqual(reasons(pair.client), ['CV-CONNECT-DENIED']);
+});
+
+test(
+  'a stream that stayed in the agent before goes on in the next one when its client comes there',
+  bounded,
+  async () => {
+    await using pair = new Pair();
+    const accepted = Promise.withResolvers<net.Socket>();
+    const socket = await pair.connect((app) => accepted.resolve(app.pause()));
+    const app = await accepted.promise;
+    const sent = await fillUntilBlocked(socket);
+    // Its reader is stuck, so it stays; and then its client leaves, whose next process knows the new agent only.
+    await pair.replaceServer();
+    assert.equal(pair.left.connections, 1);
+    const reader = new Client(app);
+    app.resume();
+    while (reader.text.length < sent) await once(app, 'data');
+
+    await pair.replaceClient();
+
+    const client = new Client(socket);
+    app.write('hello');
+    while (client.text !== 'hello') await once(socket, 'data');
+    assert.deepEqual(pair.left, { connections: 0, ends: 0 });
+  },
+);
+
+test(
+  'an application that resets its connection while it is parked: the client that comes hears just that',
+  bounded,
+  async () => {
+    await using world = new ProxyWorld();
+    const parked = await suspended(world);
+    parked.app.resetAndDestroy();
+    await world.line(({ message }) => message === 'connection complete');
+
+    const { status, stream } = await resume(parked);
+
+    assert.equal(status, 200);
+    await new Reader(stream).closed;
+  },
+);
+
+test(
+  'an application that goes while its agent asks for the next tunnel: the other end hears of it',
+  bounded,
+  async () => {
+    await using pair = new Pair();
+    const accepted = Promise.withResolvers<net.Socket>();
+    const socket = await pair.connect((app) => accepted.resolve(app));
+    const app = await accepted.promise;
+    app.write('hello');
+    await once(socket, 'data');
+    const inherited = { listeners: await pair.server.proxy.leaveListeners(), connections: [] };
+    const { connections } = await pair.server.proxy.moveSome();
+    assert.equal(connections.length, 1);
+    const closed = closeOf(app);
+    socket.resetAndDestroy();
+    await pair.client.line(({ message }) => message === 'connection complete');
+
+    await using heir = new ProxyWorld({ mesh: SERVING, inherited, former: pair.server });
+    await heir.proxy.adopt(connections);
+
+    await closed;
+  },
+);
+
+test('a client is cut soon when the other end of its stream is gone for good', bounded, async () => {
+  await using pair = new Pair();
+  const client = new Client(await pair.connect());
+  await client.echo('before');
+  const closed = closeOf(client.socket);
+  const { proxy } = pair.client;
+  await proxy.leaveListeners();
+  const { connections } = await proxy.moveSome();
+  const [moved] = connections;
+  assert.ok(moved !== undefined && 'tunnel' in moved);
+
+  // As if the agent at the other end had been killed, and a new one knew nothing.
+  await pair.client.proxy.adopt([{ ...moved, tunnel: { ...moved.tunnel, token: '0'.repeat(32) } }]);
+
+  await closed;
+  assert.deepEqual(reasons(pair.client), ['CV-RESUME-LATE']);
 });

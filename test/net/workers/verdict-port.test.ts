@@ -81,7 +81,7 @@ function world(state = OPEN, log: Logger = silentLogger) {
   const session: VerdictSession = new VerdictSession(authority, (push) => main.tell('push', push));
   const main: PortLink<MainCalls, WorkerCalls> = new PortLink<MainCalls, WorkerCalls>(
     (items) => port1.postMessage(items),
-    { ...session.calls, report: () => {}, claim: async () => undefined, busy: () => {}, ready: () => {} },
+    { ...session.calls, report: () => {}, claim: async () => 'nowhere', busy: () => {}, ready: () => {} },
   );
   session.open();
   const take = (items: readonly Item[]): void => {

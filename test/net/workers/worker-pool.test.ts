@@ -91,6 +91,7 @@ async function world(program = FAULTY, count = 2, hangMs = 60_000): Promise<Worl
       writeLines: (piece) => lines.push(piece),
       logFilter: () => logs.current(),
       onEnd: (cause) => metrics.own.workerRestarted(cause),
+      claimBefore: async () => 'nowhere',
       onHealth: (isHealthy) => {
         if (health.at(-1) !== isHealthy) health.push(isHealthy);
       },

@@ -20,6 +20,7 @@ import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
 
 const HELLO = { type: 'hello', ...VERSIONS, build: 'test' } as const;
 const PODS = ['a', 'b', 'c'] as const;
+const CLAIM = { podUid: 'a', token: '0'.repeat(32), question: { authority: '192.0.2.1:80' } } as const;
 
 /** Who carries each pod, as the effects say it: what a process would do, without the process. */
 class World {
@@ -44,7 +45,17 @@ class World {
         assert.equal(this.owner.get(effect.pod), 'new');
         this.owner.set(effect.pod, 'nobody');
         return;
+      case 'offer-claimed':
+        // After it has left, of a connection that is no pod's of the new one yet.
+        if (this.hasLeft) return;
+        assert.equal(this.owner.get(effect.pod), 'new');
+        this.owner.set(effect.pod, 'nobody');
+        return;
+      case 'keep':
+        assert.ok(this.hasLeft);
+        return;
       case 'give':
+        if (this.hasLeft) return;
         assert.equal(this.owner.get(effect.pod), 'nobody');
         this.owner.set(effect.pod, 'new');
         return;
@@ -74,6 +85,7 @@ const input: fc.Arbitrary<GiverInput> = fc.oneof(
   fc.constant({ type: 'inherit' as const }),
   fc.record({ type: fc.constant('take' as const), pod }),
   fc.record({ type: fc.constant('more' as const), pod }),
+  fc.record({ type: fc.constant('claim' as const), pod, claim: fc.constant(CLAIM) }),
   fc.record({ type: fc.constant('accept' as const), pod }),
   fc.constant({ type: 'commit' as const }),
   fc.constant({ type: 'lost' as const }),
