@@ -16,6 +16,12 @@ export function threadCpuMs(): number {
   return (user + system) / 1_000;
 }
 
+/** The same of all threads together. */
+export function processCpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1_000;
+}
+
 /** Both together take 0.1 µs. */
 export const systemLoopTime: LoopTime = {
   nowMs: () => performance.now(),

@@ -16,7 +16,8 @@ class World {
     new QuietThread({
       clock: this.clock,
       cpuMs: () => this.#cpuMs,
-      heapBytes: () => this.heap,
+      heldBytes: () => this.heap,
+      mostBytes: 160 * MIB,
       giveBack: async () => {
         this.collections += 1;
         this.heap = Math.min(this.heap, 20 * MIB);
