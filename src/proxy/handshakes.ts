@@ -15,6 +15,7 @@ import { HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
 /** A socket whose handshake is not done. */
 interface Handshake {
   readonly socket: net.Socket;
+  readonly peer: HostPort;
   /** Why we ended it, if we did. */
   dropped?: MeshError;
 }
@@ -42,13 +43,12 @@ export class Handshakes {
 
   /** Gives the secured socket to `serve`, or rejects; `socket` is destroyed then. */
   async accept(socket: net.Socket, peer: HostPort, serve: (secured: AcceptedTls) => void): Promise<void> {
-    const handshake: Handshake = { socket };
+    const handshake: Handshake = { socket, peer };
     try {
       this.#makeRoom();
       this.#silent.add(handshake);
       await this.#penance(socket, this.#offenders.delayMs(peer.ip));
-      const timeoutMs = await this.#greeting(socket);
-      if (handshake.dropped !== undefined) throw handshake.dropped;
+      const timeoutMs = await this.#greeting(handshake);
       this.#silent.delete(handshake);
       this.#answered.add(handshake);
       await this.#context.handshakeTurn();
@@ -85,13 +85,15 @@ export class Handshakes {
    * Resolves when the first record of the peer is there, with the time that is left for the handshake. Until then it costs a
    * socket: no TLS is set up for who says nothing, or half a word.
    */
-  async #greeting(socket: net.Socket): Promise<number> {
+  async #greeting(handshake: Handshake): Promise<number> {
+    const { socket } = handshake;
     const { settings, deps } = this.#context;
     const startedMs = deps.clock.monotonicMs();
     const { handshakeTimeoutMs } = settings;
     const greeting = received(socket, hasFirstRecord);
     const late = (): MeshError => handshakeTimeout(handshakeTimeoutMs);
     const isThere = await withDeadline(greeting, deps.clock, handshakeTimeoutMs, late);
+    if (handshake.dropped !== undefined) throw handshake.dropped;
     this.#context.share.enter();
     if (!isThere) throw tlsFailure(new Error('the connection was closed before the handshake'));
     return Math.max(1, handshakeTimeoutMs - (deps.clock.monotonicMs() - startedMs));
@@ -117,7 +119,12 @@ export class Handshakes {
     } finally {
       setImmediate(own.resolve);
     }
-    return await secured;
+    try {
+      return await secured;
+    } catch (error) {
+      this.#offenders.failed(handshake.peer.ip);
+      throw error;
+    }
   }
 
   async #material(): Promise<TlsMaterial> {

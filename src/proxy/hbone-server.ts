@@ -21,6 +21,9 @@ import { serveResume } from './serve-resume.ts';
 
 type Accept = Extract<InboundVerdict, { kind: 'accept' }>;
 
+/** One for all: peers that mean harm make thousands of it. */
+const GAVE_UP = new MeshError('CV-TUNNEL-CLOSED', 'the client gave up before it was answered');
+
 /** One accepted tunnel: who is at the other end, proved by its certificate. */
 interface TunnelPeer {
   readonly peer: HostPort;
@@ -182,6 +185,15 @@ export class HboneServer {
   ): Promise<void> {
     const { deps } = this.#context;
     const id = this.#context.nextId();
+    // After all frames that came with it: opening and resetting at once costs the peer nothing, and us no verdict.
+    await Promise.resolve();
+    if (stream.isClosed) {
+      this.#context.refuse({
+        start: this.#start(id, question.authority, request, tunnel),
+        refusal: refusalOf(GAVE_UP),
+      });
+      return;
+    }
     const verdict = await this.#context.judge({
       connectionId: id,
       peer: tunnel.peer,
@@ -202,8 +214,8 @@ export class HboneServer {
     const downstream = resumable?.stream ?? stream;
     const connection = this.#context.open({ ...start, labels: verdict.labels }, downstream, this.#context.release);
     try {
-      // Opening and resetting at once costs the peer nothing; it must not cost us a connection to the application each.
-      if (stream.isClosed) throw new MeshError('CV-TUNNEL-CLOSED', 'the client gave up before it was answered');
+      // Nor a connection to the application.
+      if (stream.isClosed) throw GAVE_UP;
       const preface = verdict.proxyHeader && encodeProxyV2(verdict.proxyHeader);
       const app = await this.#context.dial(verdict.address, verdict.sourceIp);
       if (!connection.isOver) {
@@ -256,7 +268,7 @@ export class HboneServer {
       log.debug?.('tunnel closed', fields);
       return;
     }
-    const delayMs = this.#offenders.add(peer.ip);
+    const delayMs = this.#offenders.cut(peer.ip);
     if (error.code === 'CV-TUNNEL-ABUSE') log.warn?.('tunnel closed for abuse', { ...fields, delayMs });
     else log.debug?.('tunnel closed', { ...fields, delayMs });
   }

@@ -1,7 +1,7 @@
 /**
- * Peers whose tunnels had to be cut. A tunnel is cheap to open and dear to accept, so whoever misuses one must not have the
- * next at once: connections from its address wait, longer each time, before anything is done for them. Only who has proved an
- * identity gets here, so nobody is blamed for what others sent in its name; who shares the address waits along.
+ * Peers whose tunnels had to be cut, or whose handshakes come to nothing. A tunnel is cheap to ask for and dear to accept, so
+ * whoever misuses one must not have the next at once: connections from its address wait, longer each time, before anything is
+ * done for them. Nobody can be blamed from elsewhere, since the address has answered; who shares it waits along.
  */
 import type { Clock } from '../base/clock.ts';
 import { RecentMap } from '../base/recent-map.ts';
@@ -11,6 +11,8 @@ const FIRST_DELAY_MS = 100;
 const MAX_DELAY_MS = 4_000;
 /** So many offences in a row reach it; more are not counted. */
 const MAX_OFFENCES = 7;
+/** Of an offence: honest peers fail too, while certificates are renewed or refused. Eight in a row are felt, three a second are not. */
+const FAILED_HANDSHAKE = 1 / 16;
 /** In this time one offence is forgiven. */
 const FORGIVE_MS = 5_000;
 /** Forgotten before their time when more peers than that misbehave. */
@@ -31,15 +33,24 @@ export class Offenders {
 
   /** How long a new connection from there has to wait. */
   delayMs(ip: string): number {
-    const offences = Math.ceil(this.#offences(ip));
+    const offences = Math.round(this.#offences(ip));
     return offences === 0 ? 0 : Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** (offences - 1));
   }
 
-  /** Had to be cut. Returns what its next connection waits. */
-  add(ip: string): number {
-    const offences = Math.min(MAX_OFFENCES, this.#offences(ip) + 1);
-    this.#records.set(ip, { offences, sinceMs: this.#clock.monotonicMs() });
+  /** A tunnel of it had to be cut. Returns what its next connection waits. */
+  cut(ip: string): number {
+    this.#add(ip, 1);
     return this.delayMs(ip);
+  }
+
+  /** It made us answer a greeting, and that was all. */
+  failed(ip: string): void {
+    this.#add(ip, FAILED_HANDSHAKE);
+  }
+
+  #add(ip: string, weight: number): void {
+    const offences = Math.min(MAX_OFFENCES, this.#offences(ip) + weight);
+    this.#records.set(ip, { offences, sinceMs: this.#clock.monotonicMs() });
   }
 
   #offences(ip: string): number {

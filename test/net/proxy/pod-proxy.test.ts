@@ -5,8 +5,9 @@ import net from 'node:net';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
-import { PREFACE } from '../../../src/wire/h2-protocol.ts';
-import { settingsFrame } from '../../../src/wire/h2-write.ts';
+import { H2, PREFACE } from '../../../src/wire/h2-protocol.ts';
+import { headersFrames, resetFrame, settingsFrame } from '../../../src/wire/h2-write.ts';
+import { HpackEncoder } from '../../../src/wire/hpack-encoder.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { readToEnd } from '../../support/tcp.ts';
 import { policy } from '../../unit/model/sample-mesh.ts';
@@ -94,6 +95,39 @@ test('who was cut for abuse waits before its next handshake, and each time longe
     secured = await next;
   }
   clock.advance(CLOSED_MS);
+});
+
+test('who fails one handshake after the other waits too', bounded, async () => {
+  const clock = new FakeClock();
+  await using world = new ProxyWorld({ clock });
+  for (let i = 0; i < 8; i++) {
+    const socket = await world.connect('hbone');
+    socket.write('GET / HTTP/1.1\r\n\r\n');
+    await ended(socket);
+  }
+  while (world.ends.length < 8) await nextTurn();
+  const next = handshake(await world.connect('hbone'));
+  while (world.proxies.usage()[0]?.pendingHandshakes === 0) await nextTurn();
+  for (let turns = 0; turns < 20; turns++) await nextTurn();
+  assert.equal(world.proxies.usage()[0]?.handshakes, 8);
+  clock.advance(100);
+  (await next).destroy();
+});
+
+test('a stream that is opened and reset in one go gets its line, and no verdict', bounded, async () => {
+  await using world = new ProxyWorld();
+  const { ip, port } = await world.app();
+  const block = new HpackEncoder();
+  block.field(':method', 'CONNECT');
+  block.field(':authority', `${ip}:${port}`);
+  const frames = [settingsFrame([]), headersFrames(1, block.finish(), false, 16_384), resetFrame(1, H2.cancel)];
+  const secured = await handshake(await world.connect('hbone'));
+  secured.resume().write(Buffer.concat([PREFACE, ...frames]));
+  await world.line(({ message }) => message === 'connection failed' || message === 'connection complete');
+  const { fields = {} } = world.ends[0] ?? {};
+  assert.match(String(fields['error']), /the client gave up before it was answered/);
+  assert.equal(fields['dst.workload'], undefined);
+  assert.equal(world.dials, 0);
 });
 
 test('a connection that waits for an offence of its peer ends with its pod', bounded, async () => {
