@@ -36,3 +36,14 @@ test('of a pod that no thread serves any more nothing is kept', () => {
   table.tell('worker-1', next, [use('a', { connections: 1 }), use('b', { connections: 1 })]);
   assert.deepEqual(numbers(table), { a: [1, 0], b: [2, 0] });
 });
+
+test('the totals of a thread whose place nobody takes stay as long as another serves the pod', () => {
+  const table = new UsageTable();
+  const worker = {};
+  table.tell('worker-1', worker, [use('a', { connections: 3, openConnections: 1 }), use('b', {})]);
+  table.tell('greedy-1', {}, [use('a', { connections: 4, openConnections: 2 })]);
+  table.end('greedy-1');
+  assert.deepEqual(numbers(table), { a: [7, 1], b: [0, 0] });
+  table.tell('worker-1', worker, [use('b', {})]);
+  assert.deepEqual(numbers(table), { b: [0, 0] });
+});
