@@ -4,13 +4,15 @@
  */
 import net from 'node:net';
 
-/** Most that is lent at once. Twice what libuv asks for when Node lets it choose: a page of `tunnel/pages.ts`. */
-export const LENT_BYTES = 128 * 1024;
+/** Most that is lent at once: with the header of an HTTP/2 frame it fills eight TLS records, a page of `tunnel/pages.ts`. */
+export const LENT_BYTES = 128 * 1024 - 9;
 /** Written and not yet taken by the kernel before `write` says to wait. */
 const HIGH_WATER_BYTES = 128 * 1024;
 
 /** Reads are synchronous, from the system call to the end of the callback, so all sockets of a thread can share it. */
 const shared = Buffer.allocUnsafeSlow(LENT_BYTES);
+/** What was lent last: in bulk, the next read is as long. */
+let lent: Uint8Array = shared;
 
 /** Who reads a lending socket. */
 interface Borrower {
@@ -28,8 +30,9 @@ type Origin =
   | { readonly fd: number; readonly manualStart: true };
 
 /** One function for all sockets, thousands of which idle: Node calls it on the socket that has read. */
-function lend(this: LendingSocket, bytes: number, buffer: Uint8Array): boolean {
-  this[BORROWER]?.take(buffer.subarray(0, bytes));
+function lend(this: LendingSocket, bytes: number): boolean {
+  if (lent.length !== bytes) lent = shared.subarray(0, bytes);
+  this[BORROWER]?.take(lent);
   return true;
 }
 

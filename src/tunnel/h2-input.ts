@@ -12,6 +12,8 @@ const SHARED_BYTES = 64 * 1024;
 
 /** Decryption and callback are one synchronous step and never nest, so all sockets of a thread can share it. */
 const shared = Buffer.allocUnsafeSlow(SHARED_BYTES);
+/** What was lent last: in bulk, the next record is as long. */
+let lent: Uint8Array = shared;
 
 /**
  * What TLS may run on for its octets to be lent. Inside a stream of another session its records are decrypted while that
@@ -47,7 +49,8 @@ function lend(socket: Duplex, receive: Receive): boolean {
   for (let chunk: unknown = socket.read(); chunk instanceof Uint8Array; chunk = socket.read()) receive(chunk);
   internals[bufferKey] = shared;
   internals[callbackKey] = (bytes: number): boolean => {
-    receive(shared.subarray(0, bytes));
+    if (lent.length !== bytes) lent = shared.subarray(0, bytes);
+    receive(lent);
     return true;
   };
   handle.useUserBuffer(shared);

@@ -193,14 +193,11 @@ export class SocketStream implements ByteStream, SpliceEnd {
   }
 
   #gather(chunk: Uint8Array): void {
-    for (let from = 0; from < chunk.length; ) {
-      const page = this.#page ?? this.#startPage();
-      const to = Math.min(chunk.length, from + PAGE_BYTES - page.filled);
-      page.bytes.set(from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to), page.filled);
-      page.filled += to - from;
-      from = to;
-      if (page.filled === PAGE_BYTES) this.#flushPage();
-    }
+    if (this.#page !== undefined && this.#page.filled + chunk.length > PAGE_BYTES) this.#flushPage();
+    const page = this.#page ?? this.#startPage();
+    page.bytes.set(chunk, page.filled);
+    page.filled += chunk.length;
+    if (PAGE_BYTES - page.filled < BULK_BYTES) this.#flushPage();
   }
 
   #startPage(): Page {
