@@ -10,8 +10,6 @@ const DEFAULT_TABLE_BYTES = 4096;
 const MAX_SIZE_UPDATES = 2;
 /** Five continuation octets hold 35 bits, more than any length or index we accept. */
 const MAX_INTEGER_SHIFT = 28;
-/** `fromCharCode` takes its octets as arguments, which live on the stack. */
-const CHARS_PER_CALL = 4096;
 
 export interface HpackDecoderOptions {
   /** Bound of one header list as SETTINGS_MAX_HEADER_LIST_SIZE counts it: name + value + 32 per field. */
@@ -132,12 +130,5 @@ function malformed(what: string): MeshError {
 }
 
 function latin1(octets: Uint8Array, start: number, end: number): string {
-  let text = '';
-  for (let at = start; at < end; at += CHARS_PER_CALL) {
-    text += String.fromCharCode.apply(
-      undefined,
-      octets.subarray(at, Math.min(end, at + CHARS_PER_CALL)) as unknown as number[],
-    );
-  }
-  return text;
+  return Buffer.prototype.latin1Slice.call(octets, start, end);
 }
