@@ -84,7 +84,7 @@ test('--keep leaves a working mesh up and says how to try and how to remove it',
   const { code, stdout } = await runToEnd('--keep', '--family', 'ipv4');
   const id = /netns\/cv([0-9a-f]{6})-shop/.exec(stdout)?.[1] ?? '';
   try {
-    assert.equal(code, 0);
+    assert.equal(code, 0, stdout);
     assert(namespacesOf(id).length > 0);
     const tryIt = /^\s+(nsenter --net=\S+-shop .*?)\s+# allowed$/m.exec(stdout)?.[1] ?? 'false';
     const shell = spawn('sh', ['-c', tryIt], { stdio: ['ignore', 'pipe', 'inherit'] });

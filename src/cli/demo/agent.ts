@@ -11,9 +11,9 @@ import { until, within } from './waiting.ts';
 
 /** Runs from sources and from `dist/` alike. */
 const PROGRAM = fileURLToPath(new URL(`../main${path.extname(import.meta.url)}`, import.meta.url));
-const READY_TIMEOUT_MS = 15_000;
-const LOG_TIMEOUT_MS = 5_000;
-const HTTP_TIMEOUT_MS = 2_000;
+const READY_TIMEOUT_MS = 30_000;
+const LOG_TIMEOUT_MS = 15_000;
+const HTTP_TIMEOUT_MS = 5_000;
 /** Lines shown when a step fails. */
 const TAIL_LINES = 12;
 

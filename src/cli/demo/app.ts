@@ -10,7 +10,7 @@ import { within } from './waiting.ts';
 
 /** Runs from sources and from `dist/` alike. */
 const PROGRAM = fileURLToPath(new URL(`./pod-app${path.extname(import.meta.url)}`, import.meta.url));
-const START_TIMEOUT_MS = 10_000;
+const START_TIMEOUT_MS = 20_000;
 /** Over the application's own timeout, so that its word comes first. */
 const ANSWER_TIMEOUT_MS = 8_000;
 

@@ -23,7 +23,7 @@ const NODES = [
   { name: 'node-b', pods: ['cart', 'stock'] },
 ];
 const VIPS = { ipv4: ['10.96.0.10'], ipv6: ['fd96::10'], dual: ['10.96.0.10', 'fd96::10'] };
-const CAPTURE_TIMEOUT_MS = 10_000;
+const CAPTURE_TIMEOUT_MS = 20_000;
 
 export interface StageOptions {
   readonly family: Family;

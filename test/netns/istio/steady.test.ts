@@ -9,6 +9,7 @@ import { ask, doubling } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { Steady } from '../../support/steady.ts';
+import { until } from '../../support/until.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 300_000 };
 const CONNECTIONS = 200;
@@ -37,18 +38,15 @@ const mesh = meshForFile(
 const to = () => ({ ip: mesh().pod('server').ip, port: 8080 });
 const n2 = (): AgentProcess => mesh().agent('n2');
 
-/** Resolves when `is` holds, looked at now and again; the time-out of the test ends it. */
-async function until(is: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await is())) await sleep(50);
-}
-
 /** Resolves when both agents have a certificate that was issued from now on. */
 async function renewed(): Promise<void> {
   const agents = [mesh().agent('n1'), n2()];
   const issued = async (agent: AgentProcess): Promise<number> =>
     (await metricsOf(agent))('culvert_certificate_renewals_total', { result: 'ok' });
   const before = await Promise.all(agents.map(issued));
-  await until(async () => (await Promise.all(agents.map(issued))).every((count, i) => count > (before[i] ?? 0)));
+  await until('both have a new certificate', async () =>
+    (await Promise.all(agents.map(issued))).every((count, i) => count > (before[i] ?? 0)),
+  );
 }
 
 test(
@@ -83,20 +81,20 @@ test(
       };
 
       await istiod.ca.suspend();
-      await until(() => istiod.ads.counts.streams === 0);
+      await until('no stream is left', () => istiod.ads.counts.streams === 0);
       await traffic.settled();
       assert.equal(await ask(mesh(), 'client', to(), 'new'), 'newnew', 'a new connection without a control plane');
       await istiod.ca.resume();
-      await until(() => istiod.ads.counts.streams === 2);
+      await until('both streams are back', () => istiod.ads.counts.streams === 2);
       await survived();
 
       istiod.tellRubbish('Kubernetes//Pod/demo/rubbish');
-      await until(() => istiod.ads.counts.nacks >= 2);
+      await until('both refuse it', () => istiod.ads.counts.nacks >= 2);
       await survived();
       istiod.forget('Kubernetes//Pod/demo/rubbish');
 
       istiod.tellPolicy('only-client', [identityOf('client').slice('spiffe://'.length)]);
-      await until(async () => (await n2().get('/config_dump')).body.includes('only-client'));
+      await until('the policy is there', async () => (await n2().get('/config_dump')).body.includes('only-client'));
       await survived();
       istiod.forgetPolicy('only-client');
 
@@ -122,7 +120,7 @@ test(
       await survived();
     }
     for (const [i, agent] of agents.entries()) await nothingLeft(agent, before[i] ?? {});
-    await until(async () => {
+    await until('all are closed', async () => {
       const metric = await metricsOf(n2());
       const opened = metric('istio_tcp_connections_opened_total', { reporter: 'destination' });
       return (
@@ -144,7 +142,7 @@ test(
     await mesh().ready('n2');
     assert.equal(await ask(mesh(), 'client', to(), 'again'), 'againagain');
     await istiod.ca.resume();
-    await until(() => istiod.ads.counts.streams === 2);
+    await until('both streams are back', () => istiod.ads.counts.streams === 2);
   },
 );
 
@@ -154,11 +152,11 @@ test(
   async () => {
     using _app = mesh().serve('server', 8080, doubling);
     istiod.tellPolicy('nobody', ['cluster.local/ns/demo/sa/nobody']);
-    await until(async () => (await n2().get('/config_dump')).body.includes('"nobody"'));
+    await until('the policy is there', async () => (await n2().get('/config_dump')).body.includes('"nobody"'));
     await assert.rejects(ask(mesh(), 'client', to(), 'hello'));
     await n2().line((line) => line['reason'] === 'CV-POLICY-NOT-ALLOWED', 'line that the policy refused it');
     istiod.forgetPolicy('nobody');
-    await until(async () => !(await n2().get('/config_dump')).body.includes('"nobody"'));
+    await until('the policy is gone', async () => !(await n2().get('/config_dump')).body.includes('"nobody"'));
     assert.equal(await ask(mesh(), 'client', to(), 'hello'), 'hellohello');
   },
 );

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { meshCa } from '../../support/certs.ts';
 import { identityOf, meshForFile } from '../../support/mesh.ts';
 import { HboneClient, meshMaterial, serverSerial } from '../../support/mesh-hbone.ts';
 import { ask, dial, doubling } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
+import { until } from '../../support/until.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 60_000 };
 /** Renewed about every four seconds. */
@@ -30,7 +30,7 @@ test(
     const renewals = async () =>
       (await metricsOf(mesh().agent('n2')))('culvert_certificate_renewals_total', { result: 'ok' });
     const before = await renewals();
-    while ((await renewals()) === before) await sleep(100);
+    await until('the certificate is renewed', async () => (await renewals()) > before);
     const second = await serverSerial(mesh(), 'outside', await target());
     assert.notEqual(second, first);
     assert.equal(await open.exchange('after'), 'beforebeforeafterafter');
@@ -54,10 +54,6 @@ test('a client of another CA is refused until its root is added, and from then o
   const folder = join(mesh().caFolder, 'extra-roots');
   mkdirSync(folder);
   writeFileSync(join(folder, 'foreign.pem'), foreign.rootPem);
-  for (;;) {
-    const status = await attempt().catch(() => undefined);
-    if (status === 200) break;
-    await sleep(100);
-  }
+  await until('it is served', async () => (await attempt().catch(() => undefined)) === 200);
   assert.equal(await ask(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8081 }, 'own'), 'ownown');
 });

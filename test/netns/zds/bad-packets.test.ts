@@ -11,6 +11,7 @@ import { cniMeshForFile } from '../../support/mesh-cni.ts';
 import { ask, naming } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
+import { until } from '../../support/until.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 120_000 };
 /** Each bad packet makes the pause before the next connection longer, so they are spread over agents. */
@@ -224,7 +225,7 @@ async function restingFds({ pid }: AgentProcess): Promise<number> {
 
 /** Resolves when the agent has no more descriptors open than it had. */
 async function noMoreFds(agent: AgentProcess, before: number): Promise<void> {
-  while ((await restingFds(agent)) > before) await sleep(10);
+  await until(`no more than ${before} descriptors`, async () => (await restingFds(agent)) <= before);
 }
 
 /** How many lines from `from` on warn of `reason`, which one does. */

@@ -8,7 +8,7 @@ import { describeOutcome } from './outcome.ts';
 import { isOnTunnelPort } from './tunnel.ts';
 
 const ATTEMPTS = 5;
-const RETURN_TIMEOUT_MS = 20_000;
+const RETURN_TIMEOUT_MS = 30_000;
 
 export async function crash(stage: Stage, report: Report): Promise<void> {
   report.step('e', 'The agent of node-a is killed');

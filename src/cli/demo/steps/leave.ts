@@ -7,7 +7,7 @@ import { until } from '../waiting.ts';
 import { isUntouched, ms } from './enrol.ts';
 import { describeOutcome, sees } from './outcome.ts';
 
-const RELEASE_TIMEOUT_MS = 10_000;
+const RELEASE_TIMEOUT_MS = 20_000;
 
 export async function leave(stage: Stage, report: Report): Promise<void> {
   report.step('f', 'Un-enrolment');

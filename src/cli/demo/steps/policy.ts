@@ -9,7 +9,7 @@ import { ms } from './enrol.ts';
 import { describeOutcome } from './outcome.ts';
 
 const POLICY = { name: 'only-shop', protects: 'cart', allows: 'shop' };
-const CUT_TIMEOUT_MS = 10_000;
+const CUT_TIMEOUT_MS = 20_000;
 
 export async function policy(stage: Stage, report: Report): Promise<void> {
   report.step('d', `A policy: only ${principalOf('shop')} may reach cart`);
