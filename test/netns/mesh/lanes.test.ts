@@ -201,3 +201,21 @@ test('a pod that is modest again shares threads with the others, and loses nothi
   const metric = await metricsOf(agent());
   assert.equal(metric('culvert_workload_greedy', { pod: 'client' }), 0);
 });
+
+test(
+  'the agent that takes the node over has the listeners and connections of greedy pods too',
+  privileged,
+  async () => {
+    using inClear = await dial(mesh(), 'outside', at('server'));
+    await inClear.exchange('a');
+    const heir = mesh().spawnSecondAgent('n1', ['--take-over', 'true']);
+    await mesh().captured('server', heir);
+    await heir.line((line) => line.message === 'took the node over', 'line that it has the node');
+    assert.equal(await inClear.exchange('b'), 'aabb');
+    await greedy?.more(50);
+    using next = await dial(mesh(), 'outside', at('server'));
+    await next.exchange('c');
+    const { connections } = JSON.parse((await heir.get('/status')).body) as StatusView;
+    assert.ok(connections.live > 0);
+  },
+);
