@@ -2,7 +2,7 @@
 import type { ProxySet } from '../capture/capture-contract.ts';
 import type { TlsContexts } from '../identity/tls-context.ts';
 import type { Departed } from '../proxy/departure.ts';
-import type { Inheritance, InheritedConnection, InheritedListener } from '../proxy/inheritance.ts';
+import type { Inheritance, InheritedConnection, InheritedListener, TunnelNeeds } from '../proxy/inheritance.ts';
 import type { ClaimedStream, StreamClaim } from '../proxy/settings.ts';
 import { collectGarbage } from '../sys/garbage.ts';
 import type { Netns } from '../sys/sys.ts';
@@ -26,6 +26,10 @@ export interface ServedPod {
 }
 
 export interface MovableSet extends ProxySet {
+  /** Tunnels that its streams will go on in elsewhere: to be asked before it leaves. */
+  needs(): Promise<TunnelNeeds>;
+  /** Opens those of another process whose streams are to come. Settles soon, whatever becomes of it. */
+  warm(needs: TunnelNeeds): Promise<void>;
   /** Leaves its listeners to another process; connections go on until they are asked for, or `stop`. */
   leaveListeners(): Promise<readonly InheritedListener[]>;
   /** Then: connections that can move, a few at a time. */

@@ -84,6 +84,8 @@ export class PodProxies implements Disposable {
     this.#proxies.set(proxy, pod.uid);
     const graceMs = { graceful: drainGraceMs, held: holdMs, immediate: 0 } as const satisfies Record<StopMode, number>;
     return {
+      needs: async () => proxy.needs,
+      warm: (needs) => proxy.warm(needs),
       leaveListeners: async () => proxy.leaveListeners(),
       rest: () => proxy.rest(),
       serveAgain: (listeners) => proxy.serveAgain(listeners),

@@ -28,10 +28,10 @@ export async function servePod(
   kept.use(mesh.follow(pod));
   try {
     const key = estateKey(pod, netns);
-    const listeners = await lease.inherit(key);
+    const { listeners, needs } = await lease.inherit(key);
     const proxy = await estate.serve(pod, netns, dataPlane, { listeners, connections: [] });
     // The pod is served: who enrols it need not wait for what it had before.
-    void lease.follow(key, (connections) => proxy.adopt(connections));
+    void lease.follow(key, proxy, needs);
     return {
       stop: async (mode) => {
         await proxy.stop(mode);

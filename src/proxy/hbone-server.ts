@@ -29,13 +29,15 @@ interface TunnelPeer {
   readonly peer: HostPort;
   readonly local: HostPort;
   readonly identity?: string | undefined;
+  /** Streams in it can leave it for another. */
+  isResuming?: boolean;
 }
 
 export class HboneServer {
   readonly #context: PodContext;
   readonly #offenders: Offenders;
   readonly #handshakes: Handshakes;
-  readonly #sessions = new Set<H2Session>();
+  readonly #sessions = new Map<H2Session, TunnelPeer>();
   /** Sockets of tunnels: they outlive their session by the time its last frames take. */
   readonly #sockets = new Set<net.Socket>();
   #idle: PromiseWithResolvers<void> | undefined;
@@ -49,6 +51,12 @@ export class HboneServer {
 
   get tunnelCount(): number {
     return this.#sessions.size;
+  }
+
+  /** Those whose clients will open others when they have to leave them. */
+  get resumingCount(): number {
+    return [...this.#sessions].filter(([{ activeStreams }, { isResuming }]) => activeStreams > 0 && isResuming === true)
+      .length;
   }
 
   /** In progress, or waited for. */
@@ -74,7 +82,7 @@ export class HboneServer {
   /** Streams in progress, and those that peers open before they hear of it, go on; so do handshakes in progress. */
   goaway(): void {
     this.#isStopping = true;
-    for (const session of this.#sessions) session.goaway();
+    for (const session of this.#sessions.keys()) session.goaway();
   }
 
   /** Takes new tunnels again; those that were told to end do. */
@@ -84,7 +92,7 @@ export class HboneServer {
 
   close(error: MeshError): void {
     this.#handshakes.close(error);
-    for (const session of [...this.#sessions]) session.destroy(error);
+    for (const session of [...this.#sessions.keys()]) session.destroy(error);
   }
 
   /** Resolves when no tunnel and no handshake is left. */
@@ -119,7 +127,7 @@ export class HboneServer {
   /** One peer with many idle tunnels must not keep the others out: the oldest idle one makes room. */
   #dropIdleTunnel(maxTunnels: number): void {
     const error = new MeshError('CV-LIMIT', `this pod already serves ${maxTunnels} tunnels`);
-    const idle = this.#sessions.values().find((session) => session.activeStreams === 0);
+    const idle = this.#sessions.keys().find((session) => session.activeStreams === 0);
     if (idle === undefined) throw error;
     idle.destroy(error);
   }
@@ -145,7 +153,7 @@ export class HboneServer {
         },
       },
     });
-    this.#sessions.add(session);
+    this.#sessions.set(session, peer);
     this.#sockets.add(secured);
     secured.once('close', () => {
       this.#sockets.delete(secured);
@@ -166,6 +174,7 @@ export class HboneServer {
     let isResumable: boolean;
     try {
       const resume = readResumeRequest(request.headers);
+      tunnel.isResuming ||= resume.kind !== 'none';
       isResumable = resume.kind === 'offer';
       if (resume.kind === 'resume') return await serveResume(this.#context, stream, resume.token, question);
     } catch (error) {

@@ -1,6 +1,7 @@
 /** What one process leaves to the next of a pod's data plane. Plain data, but for its descriptors: whoever holds it owns them. */
 import type { InboundQuestion, TunnelRoute } from '../model/verdict.ts';
 import type { ConnectionStart } from '../telemetry/traffic.ts';
+import type { TunnelKey } from '../tunnel/client-pool.ts';
 import type { MovedSockets } from '../tunnel/relay.ts';
 import type { BytesUnderWay } from '../tunnel/resumable-stream.ts';
 
@@ -46,9 +47,29 @@ export interface SuspendedTunnel extends BytesUnderWay {
   readonly wayBack: WayBack;
 }
 
+/** Tunnels that streams of a pod will go on in: opened before they come, nobody waits for them. */
+export interface TunnelNeeds {
+  readonly out: readonly TunnelNeed[];
+  /** How many others will open to it. */
+  readonly in: number;
+}
+
+/** Tunnels of one kind. */
+export interface TunnelNeed {
+  readonly key: TunnelKey;
+  readonly streams: number;
+}
+
 export interface Inheritance {
   readonly listeners: readonly InheritedListener[];
   readonly connections: readonly InheritedConnection[];
+}
+
+export const NO_NEEDS: TunnelNeeds = { out: [], in: 0 };
+
+/** Of several threads or processes; equal tunnels are needed once for each. */
+export function sumOfNeeds(all: readonly TunnelNeeds[]): TunnelNeeds {
+  return { out: all.flatMap(({ out }) => out), in: all.reduce((sum, needs) => sum + needs.in, 0) };
 }
 
 export const NO_INHERITANCE: Inheritance = { listeners: [], connections: [] };

@@ -1,13 +1,13 @@
 /** The data plane of one pod: its listeners in its netns, its tunnels in and out, and their orderly end. */
 import type net from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { type Clock, withDeadline } from '../base/clock.ts';
+import { type Clock, delay, withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { Budget } from '../model/budget.ts';
 import { closeFd } from '../sys/duplicate.ts';
 import { duplicateListener, listenOn } from '../sys/tcp.ts';
 import type { WorkloadUse } from '../telemetry/workload-use.ts';
-import { ClientPool } from '../tunnel/client-pool.ts';
+import { ClientPool, keyText, type TunnelKey } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import type { IdleSweep } from '../tunnel/relay.ts';
 import type { TunnelPool } from './connect.ts';
@@ -21,6 +21,7 @@ import {
   type InheritedConnection,
   type InheritedListener,
   NO_INHERITANCE,
+  type TunnelNeeds,
 } from './inheritance.ts';
 import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './plaintext.ts';
@@ -28,6 +29,7 @@ import { type Direction, PodContext, type ProxyPod } from './pod-context.ts';
 import { resumeConnection } from './resume.ts';
 import type { ClaimedStream, ProxyDeps, ProxySettings, StreamClaim } from './settings.ts';
 import { serveSocks } from './socks.ts';
+import { neededTunnels } from './tunnel-needs.ts';
 import { type ConnectRequest, dialTunnel } from './tunnels.ts';
 
 /** Reference value (datapath facts §1.15). */
@@ -42,6 +44,11 @@ const STOP_ERRORS = {
 } as const;
 /** For a stream that is asked for from elsewhere: it is asked for again when its reader is slow. */
 const SURRENDER_LIMITS = { flushMs: 100, suspendMs: 500 } as const;
+
+/** Longest wait for tunnels before streams move; everything flows meanwhile. */
+const WARM_OUT_MS = 1_000;
+const WARM_IN_MS = 500;
+const WARM_LOOK_MS = 2;
 
 interface Listener {
   readonly port: number;
@@ -72,7 +79,10 @@ export class PodProxy {
     this.#context = context;
     this.#pool = new ClientPool<ConnectRequest, H2Stream>(
       { ...settings.pool, maxTunnels: settings.maxTunnels },
-      { clock: deps.clock, dial: (key, onClosed) => dialTunnel(context, key, onClosed) },
+      {
+        clock: deps.clock,
+        dial: (key, onClosed) => dialTunnel(context, key, { onClosed, onGoaway: () => this.#peerLeaves(key) }),
+      },
     );
     this.#hbone = new HboneServer(context);
     this.#dns = settings.dns && new DnsServer(context, settings.dns);
@@ -202,6 +212,29 @@ export class PodProxy {
     this.#departure = undefined;
     this.#context.parked.reopen();
     this.#hbone.reopen();
+  }
+
+  /** What its streams will ask for in the process that they move to: to be asked before the listeners are left. */
+  get needs(): TunnelNeeds {
+    return { out: neededTunnels(this.#context.connections), in: this.#hbone.resumingCount };
+  }
+
+  /** Opens the tunnels that streams on their way to this process will go on in, and waits a moment for those of others. */
+  async warm({ out, in: incoming }: TunnelNeeds): Promise<void> {
+    const { clock } = this.#context.deps;
+    const late = (): MeshError => new MeshError('CV-TUNNEL-TIMEOUT', 'tunnels are not waited for any longer');
+    const opened = Promise.all(out.map(({ key, streams }) => this.#pool.warm(key, streams)));
+    await withDeadline(opened, clock, WARM_OUT_MS, late).catch(() => undefined);
+    const endMs = clock.monotonicMs() + WARM_IN_MS;
+    while (this.#hbone.tunnelCount < incoming && clock.monotonicMs() < endMs) await delay(clock, WARM_LOOK_MS);
+  }
+
+  /** Its streams will be asked to leave the tunnel; unless this process leaves too. */
+  #peerLeaves(key: TunnelKey): void {
+    if (this.#departure !== undefined || this.#stopping !== undefined) return;
+    const name = keyText(key);
+    const need = neededTunnels(this.#context.connections).find((one) => keyText(one.key) === name);
+    if (need !== undefined) void this.#pool.warm(key, need.streams);
   }
 
   /** Once the listeners are left: a part of the connections that can move. Their descriptors are the caller's. */

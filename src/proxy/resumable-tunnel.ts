@@ -7,6 +7,7 @@ import { type Clock, delay } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { TunnelRoute } from '../model/verdict.ts';
+import type { TunnelKey } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { type BytesUnderWay, type ResumableOwner, ResumableStream } from '../tunnel/resumable-stream.ts';
 import { readResumeAnswer, resumeFields } from '../wire/resume.ts';
@@ -77,6 +78,13 @@ export class ResumableTunnel implements ResumableOwner {
   /** It asks for its next tunnel, and cannot move before it has it. */
   get isAsking(): boolean {
     return this.#isAsking && !this.stream.isClosed;
+  }
+
+  /** The tunnel it will ask for when it has to leave the one it is in; `undefined`: it is its client who asks. */
+  get key(): TunnelKey | undefined {
+    if (this.#wayBack.kind === 'wait') return undefined;
+    const { address, identity, expectedIdentities } = this.#wayBack.route;
+    return { address, identity, expectedIdentities };
   }
 
   /** `authority` is what the client of this stream may ask for, and `peerIdentity` is its own. */

@@ -9,8 +9,19 @@ export interface ConnectRequest {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** Rejects with a `MeshError` and leaves nothing open. `onClosed` is called once when the returned session is gone. */
-export async function dialTunnel(context: PodContext, key: TunnelKey, onClosed: () => void): Promise<H2Session> {
+export interface TunnelHandlers {
+  /** Called once when the returned session is gone. */
+  onClosed(): void;
+  /** The peer takes no new streams in it. Called once, too. */
+  onGoaway(): void;
+}
+
+/** Rejects with a `MeshError` and leaves nothing open. */
+export async function dialTunnel(
+  context: PodContext,
+  key: TunnelKey,
+  { onClosed, onGoaway }: TunnelHandlers,
+): Promise<H2Session> {
   const { settings, deps } = context;
   const material = await deps.verdicts.certificate(key.identity);
   const socket = await context.dialTunnel(key.address);
@@ -22,6 +33,7 @@ export async function dialTunnel(context: PodContext, key: TunnelKey, onClosed: 
     revocation: deps.revocation,
   });
   context.share.enter(HANDSHAKE_END_MS);
+  let isLeft = false;
   const session = new H2Session({
     socket: secured,
     role: 'client',
@@ -29,6 +41,11 @@ export async function dialTunnel(context: PodContext, key: TunnelKey, onClosed: 
     clock: deps.clock,
     share: context.share,
     handlers: {
+      onGoaway: () => {
+        if (isLeft) return;
+        isLeft = true;
+        onGoaway();
+      },
       onClose: (error) => {
         if (error !== undefined) {
           deps.log.debug?.('tunnel closed', { peer: key.address.ip, code: error.code, error: error.message });

@@ -48,6 +48,8 @@ export interface Opened<Request, Stream> {
 
 /** A peer that says GOAWAY to each new tunnel must not make us dial for ever. */
 const MAX_DIALS_PER_REQUEST = 3;
+/** Tunnels of one key that are opened at once before there is a request. */
+const MAX_WARMED = 16;
 
 export class ClientPool<Request, Stream> {
   readonly #limits: PoolLimits;
@@ -91,6 +93,19 @@ export class ClientPool<Request, Stream> {
     });
   }
 
+  /**
+   * Opens the tunnels that so many streams will need, all at once, beside those that are in use: they may be about to end.
+   * Settles when they are there, or cannot be. Never rejects: whoever asks for a stream learns why.
+   */
+  async warm(key: TunnelKey, streams: number): Promise<void> {
+    if (this.#isClosed) return;
+    const group = this.#group(keyText(key));
+    const { maxStreams } = this.#limits;
+    const missing = Math.ceil((streams - group.unusedRoom(maxStreams)) / maxStreams);
+    if (missing > 0) await this.#dial(group, key, Math.min(missing, MAX_WARMED)).catch(() => undefined);
+    else this.#forgetIfEmpty(group);
+  }
+
   /** Ends the tunnels that carry nothing. */
   releaseIdle(): void {
     for (const tunnel of [...this.#tunnels.keys()]) if (tunnel.activeStreams === 0) tunnel.destroy();
@@ -114,12 +129,21 @@ export class ClientPool<Request, Stream> {
     return group;
   }
 
-  #dial(group: Group<Request, Stream>, key: TunnelKey): Promise<void> {
-    group.dialing ??= this.#dialOnce(group, key).finally(() => {
+  #dial(group: Group<Request, Stream>, key: TunnelKey, count = 1): Promise<void> {
+    group.dialing ??= this.#dialAll(group, key, count).finally(() => {
       group.dialing = undefined;
       this.#forgetIfEmpty(group);
     });
     return group.dialing;
+  }
+
+  /** Rejects when none comes. */
+  async #dialAll(group: Group<Request, Stream>, key: TunnelKey, count: number): Promise<void> {
+    const dials = Array.from({ length: count }, () => this.#dialOnce(group, key));
+    await Promise.any(dials).catch((error: unknown) => {
+      throw error instanceof AggregateError ? error.errors[0] : error;
+    });
+    await Promise.allSettled(dials);
   }
 
   async #dialOnce(group: Group<Request, Stream>, key: TunnelKey): Promise<void> {
@@ -207,9 +231,13 @@ class Group<Request, Stream> {
 
   /** A tunnel with a free slot. One that drained below its limit is found again: nothing retires a good tunnel. */
   pick(maxStreams: number, avoided?: Tunnel<Request, Stream>): Tunnel<Request, Stream> | undefined {
-    const hasRoom = ({ isUsable, activeStreams, peerMaxStreams }: Tunnel<Request, Stream>): boolean =>
-      isUsable && activeStreams < Math.min(maxStreams, peerMaxStreams);
-    return this.tunnels.find((tunnel) => tunnel !== avoided && hasRoom(tunnel));
+    return this.tunnels.find((tunnel) => tunnel !== avoided && roomOf(tunnel, maxStreams) > 0);
+  }
+
+  /** For how many streams there is a place in tunnels that have none. */
+  unusedRoom(maxStreams: number): number {
+    const unused = this.tunnels.filter(({ activeStreams }) => activeStreams === 0);
+    return unused.reduce((sum, tunnel) => sum + roomOf(tunnel, maxStreams), 0);
   }
 
   remove(tunnel: Tunnel<Request, Stream>): void {
@@ -218,6 +246,18 @@ class Group<Request, Stream> {
   }
 }
 
-function keyText(key: TunnelKey): string {
+function roomOf(
+  {
+    isUsable,
+    activeStreams,
+    peerMaxStreams,
+  }: Pick<Tunnel<never, unknown>, 'isUsable' | 'activeStreams' | 'peerMaxStreams'>,
+  maxStreams: number,
+): number {
+  return isUsable ? Math.max(0, Math.min(maxStreams, peerMaxStreams) - activeStreams) : 0;
+}
+
+/** Equal for requests that may share a tunnel. */
+export function keyText(key: TunnelKey): string {
   return `${formatHostPort(key.address)} ${key.identity} ${key.expectedIdentities.join(' ')}`;
 }

@@ -7,6 +7,8 @@ import {
   type InheritedConnection,
   type InheritedListener,
   NO_INHERITANCE,
+  sumOfNeeds,
+  type TunnelNeeds,
 } from '../../proxy/inheritance.ts';
 import { type ClaimedStream, claimedOf, type StreamClaim } from '../../proxy/settings.ts';
 import { closeFd } from '../../sys/duplicate.ts';
@@ -67,6 +69,16 @@ export class EstatePod {
 
   static async start(start: Start, inherited: Inheritance): Promise<EstatePod> {
     return new EstatePod(start, await start(inherited));
+  }
+
+  /** What the heir is told before it takes connections. */
+  async needs(): Promise<TunnelNeeds> {
+    return sumOfNeeds(await Promise.all(this.#sets.map((set) => set.needs())));
+  }
+
+  /** Of connections that are to be adopted. */
+  async warm(needs: TunnelNeeds): Promise<void> {
+    if (!this.#isStopped) await this.#sets.at(-1)?.warm(needs);
   }
 
   /** Listeners, still this process's: `give` or `takeBack` follows. */

@@ -2,6 +2,7 @@
 import { type Clock, delay } from '../../base/clock.ts';
 import { MeshError, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { NO_NEEDS, type TunnelNeeds } from '../../proxy/inheritance.ts';
 import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import type { RunLock } from '../../sys/run-lock.ts';
 import type { FdMessage, UnixListener, UnixSocket } from '../../sys/unix-contract.ts';
@@ -181,10 +182,11 @@ export class Giver implements AsyncDisposable {
     const { estate, counts } = this.#deps;
     this.#offered = 0;
     const pod = estate.get(key);
+    const needs = boundedNeeds(await pod?.needs());
     const listeners = (await pod?.offer()) ?? [];
     for (const { port, fd } of listeners) await link.send({ type: 'listener', port }, [fd]);
     const sent = { listeners: listeners.length, connections: 0 };
-    await link.send({ type: 'offered', ...sent, held: counts().live, isLast: pod === undefined });
+    await link.send({ type: 'offered', ...sent, needs, held: counts().live, isLast: pod === undefined });
   }
 
   async #offerMore(key: string, link: HandOverLink): Promise<void> {
@@ -270,4 +272,12 @@ export class Giver implements AsyncDisposable {
 function requestOf(message: FdMessage) {
   using received = message;
   return decodeRequest(received.data);
+}
+
+/** What fits one message; the rest is dialled when it is needed. */
+const MAX_NEEDS_CHARS = 32 * 1024;
+
+function boundedNeeds({ out, in: incoming }: TunnelNeeds = NO_NEEDS): TunnelNeeds {
+  let chars = 0;
+  return { out: out.filter((need) => (chars += JSON.stringify(need).length) <= MAX_NEEDS_CHARS), in: incoming };
 }

@@ -2,7 +2,7 @@
 import type { Clock } from '../../base/clock.ts';
 import { MeshError } from '../../base/errors.ts';
 import type { Departed } from '../../proxy/departure.ts';
-import type { InheritedListener } from '../../proxy/inheritance.ts';
+import { type InheritedListener, NO_NEEDS, type TunnelNeeds } from '../../proxy/inheritance.ts';
 import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import { CertificateParts, type Legacy } from './legacy.ts';
@@ -25,6 +25,12 @@ export interface HeirCounts {
   readonly streams: number;
   readonly held: number;
   readonly longestPauseMs: number;
+}
+
+export interface TakenListeners {
+  readonly listeners: readonly InheritedListener[];
+  /** Of the connections that follow. */
+  readonly needs: TunnelNeeds;
 }
 
 export class Heir implements Disposable {
@@ -84,8 +90,9 @@ export class Heir implements Disposable {
   }
 
   /** The listeners of a pod, ours from now on; rejects with `CV-HAND-OVER` and holds nothing when the other agent is gone. */
-  async take(pod: string): Promise<readonly InheritedListener[]> {
-    return (await this.#inTurn(() => this.#receiveOffer({ type: 'take', pod }))).listeners;
+  async take(pod: string): Promise<TakenListeners> {
+    const { listeners, said } = await this.#inTurn(() => this.#receiveOffer({ type: 'take', pod }));
+    return { listeners, needs: said.needs ?? NO_NEEDS };
   }
 
   /** Some of the connections of a pod whose listeners are ours, likewise. */

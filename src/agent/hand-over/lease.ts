@@ -5,13 +5,14 @@ import type { Clock } from '../../base/clock.ts';
 import { delay } from '../../base/clock.ts';
 import { MeshError, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import type { InheritedConnection, InheritedListener } from '../../proxy/inheritance.ts';
+import { NO_NEEDS, type TunnelNeeds } from '../../proxy/inheritance.ts';
 import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import { adoptRunLock, type RunLock, takeRunLock } from '../../sys/run-lock.ts';
 import type { Sys } from '../../sys/sys.ts';
 import type { UnixSocket } from '../../sys/unix-contract.ts';
 import type { HandOverResult } from '../../telemetry/metrics-hand-over.ts';
-import { Heir } from './heir.ts';
+import type { EstatePod } from './estate.ts';
+import { Heir, type TakenListeners } from './heir.ts';
 import { dropLegacy, type Legacy, NO_LEGACY } from './legacy.ts';
 import { HandOverLink } from './link.ts';
 import { Predecessors } from './predecessors.ts';
@@ -22,6 +23,8 @@ const LOCK_WAIT_MS = 5_000;
 const LOCK_POLL_MS = 50;
 /** Longest the other agent is kept for pods that cannot be captured; they are tried on without it. */
 const READY_WAIT_MS = 30_000;
+
+const NOTHING: TakenListeners = { listeners: [], needs: NO_NEEDS };
 
 export interface LeaseOptions {
   readonly runDir: string;
@@ -83,21 +86,22 @@ export class NodeLease implements Disposable {
   }
 
   /** Listeners of a pod from the agent before us, given once; none when there is none, or it has ended. */
-  async inherit(pod: string): Promise<readonly InheritedListener[]> {
-    if (this.#taken.has(pod)) return [];
+  async inherit(pod: string): Promise<TakenListeners> {
+    if (this.#taken.has(pod)) return NOTHING;
     this.#taken.add(pod);
-    return await this.#from((heir) => heir.take(pod), []);
+    return await this.#from((heir) => heir.take(pod), NOTHING);
   }
 
-  /** Gives `adopt` the connections of a pod whose listeners were inherited, a few at a time. Never rejects. */
-  async follow(pod: string, adopt: (connections: readonly InheritedConnection[]) => Promise<void>): Promise<void> {
+  /** Gives `proxy` the connections of a pod whose listeners were inherited, a few at a time. Never rejects. */
+  async follow(pod: string, proxy: Pick<EstatePod, 'warm' | 'adopt'>, needs: TunnelNeeds): Promise<void> {
     if (this.#heir === undefined) return;
     const done = Promise.withResolvers<void>();
     this.#following.add(done.promise);
     try {
+      await proxy.warm(needs);
       for (let isLast = false; !isLast; ) {
         const part = await this.#from((heir) => heir.takeMore(pod), { connections: [], isLast: true });
-        await adopt(part.connections);
+        await proxy.adopt(part.connections);
         ({ isLast } = part);
       }
     } catch (error) {

@@ -1,6 +1,6 @@
 /** What two agents of one node say to each other while one takes the place of the other (`README.md`). JSON, one object a packet. */
 import { MeshError, messageOf } from '../../base/errors.ts';
-import type { InheritedConnection, InheritedPair, SuspendedTunnel } from '../../proxy/inheritance.ts';
+import type { InheritedConnection, InheritedPair, SuspendedTunnel, TunnelNeeds } from '../../proxy/inheritance.ts';
 import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import type { BytesUnderWay } from '../../tunnel/resumable-stream.ts';
 
@@ -64,6 +64,8 @@ export type Reply =
       readonly connections: number;
       readonly held: number;
       readonly isLast: boolean;
+      /** With listeners: tunnels that are worth opening before connections are asked for. */
+      readonly needs?: TunnelNeeds;
       /** Answers `claim` when nothing is offered. */
       readonly missing?: Extract<ClaimedStream, string>;
     }

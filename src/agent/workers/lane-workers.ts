@@ -9,6 +9,9 @@ import {
   type InheritedConnection,
   type InheritedListener,
   NO_INHERITANCE,
+  NO_NEEDS,
+  sumOfNeeds,
+  type TunnelNeeds,
 } from '../../proxy/inheritance.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import type { ServedPod } from '../data-plane.ts';
@@ -107,6 +110,20 @@ export class LaneWorkers {
   ): Promise<readonly InheritedListener[]> {
     const none: readonly InheritedListener[] = [];
     return (await Promise.all(this.slots.map((slot) => slot.ask(ask, none)))).flat();
+  }
+
+  async needs({ id }: PodStart): Promise<TunnelNeeds> {
+    return sumOfNeeds(
+      await Promise.all(this.slots.map((slot) => slot.ask((link) => link.call('needs', id), NO_NEEDS))),
+    );
+  }
+
+  /** Connections that are adopted are dealt out over all. */
+  async warm({ id }: PodStart, { out, in: incoming }: TunnelNeeds): Promise<void> {
+    const { length } = this.slots;
+    const part = out.map(({ key, streams }) => ({ key, streams: Math.ceil(streams / length) }));
+    const needs = { out: part, in: Math.floor(incoming / length) };
+    await Promise.all(this.slots.map((slot) => slot.ask((link) => link.call('warm', { id, needs }), undefined)));
   }
 
   async moveSome({ id }: PodStart): Promise<Departed> {

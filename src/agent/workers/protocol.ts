@@ -14,7 +14,7 @@ import type {
 } from '../../model/verdict.ts';
 import type { Hand } from '../../model/verdict-cache.ts';
 import type { Departed } from '../../proxy/departure.ts';
-import type { Inheritance, InheritedConnection, InheritedListener } from '../../proxy/inheritance.ts';
+import type { Inheritance, InheritedConnection, InheritedListener, TunnelNeeds } from '../../proxy/inheritance.ts';
 import type { ClaimedStream, ProxySettings, StreamClaim } from '../../proxy/settings.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
@@ -126,6 +126,11 @@ export interface PodAdoption {
   readonly connections: readonly InheritedConnection[];
 }
 
+export interface PodNeeds {
+  readonly id: number;
+  readonly needs: TunnelNeeds;
+}
+
 export interface PodStop {
   readonly id: number;
   readonly mode: StopMode;
@@ -135,6 +140,9 @@ export interface PodStop {
 export type WorkerCalls = {
   /** Binds its listeners, or throws; of a pod at rest, too. */
   readonly startPod: (start: PodInheritance) => void;
+  /** See `MovableSet`. */
+  readonly needs: (id: number) => Promise<TunnelNeeds>;
+  readonly warm: (needs: PodNeeds) => Promise<void>;
   /** Leaves its listeners to the main thread, descriptors included. */
   readonly leaveListeners: (id: number) => Promise<readonly InheritedListener[]>;
   /** The same until `startPod`. */

@@ -1,11 +1,18 @@
 /** The pods that a worker serves: in namespaces whose descriptors belong to the main thread. */
 import type { Departed } from '../../proxy/departure.ts';
-import { type Inheritance, type InheritedListener, socketsOf, withSockets } from '../../proxy/inheritance.ts';
+import {
+  type Inheritance,
+  type InheritedListener,
+  NO_NEEDS,
+  socketsOf,
+  type TunnelNeeds,
+  withSockets,
+} from '../../proxy/inheritance.ts';
 import { closeFd, duplicate } from '../../sys/duplicate.ts';
 import { netnsHandle } from '../../sys/netns.ts';
 import type { Netns } from '../../sys/sys.ts';
 import type { LocalSet, PodProxies } from '../pod-proxies.ts';
-import type { PodAdoption, PodInheritance, PodStop } from './protocol.ts';
+import type { PodAdoption, PodInheritance, PodNeeds, PodStop } from './protocol.ts';
 
 interface Serving {
   readonly set: LocalSet;
@@ -30,6 +37,14 @@ export class WorkerPods {
     // The descriptor is the main thread's to close.
     const borrowed = netnsHandle(netns, () => {});
     this.#pods.set(id, { set: this.#proxies.start(pod, borrowed, copyOf(inherited)), netns: borrowed });
+  }
+
+  async needs(id: number): Promise<TunnelNeeds> {
+    return (await this.#pods.get(id)?.set.needs()) ?? NO_NEEDS;
+  }
+
+  async warm({ id, needs }: PodNeeds): Promise<void> {
+    await this.#pods.get(id)?.set.warm(needs);
   }
 
   async leaveListeners(id: number): Promise<readonly InheritedListener[]> {

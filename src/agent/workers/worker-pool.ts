@@ -13,6 +13,7 @@ import {
   type InheritedListener,
   NO_INHERITANCE,
   socketsOf,
+  sumOfNeeds,
 } from '../../proxy/inheritance.ts';
 import { type ClaimedStream, claimedOf, type StreamClaim } from '../../proxy/settings.ts';
 import { closeFd } from '../../sys/duplicate.ts';
@@ -120,6 +121,8 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     const pod: PooledPod = { start, lane: 'common', isLeaving: false, change: undefined, hasLeft: false };
     this.#pods.set(start.id, pod);
     const set: MovableSet = {
+      needs: async () => sumOfNeeds(await Promise.all(this.#lanes().map((lane) => lane.needs(start)))),
+      warm: (needs) => this.#laneOf(pod).warm(start, needs),
       leaveListeners: () => this.#leaveListeners(pod),
       moveSome: () => this.#moveSome(pod),
       surrender: (claim) => this.#surrender(claim, this.#running()),

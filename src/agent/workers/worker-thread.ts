@@ -68,6 +68,8 @@ function run(port: MessagePort, start: WorkerStart): void {
     (items) => port.postMessage(items),
     {
       startPod: (start) => pods.start(start),
+      needs: (id) => pods.needs(id),
+      warm: (needs) => pods.warm(needs),
       leaveListeners: (id) => pods.leaveListeners(id),
       rest: (id) => pods.rest(id),
       moveSome: (id) => pods.moveSome(id),

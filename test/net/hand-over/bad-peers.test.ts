@@ -62,7 +62,7 @@ test('a successor that connects and never speaks keeps the next one waiting, and
 
   assert.equal(await gone, 'end');
   using heir = await next;
-  assert.equal((await heir.take(node.key)).length, 1);
+  assert.equal((await heir.take(node.key)).listeners.length, 1);
   assert.deepEqual([node.results, node.starts.length], [['refused'], 1]);
 });
 
@@ -184,9 +184,9 @@ for (const [name, answer, why] of [
 test('a pod that is asked for twice was taken once, and the hand-over goes on', timed, async () => {
   await using node = await GivingNode.start();
   using taking = await lease(node.folder, true);
-  const listeners = await taking.inherit(node.key);
+  const { listeners } = await taking.inherit(node.key);
   assert.equal(listeners.length, 1);
-  assert.deepEqual(await taking.inherit(node.key), []);
+  assert.deepEqual((await taking.inherit(node.key)).listeners, []);
   for (const { fd } of listeners) closeFd(fd);
   assert.equal(await taking.settle(Promise.resolve()), 'complete');
   assert.deepEqual(node.results, ['complete']);

@@ -38,7 +38,7 @@ async function heard(link: HandOverLink): Promise<Reply> {
 test('a listener moves with its queue, and its former owner lets go of it', timed, async () => {
   await using node = await GivingNode.start();
   using heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
-  const listeners = await heir.take(node.key);
+  const { listeners } = await heir.take(node.key);
   assert.deepEqual(await heir.takeMore(node.key), { connections: [], isLast: true });
   const queued = answerOf(node.port);
   const server = answering('new', listeners[0]?.fd ?? -1);
@@ -69,13 +69,13 @@ test('certificates cross whatever their size, and the mesh as an open file', tim
   assert.deepEqual(got, certificates);
   assert.equal(readFileSync(`/proc/self/fd/${meshFd}`, 'utf8'), 'the mesh');
   closeFd(meshFd);
-  assert.equal((await heir.take(node.key)).length, 1);
+  assert.equal((await heir.take(node.key)).listeners.length, 1);
 });
 
 test('a successor that dies after it was given a pod gives it back', timed, async () => {
   await using node = await GivingNode.start();
   const heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
-  const listeners = await heir.take(node.key);
+  const { listeners } = await heir.take(node.key);
   closeFd(listeners[0]?.fd ?? -1);
   heir[Symbol.dispose]();
   while (node.starts.length < 2) await new Promise(setImmediate);
@@ -94,7 +94,7 @@ test(
     node.departures.push(part('a'), part('b'));
     const link = new HandOverLink(node.connect(), systemClock);
     const heir = await Heir.greet(link, systemClock, 'test');
-    const listeners = await heir.take(node.key);
+    const { listeners } = await heir.take(node.key);
     const taken = await heir.takeMore(node.key);
     assert.deepEqual([taken.connections.map(({ start }) => start.id), taken.isLast], [['a'], false]);
     // A second part is asked for, and its acceptance never comes.
@@ -149,7 +149,7 @@ test('a stream that a client looks for is given while pods are taken, and after 
   await using node = await GivingNode.start();
   await using pair = await tcpPair();
   const heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
-  const listeners = await heir.take(node.key);
+  const { listeners } = await heir.take(node.key);
   node.claimed.push(inherited(pair, 'early'), 'foreign');
 
   const early = await heir.claim(node.key, CLAIM);

@@ -1,4 +1,5 @@
 /** An agent that has one pod to give, and what tests say to it. */
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import net from 'node:net';
@@ -14,6 +15,8 @@ import {
   type Inheritance,
   type InheritedConnection,
   NO_INHERITANCE,
+  NO_NEEDS,
+  type TunnelNeeds,
 } from '../../../src/proxy/inheritance.ts';
 import type { ClaimedStream, StreamClaim } from '../../../src/proxy/settings.ts';
 import { closeFd } from '../../../src/sys/duplicate.ts';
@@ -36,6 +39,8 @@ export class GivingNode implements AsyncDisposable {
   readonly starts: Inheritance[] = [];
   /** What it says when it is asked for connections. */
   readonly departures: Departed[] = [];
+  /** Tunnels that its streams will ask for. */
+  needs: TunnelNeeds = NO_NEEDS;
   /** What it says when it is asked for a suspended stream, and was asked. */
   readonly claimed: ClaimedStream[] = [];
   readonly asked: StreamClaim[] = [];
@@ -118,6 +123,8 @@ export class GivingNode implements AsyncDisposable {
     const server = answering('old', given?.fd ?? linuxSys.listenTcp(undefined, address).fd);
     this.port = (server.address() as net.AddressInfo).port;
     return {
+      needs: async () => this.needs,
+      warm: async () => assert.fail('nothing moves to this node'),
       leaveListeners: async () => {
         if (!server.listening) return [];
         const fd = duplicateListener(server);

@@ -30,6 +30,8 @@ export class Pair implements AsyncDisposable {
   readonly #mesh: MeshState;
   #target: HostPort | undefined;
   readonly #former: ProxyWorld[] = [];
+  /** Sockets that the client had made to dial when the first stream left its tunnel, in the latest replacement. */
+  readonly dialsBefore = { client: 0, server: 0 };
 
   constructor() {
     this.server = this.#undo.use(new ProxyWorld({ mesh: SERVING }));
@@ -52,16 +54,22 @@ export class Pair implements AsyncDisposable {
 
   async replaceServer(mesh = SERVING): Promise<void> {
     const former = this.server;
+    const needs = await former.proxy.needs();
     const inherited = { listeners: await former.proxy.leaveListeners(), connections: [] };
     this.server = this.#undo.use(new ProxyWorld({ mesh, inherited, former }));
+    await this.server.proxy.warm(needs);
+    this.dialsBefore.server = this.client.dials;
     await this.#move(former, this.server);
   }
 
   async replaceClient(): Promise<void> {
     const former = this.client;
+    const needs = await former.proxy.needs();
     const inherited = { listeners: await former.proxy.leaveListeners(), connections: [] };
     this.client = this.#undo.use(new ProxyWorld({ mesh: this.#mesh, serviceAccount: 'client', inherited, former }));
     this.client.target = this.#target;
+    await this.client.proxy.warm(needs);
+    this.dialsBefore.client = this.client.dials;
     await this.#move(former, this.client);
   }
 

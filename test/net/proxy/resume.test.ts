@@ -168,6 +168,28 @@ test('an agent that leaves sends clients of streams that have left to the next o
   assert.equal((await early.response).status, 404);
 });
 
+for (const [who, replace] of [
+  ['client', 'replaceClient'],
+  ['server', 'replaceServer'],
+] as const) {
+  test(
+    `tunnels are there before the first stream moves when the agent of the ${who} is replaced`,
+    bounded,
+    async () => {
+      await using pair = new Pair();
+      const clients = await Promise.all(Array.from({ length: 150 }, async () => new Client(await pair.connect())));
+      await Promise.all(clients.map((client) => client.echo('before')));
+      assert.equal(pair.client.dials, 2);
+
+      await pair[replace]();
+      await Promise.all(clients.map((client) => client.echo('after')));
+
+      const dials = who === 'client' ? 2 : 4;
+      assert.deepEqual([pair.dialsBefore[who], pair.client.dials], [dials, dials]);
+    },
+  );
+}
+
 test('a stream of a peer that does not resume stays in its process', bounded, async () => {
   await using world = new ProxyWorld();
   const { ip, port } = await world.app();

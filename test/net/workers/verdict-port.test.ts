@@ -99,6 +99,8 @@ function world(state = OPEN, log: Logger = silentLogger) {
     {
       push: (push) => verdicts.receive(push),
       startPod: none,
+      needs: none,
+      warm: none,
       leaveListeners: none,
       rest: none,
       moveSome: none,

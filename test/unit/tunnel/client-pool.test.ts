@@ -72,6 +72,27 @@ test('no tunnel carries more streams than the limit, and none is dialled before 
   );
 });
 
+test('tunnels for streams to come are opened at once, as many as they need, and no more while those wait', async () => {
+  const { pool, peers } = world();
+  await Promise.all([pool.warm(key, 250), pool.warm(key, 250)]);
+  assert.equal(peers.length, 3);
+
+  await pool.warm(key, 300);
+  await Promise.all(Array.from({ length: 250 }, () => pool.request(key, 'x')));
+
+  assert.equal(peers.length, 3);
+  for (const peer of peers) peer.isUsable = false;
+  await pool.warm(key, 1);
+  assert.equal(peers.length, 4);
+});
+
+test('tunnels for streams to come that cannot be opened are no error until one is asked for', async () => {
+  const { pool, failWith } = world();
+  failWith(new MeshError('CV-TUNNEL-REFUSED', 'refused'));
+  await pool.warm(key, 250);
+  await assert.rejects(pool.request(key, 'x'), { code: 'CV-TUNNEL-REFUSED' });
+});
+
 test('a full tunnel is used again when its streams end', async () => {
   const { pool, peers } = world({ maxStreams: 1 });
   const first = await pool.request(key, 'x');
