@@ -38,6 +38,7 @@ export class Heir implements Disposable {
   readonly #clock: Clock;
   readonly #channel: OfferChannel;
   #version = 0;
+  #isCommitted = false;
   /** Requests go out one after the other. */
   #last: Promise<unknown> = Promise.resolve();
   #moved = 0;
@@ -103,8 +104,11 @@ export class Heir implements Disposable {
 
   /** A suspended stream of such a pod that a client looks for here. */
   async claim(pod: string, claim: StreamClaim): Promise<ClaimedStream> {
-    if (!this.canClaim) return 'later';
-    return claimIn(await this.#inTurn(() => this.#receiveOffer({ type: 'claim', pod, claim })));
+    return await this.#inTurn(async () => {
+      // Whoever has the node reads from the link elsewhere.
+      if (!this.canClaim || this.#isCommitted) return 'later';
+      return claimIn(await this.#receiveOffer({ type: 'claim', pod, claim }));
+    });
   }
 
   /** The other agent knows the question. */
@@ -115,6 +119,7 @@ export class Heir implements Disposable {
   /** The node is ours: the descriptor of its run lock, which the caller owns. */
   async commit(): Promise<number> {
     return await this.#inTurn(async () => {
+      this.#isCommitted = true;
       const { reply, fds } = await this.#ask({ type: 'commit' }, 'left');
       this.#held = reply.held;
       const [lock] = fds;

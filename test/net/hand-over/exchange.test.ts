@@ -155,7 +155,10 @@ test('a stream that a client looks for is given while pods are taken, and after 
   const early = await heir.claim(node.key, CLAIM);
   assert.equal(await heir.claim(node.key, CLAIM), 'foreign');
 
-  closeFd(await heir.commit());
+  const committed = heir.commit();
+  // Nobody may read on the link beside who follows what the other agent tells.
+  assert.equal(await heir.claim(node.key, CLAIM), 'later');
+  closeFd(await committed);
   using predecessors = new Predecessors(heir.link, { clock: systemClock, log: {}, canClaim: true });
   node.claimed.push('nowhere', inherited(pair, 'late'));
   const [none, late] = await Promise.all([predecessors.claim(node.key, CLAIM), predecessors.claim(node.key, CLAIM)]);
