@@ -11,9 +11,9 @@ export interface ConnectRequest {
 
 export interface TunnelHandlers {
   /** Called once when the returned session is gone. */
-  onClosed(): void;
+  readonly onClosed: () => void;
   /** The peer takes no new streams in it. Called once, too. */
-  onGoaway(): void;
+  readonly onGoaway: () => void;
 }
 
 /** Rejects with a `MeshError` and leaves nothing open. */
