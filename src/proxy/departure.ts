@@ -17,6 +17,8 @@ const DIAL_MS = 250;
 /** The same for streams whose peers are being replaced too. */
 const SEEK_MS = 3_000;
 const POLL_MS = 2;
+/** Longer than one part is on its way. */
+const RECENT_MS = 10_000;
 
 export interface Departed {
   readonly connections: readonly InheritedConnection[];
@@ -32,10 +34,17 @@ export class Departure {
   readonly #slow = new Set<Connection>();
   #atOnce: number = AT_ONCE.first;
   #lastMs: number | undefined;
+  #askedMs: number;
 
   constructor(connections: Connections, clock: Clock) {
     this.#connections = connections;
     this.#clock = clock;
+    this.#askedMs = clock.monotonicMs();
+  }
+
+  /** What has left may not have arrived yet. */
+  get isRecent(): boolean {
+    return this.#clock.monotonicMs() - this.#askedMs < RECENT_MS;
   }
 
   async next(): Promise<Departed> {
@@ -49,6 +58,7 @@ export class Departure {
 
   #adapt(): void {
     const nowMs = this.#clock.monotonicMs();
+    this.#askedMs = nowMs;
     const tookMs = nowMs - (this.#lastMs ?? nowMs - QUICK_MS);
     this.#lastMs = nowMs;
     if (tookMs < QUICK_MS) this.#atOnce = Math.min(2 * this.#atOnce, AT_ONCE.max);

@@ -246,11 +246,18 @@ export class PodProxy {
   async surrender({ token, question }: StreamClaim): Promise<ClaimedStream> {
     const { parked, connections, deps } = this.#context;
     const tunnel = parked.get(token);
-    // Who leaves asks its peers to suspend; their clients may be faster than their last word in the former tunnel.
-    if (tunnel === undefined) return this.#departure === undefined ? 'nowhere' : 'later';
+    if (tunnel === undefined) return this.#isLeavingSome ? 'later' : 'nowhere';
     if (!tunnel.isOf(question)) return 'foreign';
     if (tunnel.stream.isClosed) return 'nowhere';
     return (await connections.get(tunnel.id)?.move(deps.clock, SURRENDER_LIMITS)) ?? 'later';
+  }
+
+  /** Who leaves asks its peers to suspend; their clients may be faster than their last word in the former tunnel. */
+  get #isLeavingSome(): boolean {
+    if (this.#departure === undefined) return false;
+    return (
+      this.#departure.isRecent || this.#context.connections.all().some(({ tunnel }) => tunnel?.stream.isHalted === true)
+    );
   }
 
   /** A `stop` under way ends within `graceMs`. */

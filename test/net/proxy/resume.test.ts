@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import type net from 'node:net';
 import { test } from 'node:test';
 import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
+import { closeFd } from '../../../src/sys/duplicate.ts';
 import type { H2Stream } from '../../../src/tunnel/h2-stream.ts';
 import {
   RESUME_OFFER,
@@ -463,3 +464,21 @@ test('a client is cut soon when the other end of its stream is gone for good', b
   await closed;
   assert.deepEqual(reasons(pair.client), ['CV-RESUME-LATE']);
 });
+
+test(
+  'a stream may turn up while its agent leaves, and is nowhere once nothing of that is under way',
+  bounded,
+  async () => {
+    const clock = new FakeClock();
+    await using world = new ProxyWorld({ clock });
+    const question = { peerIdentity: CLIENT, authority: '192.0.2.1:80' };
+    const claim = () => world.proxies.surrender({ podUid: 'p1', token: '0'.repeat(32), question });
+    assert.equal(await claim(), 'nowhere');
+
+    for (const { fd } of await world.proxy.leaveListeners()) closeFd(fd);
+    assert.equal(await claim(), 'later');
+
+    clock.advance(10_000);
+    assert.equal(await claim(), 'nowhere');
+  },
+);
