@@ -197,6 +197,8 @@ async function give(pod: PodStart, from: LaneWorkers, to: LaneWorkers): Promise<
 
 /** What it has open, a few connections at a time. Those that cannot move stay to their end. */
 async function follow(pod: PooledPod, from: LaneWorkers, to: LaneWorkers): Promise<void> {
+  // A stream that moves should not wait for a handshake.
+  await to.warm(pod.start, await from.needs(pod.start));
   for (let isLast = false; !isLast && !pod.isLeaving; ) {
     const part = await from.moveSome(pod.start);
     await to.adopt(pod.start, part.connections);
