@@ -30,6 +30,8 @@ export interface LaneState {
   readonly penanceMs: number;
 }
 
+/** What a pod opens as it starts, or brings from the agent before this one, says nothing about what it uses. */
+export const SETTLED_MS = 5_000;
 /** A burst of less is nothing that two changes of lane would pay for: each costs its peers a handshake. */
 export const GREEDY_FOR_MS = 2_000;
 /** Less than that of what makes it greedy is modest. */
@@ -48,6 +50,7 @@ export const NO_USE: LoopUse = { share: 0, heldPerSecond: 0 };
 
 /** To be asked at each look, a second or so after the last one. The same object when nothing is new. */
 export function nextLane(state: LaneState, use: LoopUse, nowMs: number, limits: LaneLimits): LaneState {
+  if (state.penanceMs === 0 && nowMs - state.enteredMs < SETTLED_MS) return state;
   if (!speaksForOther(state, use, limits)) {
     return state.otherSinceMs === undefined ? state : { ...state, otherSinceMs: undefined };
   }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { LaneWatch } from '../../../src/agent/workers/lane-watch.ts';
 import type { PodStart } from '../../../src/agent/workers/protocol.ts';
+import { GREEDY_FOR_MS, SETTLED_MS } from '../../../src/model/lane.ts';
 
 const NETNS = { fd: 3, path: '', id: { device: 1n, inode: 2n } };
 const [ONE, TWO] = [{}, {}];
@@ -12,7 +13,7 @@ function pod(id: number, uid: string, isAgent = false): PodStart {
 
 /** Looks once a second until a greedy pod is known to be one. */
 function looked(watch: LaneWatch, pods: readonly PodStart[]): void {
-  for (const nowMs of [1_000, 2_000, 3_000]) watch.look(pods, nowMs);
+  for (let nowMs = 0; nowMs <= SETTLED_MS + GREEDY_FOR_MS; nowMs += 1_000) watch.look(pods, nowMs);
 }
 
 function watching(): LaneWatch {
@@ -51,7 +52,8 @@ test('a pod that went and came back begins anew', () => {
   const watch = watching();
   watch.tell(ONE, [{ uid: 'a', share: 1, heldPerSecond: 100 }]);
   looked(watch, [pod(1, 'a')]);
-  watch.look([], 4_000);
-  watch.look([pod(2, 'a')], 5_000);
+  assert.equal(watch.laneOf(1), 'greedy');
+  watch.look([], 20_000);
+  watch.look([pod(2, 'a')], 21_000);
   assert.deepEqual([watch.laneOf(1), watch.laneOf(2)], ['common', 'common']);
 });

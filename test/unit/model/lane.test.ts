@@ -9,6 +9,7 @@ import {
   NO_USE,
   newLaneState,
   nextLane,
+  SETTLED_MS,
 } from '../../../src/model/lane.ts';
 
 const MODEST_FOR_MS = 30_000;
@@ -45,14 +46,20 @@ class Watched {
 }
 
 const LONG_MS = GREEDY_FOR_MS + LOOK_MS;
-const greedy = (): Watched => new Watched().for(LONG_MS, GREEDY);
+const settled = (): Watched => new Watched().for(SETTLED_MS, NO_USE);
+const greedy = (): Watched => settled().for(LONG_MS, GREEDY);
 
 const rows: readonly { readonly claim: string; readonly pod: Watched; readonly lane: Lane }[] = [
   { claim: 'a new pod is in the common lane', pod: new Watched(), lane: 'common' },
   { claim: 'who uses much and keeps others waiting is greedy', pod: greedy(), lane: 'greedy' },
   {
+    claim: 'a pod that has just come is not judged',
+    pod: new Watched().for(SETTLED_MS + GREEDY_FOR_MS - LOOK_MS, GREEDY),
+    lane: 'common',
+  },
+  {
     claim: 'a burst does not make a pod greedy',
-    pod: new Watched().for(GREEDY_FOR_MS, GREEDY).for(LOOK_MS, MODEST).for(GREEDY_FOR_MS, GREEDY),
+    pod: settled().for(GREEDY_FOR_MS, GREEDY).for(LOOK_MS, MODEST).for(GREEDY_FOR_MS, GREEDY),
     lane: 'common',
   },
   {
@@ -94,7 +101,7 @@ const rows: readonly { readonly claim: string; readonly pod: Watched; readonly l
 for (const { claim, pod, lane } of rows) test(claim, () => assert.equal(pod.lane, lane));
 
 test('a pod that is greedy again and again has to be modest for longer each time, within bounds', () => {
-  const pod = new Watched();
+  const pod = settled();
   const penances = Array.from({ length: 8 }, () => pod.for(LONG_MS, GREEDY).penance());
   assert.deepEqual(
     penances.map((ms) => ms / MODEST_FOR_MS),
@@ -116,7 +123,8 @@ test('a pod that was good for long is forgiven', () => {
 
 test('a look that changes nothing makes no new state', () => {
   const state = newLaneState(0);
-  assert.equal(nextLane(state, MODEST, 1_000, LIMITS), state);
-  const watched = nextLane(state, GREEDY, 1_000, LIMITS);
-  assert.equal(nextLane(watched, GREEDY, 2_000, LIMITS), watched);
+  assert.equal(nextLane(state, GREEDY, SETTLED_MS - LOOK_MS, LIMITS), state);
+  assert.equal(nextLane(state, MODEST, SETTLED_MS, LIMITS), state);
+  const watched = nextLane(state, GREEDY, SETTLED_MS, LIMITS);
+  assert.equal(nextLane(watched, GREEDY, SETTLED_MS + LOOK_MS, LIMITS), watched);
 });
