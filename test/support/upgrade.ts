@@ -5,6 +5,7 @@ import type { AgentProcess } from './agent-process.ts';
 import { TestMesh } from './mesh.ts';
 import { Client } from './mesh-traffic.ts';
 import { echo, NumberedStream } from './numbered.ts';
+import { until } from './until.ts';
 
 /**
  * Redirection maps all destinations of a client to one port of ours, so a source port that it uses for two of them is one
@@ -14,6 +15,8 @@ const NODES = { n1: ['client', 'near', 'twin', 'home'], n2: ['server', 'away'], 
 const PORT = 8080;
 /** What this process itself may take on a busy machine; no claim hangs on it. */
 const PATIENCE_MS = 30_000;
+/** Of each stream before the first upgrade: who replaces an agent seldom does so in the second in which all its connections began. */
+const RECORDS_BEFORE = 5;
 /** Who dials whom: HBONE in both directions and on one node, plaintext into the mesh, out of it. */
 const WAYS = [
   ['client', 'server'],
@@ -72,6 +75,8 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
   });
   for (const name of ['server', 'home', 'outside']) mesh.serve(name, PORT, echo);
   const streams = await openStreams(mesh, options);
+  const inPace = (stream: NumberedStream): boolean => stream.records >= RECORDS_BEFORE || stream.failure !== undefined;
+  await until('records of every stream', () => streams.every(inPace));
   const calls = new NewConnections(mesh, options.newPerSecond);
   const pausesMs: Record<RoundKind, number[]> = { 'in-turn': [], 'at-once': [] };
   const agents: AgentProcess[] = [...mesh.agents];
