@@ -66,6 +66,7 @@ function readAll(read: SettingsReader): AgentConfig {
   const sockets = socketSettings(read, sources);
   const budgets = budgetSettings(read);
   const workers = workerSettings(read);
+  const shortCut = shortCutSettings(read);
   return {
     ...node,
     ...xds,
@@ -78,13 +79,13 @@ function readAll(read: SettingsReader): AgentConfig {
     ...tlsSettings(read),
     ...dnsSettings(read),
     ...socksSettings(read),
-    ...shortCutSettings(read),
+    ...shortCut,
     ...lifetimeSettings(read),
     ...handOverSettings(read, sources),
     ...logSettings(read),
     ...budgets,
     ...workers,
-    ...laneSettings(read, { ...sockets, ...budgets, ...workers }),
+    ...laneSettings(read, { ...sockets, ...budgets, ...workers, ...shortCut }),
     ...unsupportedSettings(read),
     proxyArgs: read.start.args.join(' '),
   };
