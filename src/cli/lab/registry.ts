@@ -3,7 +3,7 @@
  * Removal is synchronous, because it also runs in exit and signal handlers, and complete: processes, namespaces, files.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { NETNS_FOLDER } from './namespace.ts';
 
@@ -25,8 +25,11 @@ export function netnsPrefix(id: string): string {
 export function registerLab(id: string): string {
   const folder = labFolder(id);
   mkdirSync(LABS_FOLDER, { recursive: true, mode: 0o700 });
-  mkdirSync(folder, { mode: 0o700 });
-  writeFileSync(path.join(folder, OWNER_FILE), processTag(process.pid) ?? '');
+  // In one step: who removes stale labs at this moment must not find one without its owner.
+  const draft = path.join(LABS_FOLDER, `.${id}`);
+  mkdirSync(draft, { mode: 0o700 });
+  writeFileSync(path.join(draft, OWNER_FILE), processTag(process.pid) ?? '');
+  renameSync(draft, folder);
   return folder;
 }
 

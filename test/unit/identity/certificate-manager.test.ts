@@ -113,7 +113,8 @@ class Lab implements CertificateProvider, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.manager[Symbol.dispose]();
     this.#ca[Symbol.dispose]();
-    await rm(this.#directory, { recursive: true });
+    // The CA may write there yet, for a test that did not wait for it.
+    await rm(this.#directory, { recursive: true, maxRetries: 10 });
   }
 }
 
