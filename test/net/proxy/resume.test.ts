@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import type net from 'node:net';
 import { test } from 'node:test';
-import type { InheritedConnection } from '../../../src/proxy/inheritance.ts';
+import type { InheritedConnection, InheritedStream } from '../../../src/proxy/inheritance.ts';
 import { closeFd } from '../../../src/sys/duplicate.ts';
 import type { H2Stream } from '../../../src/tunnel/h2-stream.ts';
 import {
@@ -256,6 +256,15 @@ async function resume(
   return { status, token: readResumeAnswer(headers), stream };
 }
 
+/** Its one stream, given away. */
+async function leftBy({ proxy }: ProxyWorld): Promise<InheritedStream> {
+  await proxy.leaveListeners();
+  const { connections } = await proxy.moveSome();
+  const [moved] = connections;
+  assert.ok(moved !== undefined && 'tunnel' in moved);
+  return moved;
+}
+
 function reasons({ ends }: ProxyWorld): readonly unknown[] {
   return ends.map(({ fields }) => fields['reason']);
 }
@@ -368,11 +377,8 @@ test('a client whose token is refused gives its connection up, and says why', bo
   await client.echo('before');
   const closed = closeOf(client.socket);
   // As if the server had given it for something else.
-  const { proxy } = pair.client;
-  await proxy.leaveListeners();
-  const { connections } = await proxy.moveSome();
-  const [moved] = connections;
-  assert.ok(moved !== undefined && 'tunnel' in moved && moved.tunnel.wayBack.kind === 'ask');
+  const moved = await leftBy(pair.client);
+  assert.ok(moved.tunnel.wayBack.kind === 'ask');
   const { route } = moved.tunnel.wayBack;
   const wayBack = { kind: 'ask', route: { ...route, authority: `${FAR}:1` } } as const;
 
@@ -452,11 +458,7 @@ test('a client is cut soon when the other end of its stream is gone for good', b
   const client = new Client(await pair.connect());
   await client.echo('before');
   const closed = closeOf(client.socket);
-  const { proxy } = pair.client;
-  await proxy.leaveListeners();
-  const { connections } = await proxy.moveSome();
-  const [moved] = connections;
-  assert.ok(moved !== undefined && 'tunnel' in moved);
+  const moved = await leftBy(pair.client);
 
   // As if the agent at the other end had been killed, and a new one knew nothing.
   await pair.client.proxy.adopt([{ ...moved, tunnel: { ...moved.tunnel, token: '0'.repeat(32) } }]);
