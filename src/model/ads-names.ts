@@ -25,6 +25,11 @@ export class AdsNames {
     return this.#versions.has(name);
   }
 
+  /** By its own name, or by a copy. */
+  isHeld(key: string): boolean {
+    return this.#versions.has(key) || this.#copiesOf.has(key);
+  }
+
   /** What `name` stands for, if it is held with exactly this version. */
   keyAt(name: string, version: string): string | undefined {
     return this.#versions.get(name) === version ? (this.#keyOfCopy.get(name) ?? name) : undefined;

@@ -110,6 +110,16 @@ export class AdsState {
     return this.#types.get(typeUrl)?.names.has(name) ?? false;
   }
 
+  /** All there is of a type has been told once. */
+  isWhole(typeUrl: string): boolean {
+    return this.#types.get(typeUrl)?.isSynced ?? false;
+  }
+
+  /** What is accepted of a type before the next stream is not all there is. */
+  setBehind(typeUrl: string): void {
+    this.#state(typeUrl).isBehind = true;
+  }
+
   /**
    * Key of a resource that is told again only because nothing was echoed: with an echo the server itself would have left
    * out this name with this version.
@@ -159,7 +169,8 @@ export class AdsState {
       remove(state.names.hold(resource));
       state.rejected.delete(resource.name);
     }
-    for (const { key } of resources) removedKeys.delete(key);
+    // Told by another name, in this response or before.
+    for (const key of removedKeys) if (state.names.isHeld(key)) removedKeys.delete(key);
     const forgotten = [...untold(state, resources)];
     for (const name of [...removed, ...forgotten]) {
       forgotten.push(...state.names.copiesOf(name));

@@ -23,7 +23,7 @@ import {
   refusingUpdate,
   updateOf,
 } from './decode-response.ts';
-import { type DeltaResponse, readDeltaResponse } from './delta-response.ts';
+import { type DeltaResponse, type EncodedResources, readDeltaResponse } from './delta-response.ts';
 import { Demands } from './demands.ts';
 import { TYPE_URL } from './type-url.ts';
 
@@ -66,6 +66,11 @@ const MAX_HELD = 2_000_000;
 /** Lines about refused responses: one in so many milliseconds at most. */
 const LOG_PERIOD_MS = 10_000;
 const NACK_CODE = 3;
+/**
+ * Of what is archived beside the responses: a resource named like each type of which something was refused before it had been
+ * told as a whole. Taken for whole after a restart, it would let through what nobody has decided yet.
+ */
+const PARTIAL_TYPE = 'culvert/partial';
 
 export class MeshFeed {
   readonly #node: Node;
@@ -74,6 +79,8 @@ export class MeshFeed {
   readonly #demands = new Demands();
   readonly #decoding: DecodeDeps;
   readonly #refusals: ChangeLog;
+  /** Types that the archive has as partial. */
+  readonly #partial = new Set<string>();
   #isReady = false;
 
   constructor({ node, isOnDemand }: MeshFeedOptions, deps: MeshFeedDeps) {
@@ -120,9 +127,10 @@ export class MeshFeed {
   }
 
   /** Begins with what was kept, before the first stream. A policy that could not be read then fails closed again. */
-  async restore(responses: readonly Uint8Array[]): Promise<void> {
-    for (const message of responses) {
-      const response = readDeltaResponse(message);
+  async restore(messages: readonly Uint8Array[]): Promise<void> {
+    const responses = messages.map(readDeltaResponse);
+    for (const { typeUrl, resources } of responses) if (typeUrl === PARTIAL_TYPE) this.#restorePartial(resources);
+    for (const response of responses) {
       if (!this.#state.isSubscribed(response.typeUrl)) continue;
       const decoding = await decodeResponse(response, () => undefined, this.#decoding);
       await this.#use(response, decoding);
@@ -147,6 +155,8 @@ export class MeshFeed {
     this.#deps.archive?.append(message);
     const { request, released, forgotten, isResyncDue } = await this.#use(response, decoding);
     if (forgotten.length > 0) this.#deps.archive?.append(encoded({ typeUrl, removedResources: [...forgotten] }));
+    if (this.#state.isWhole(typeUrl) && this.#partial.delete(typeUrl))
+      this.#deps.archive?.append(encoded({ typeUrl: PARTIAL_TYPE, removedResources: [typeUrl] }));
     this.#demands.release(released);
     this.#refusals.reset();
     this.#deps.log.debug?.('response applied', { typeUrl, resources: decoding.resources.length });
@@ -190,6 +200,10 @@ export class MeshFeed {
     const { typeUrl } = response;
     const { reason, badCount } = rejection;
     const { request, unheard } = this.#failClosed(response, rejection);
+    if (!this.#state.isWhole(typeUrl) && !this.#partial.has(typeUrl)) {
+      this.#partial.add(typeUrl);
+      this.#deps.archive?.append(encoded({ typeUrl: PARTIAL_TYPE, resources: [{ name: typeUrl }] }));
+    }
     for (const { bytes } of unheard) this.#deps.archive?.append(withResource(typeUrl, bytes));
     this.#deps.metrics.messageRejected(typeUrl);
     this.#refusals.note(reason, (leftOut) => {
@@ -197,6 +211,15 @@ export class MeshFeed {
       this.#deps.log.error?.('response refused, the last good state stays', fields);
     });
     return { request: this.#message(request), isResyncDue: false };
+  }
+
+  #restorePartial(resources: EncodedResources): void {
+    for (let i = 0; i < resources.count; i++) {
+      const { name } = fromBinary(ResourceSchema, resources.at(i));
+      if (!this.#state.isSubscribed(name)) continue;
+      this.#partial.add(name);
+      this.#state.setBehind(name);
+    }
   }
 
   /** Whoever a policy selects that is new and cannot be read is refused until a good version comes; an old one stays in force. */

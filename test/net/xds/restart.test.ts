@@ -70,6 +70,32 @@ test('half a mesh on disk does not make an agent ready', async () => {
   assert.deepEqual([agent.isReady, agent.index.workloads.byUid('a')?.uid], [false, 'a']);
 });
 
+/** Each is told after the other type as a whole. */
+const REFUSED_AT_FIRST = [
+  { typeUrl: POLICY, bad: policy('bad', { action: 9 as never }), good: policy('good'), other: ADDRESS },
+  { typeUrl: ADDRESS, bad: workload('bad', { status: 9 as never }), good: workload('good'), other: POLICY },
+] as const;
+for (const { typeUrl, bad, good, other } of REFUSED_AT_FIRST) {
+  const what = typeUrl === POLICY ? 'policies' : 'addresses';
+  test(`${what} that were refused when they were told first do not make an agent ready after a restart, until told whole`, async () => {
+    using files = directory();
+    await told(files, [
+      { typeUrl: other, nonce: '1' },
+      { typeUrl, nonce: '2', resources: [bad, good] },
+      { typeUrl, nonce: '3', resources: [good] },
+    ]);
+    const isReadyAlone = async (): Promise<boolean> => {
+      await using archive = archiveIn(files);
+      await using agent = subject(AWAY, { archive });
+      await agent.until(() => agent.counted.includes('ended ConnectionError'), 'a try to connect');
+      return agent.isReady;
+    };
+    assert.equal(await isReadyAlone(), false);
+    await told(files, [{ typeUrl, nonce: '4', resources: [good] }]);
+    assert.equal(await isReadyAlone(), true);
+  });
+}
+
 test('a policy that could not be read fails closed after a restart, too, until the control plane takes it back', async () => {
   using files = directory();
   const bad = policy('bad', { action: 9 as never });

@@ -229,6 +229,14 @@ describe('names', () => {
     assert.deepEqual(removedBy(state, { resources: [copy, resource('uid2')] }), []);
   });
 
+  test('of a name that a response tells twice the last resource counts, and nothing is left of the first', () => {
+    const state = demanded();
+    const other = resource('/10.0.0.1', { key: 'uid2' });
+    assert.deepEqual(removedBy(state, { resources: [copy, other] }), ['uid']);
+    assert.deepEqual(removedBy(state, { resources: [copy, other, resource('uid')] }), []);
+    assert.deepEqual(removedBy(state, { removed: ['/10.0.0.1', 'uid'] }), ['uid2', 'uid']);
+  });
+
   test('removal wins over a resource of the same response', () => {
     const state = demanded();
     assert.deepEqual(removedBy(state, { resources: [resource('uid')], removed: ['uid'] }), ['uid']);
