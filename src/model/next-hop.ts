@@ -11,8 +11,6 @@ import type { Refusal } from './verdict.ts';
 import { chooseWaypoint, hasWaypoint, isFromWaypoint, waypointInstance } from './waypoint.ts';
 import type { GatewayAddress, Service, Workload } from './workload.ts';
 
-/** TCP port of every HBONE listener (datapath.md §0). */
-
 export interface OutboundRequest {
   /** The captured pod: known from its netns, not from an address. */
   readonly source: Workload;

@@ -6,8 +6,6 @@ import type { GatewayAddress, NetworkAddress, NetworkCidr } from '../model/workl
 import { isHostname } from '../wire/hbone.ts';
 import { type Decoder, fieldsOf, integer, mappingOf, type Place, quote, text, textLike } from './decode-value.ts';
 
-/** Where HBONE is served when a reference does not say (istiod's value). */
-
 export const port: Decoder<number> = integer(1, 65_535);
 
 /** Longest namespace, service account or trust domain, characters. */

@@ -44,10 +44,14 @@ export function decodeAuthorization(bytes: Uint8Array): Policy {
   return policyRecord(authorization(bytes));
 }
 
-/** Stands for a policy that `decodeAuthorization` refused for `why`; `undefined` when not even its target can be read. */
+/**
+ * Stands for a policy that `decodeAuthorization` refused for `why`; `undefined` when not even its target can be read, or when
+ * it was only to be tried out.
+ */
 export function rejectedPolicy(bytes: Uint8Array, why: string): RejectedPolicy | undefined {
   try {
-    return { ...policyHead(authorization(bytes)), why };
+    const message = authorization(bytes);
+    return message.dryRun ? undefined : { ...policyHead(message), why };
   } catch (error) {
     if (error instanceof MeshError) return undefined;
     throw error;

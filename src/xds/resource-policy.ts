@@ -38,11 +38,9 @@ export function policyHead(message: Authorization): Pick<Policy, 'name' | 'names
   if (/[\s/\x00-\x1f\x7f-\x9f]/.test(name)) refuse('name', 'holds a slash, a space or a control character');
   const { namespace } = message;
   if (segment(namespace) !== namespace) refuse('namespace', `${quote(namespace)} is not a name`);
-  return {
-    name,
-    namespace,
-    scope: known(SCOPES, message.scope, 'scope'),
-  };
+  const scope = known(SCOPES, message.scope, 'scope');
+  if (scope === 'Namespace' && namespace === '') refuse('namespace', 'is empty, and the scope is one namespace');
+  return { name, namespace, scope };
 }
 
 function rule(group: Group, field: string): Rule {

@@ -15,7 +15,6 @@ import type {
 } from '../wire/pb/workload_pb.ts';
 import { quote } from './decode-value.ts';
 
-/** istiod's port for HBONE; what a reference without one means. */
 /** Longest text kept, UTF-16 units; host names and UIDs stay under it. */
 const MAX_TEXT = 1_024;
 /** Longest namespace, service account or trust domain, characters. */

@@ -325,6 +325,9 @@ for (const { name, bytes, reason } of [
 for (const { name, bytes } of [
   { name: 'an unknown scope', bytes: policyBytes({ scope: enumValue(4) }) },
   { name: 'no name', bytes: policyBytes({ name: '' }) },
+  { name: 'the scope of a namespace, and no namespace', bytes: policyBytes({ scope: 1, namespace: '' }) },
+  // It would have decided nothing: refusing for it would be more than anybody asked for.
+  { name: 'an unknown action, which is only tried out,', bytes: policyBytes({ action: enumValue(5), dryRun: true }) },
   { name: 'rubbish', bytes: new Uint8Array([0x0f]) },
 ]) {
   test(`a policy with ${name} is refused without a target`, () => {

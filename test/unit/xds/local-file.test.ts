@@ -405,6 +405,11 @@ const mistakes: readonly [claim: string, marked: string, said: RegExp][] = [
     /"Custom" is not known here/,
   ],
   [
+    'a policy for one namespace that names none',
+    'policies:\n- {name: p, namespace: ¦"", scope: Namespace, action: Allow, dryRun: false, rules: []}\n',
+    /the policy is for one namespace and names none; write the namespace, or scope: Global/,
+  ],
+  [
     'dryRun missing',
     'policies:\n- ¦{name: p, namespace: ns, scope: Namespace, action: Allow, rules: []}\n',
     /"dryRun" is missing/,
