@@ -36,6 +36,15 @@ export class IdentityUses {
     for (const identity of former) this.#release(identity);
   }
 
+  isUsed(identity: string): boolean {
+    return this.#uses.has(identity);
+  }
+
+  /** For what was fetched without a holder. */
+  forgetUnused(identity: string): void {
+    if (!this.isUsed(identity)) this.#certificates.forget(identity);
+  }
+
   #use(identity: string): void {
     const uses = this.#uses.get(identity) ?? 0;
     this.#uses.set(identity, uses + 1);

@@ -39,6 +39,9 @@ import { MeshQuestions } from './mesh-questions.ts';
 import { OutboundDecider } from './outbound-decider.ts';
 import { PolicyLog } from './policy-log.ts';
 
+/** How long a certificate is kept that no pod of this node needs: for what has begun already. */
+const UNUSED_MS = 60_000;
+
 export interface AuthoritySettings extends DataPathSettings {
   readonly nodeName: string;
   /** One pod is served: certificates of the others on its node are none of its business. Default: false. */
@@ -79,6 +82,7 @@ export class VerdictAuthority implements VerdictPort {
   readonly #settings: AuthoritySettings;
   readonly #deps: AuthorityDeps;
   readonly #index = new MeshIndex();
+  readonly #uses: IdentityUses;
   readonly #pods: LocalPods;
   /** Absent in dedicated mode. */
   readonly #nodeWorkloads: NodeWorkloads | undefined;
@@ -95,6 +99,7 @@ export class VerdictAuthority implements VerdictPort {
     const index = this.#index;
     this.#policyLog = new PolicyLog({ log, isAtInfo: settings.isPolicyLogAtInfo });
     const uses = new IdentityUses(certificates);
+    this.#uses = uses;
     this.#nodeWorkloads = settings.isDedicated === true ? undefined : new NodeWorkloads(settings.nodeName, uses);
     this.#pods = new LocalPods({ node: settings.nodeName, index, clock, uses });
     const revoke = (connectionIds: readonly string[], refusal: Refusal): void =>
@@ -230,7 +235,11 @@ export class VerdictAuthority implements VerdictPort {
     throw new MeshError(code, text);
   }
 
+  /** Who was about to connect when its pod left still gets what it asks for; but nobody would ever end the renewal of that. */
   certificate(identity: string): Promise<TlsMaterial> {
+    if (!this.#uses.isUsed(identity)) {
+      this.#deps.clock.after(UNUSED_MS, () => this.#uses.forgetUnused(identity));
+    }
     return this.#deps.certificates.get(identity);
   }
 

@@ -175,6 +175,24 @@ test('a captured pod keeps its certificate when its record leaves, and a record 
   assert.deepEqual(asked, [`+${identity}`, `-${identity}`]);
 });
 
+test('a certificate that is asked for when its pod has just left is forgotten, unless a pod needs it again by then', async () => {
+  const { authority, asked, clock } = world();
+  const identity = 'spiffe://cluster.local/ns/default/sa/server';
+  authority.replace({ ...open, workloads: [{ ...server, protocol: 'TCP' }] });
+  authority.addPod(pod);
+  await assert.rejects(authority.certificate(identity));
+  authority.removePod(pod);
+  await assert.rejects(authority.certificate(identity));
+  assert.deepEqual(asked.splice(0), [`+${identity}`, `-${identity}`]);
+  clock.advance(60_000);
+  assert.deepEqual(asked.splice(0), [`-${identity}`]);
+
+  await assert.rejects(authority.certificate(identity));
+  authority.addPod(pod);
+  clock.advance(60_000);
+  assert.deepEqual(asked.splice(0), [`+${identity}`]);
+});
+
 test('an update of policies alone closes what it forbids, and its removal closes nothing', async () => {
   const { authority, pushes, settle } = world();
   authority.addPod(pod);
