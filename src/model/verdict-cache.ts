@@ -21,6 +21,8 @@ import { inboundFor, inboundKey, outboundFor, outboundKey } from './verdict-reus
 const MAX_AGE_MS = 30_000;
 /** About 2 KiB each. */
 const MAX_INBOUND = 4_096;
+/** A peer writes what it likes into headers, 64 KiB of it; agents say less than one. A longer question is asked each time. */
+const MAX_INBOUND_KEY_CHARS = 4_096;
 /** Up to eight verdicts of 1.5 KiB each. */
 const MAX_DECKS = 2_048;
 /** Verdicts asked for at once: few for a target dialled now and then, more while it stays busy. */
@@ -215,8 +217,9 @@ export class InboundCache {
 
   add(question: InboundQuestion, { verdict, ticket }: InboundTicket, generation: number): void {
     this.#forgetOutdated();
-    if (generation !== this.#generation) this.#onLeft(ticket);
-    else this.#tickets.set(inboundKey(question), { verdict, ticket, bornMs: this.#deps.clock.monotonicMs() });
+    const key = inboundKey(question);
+    if (generation !== this.#generation || key.length > MAX_INBOUND_KEY_CHARS) this.#onLeft(ticket);
+    else this.#tickets.set(key, { verdict, ticket, bornMs: this.#deps.clock.monotonicMs() });
   }
 
   #forgetOutdated(): void {

@@ -210,6 +210,20 @@ test('an answer of DNS with very many addresses is asked for each time', () => {
   }
 });
 
+test('a question with very long headers is asked each time: keeping many would fill the memory', () => {
+  const { inbound, generation, left } = caches();
+  const accept = { kind: 'accept', address: { ip: '10.0.0.2', port: 1 }, labels: LABELS } as const;
+  for (const [ticket, chars, isKept] of [
+    [1, 900, true],
+    [2, 60_000, false],
+  ] as const) {
+    const question = { ...called(ticket), hbone: { authority: '10.0.0.2:80', baggage: ['x'.repeat(chars)] } };
+    inbound.add(question, { verdict: accept, ticket }, generation.current);
+    assert.equal(inbound.get(question) !== undefined, isKept);
+  }
+  assert.deepEqual(left, [2]);
+});
+
 test('the caches are bounded', () => {
   const { outbound, inbound, generation, left } = caches();
   for (let target = 0; target < 5_000; target++) {
