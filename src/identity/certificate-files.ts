@@ -52,16 +52,14 @@ export class CertificateFiles implements CertificateProvider, Disposable {
 
   async issue(identity: string): Promise<IssuedCertificate> {
     const nowMs = this.#deps.clock.wallMs();
-    const pairs = this.#pairs().filter(({ identities }) => identities.includes(identity));
-    const newest = pairs.reduce<CertificatePair | undefined>(
-      (best, pair) => (best === undefined || pair.notBeforeMs > best.notBeforeMs ? pair : best),
-      undefined,
-    );
+    const newestFirst = this.#pairs()
+      .filter(({ identities }) => identities.includes(identity))
+      .toSorted((a, b) => b.notBeforeMs - a.notBeforeMs);
+    const good = newestFirst.find(({ notAfterMs }) => nowMs <= notAfterMs);
+    if (good !== undefined) return good.issued;
+    const [newest] = newestFirst;
     if (newest === undefined) throw this.#missing(identity);
-    if (nowMs > newest.notAfterMs) {
-      throw fault(newest.chainFile, `it expired at ${rfc3339Seconds(newest.notAfterMs)} and was not renewed`);
-    }
-    return newest.issued;
+    throw fault(newest.chainFile, `it expired at ${rfc3339Seconds(newest.notAfterMs)} and was not renewed`);
   }
 
   subscribeRenewals(listener: RenewalListener): Disposable {

@@ -103,6 +103,20 @@ for (const [layout, names] of [
   });
 }
 
+test('of several pairs for one identity the newest serves, and when that has expired another one that has not', async () => {
+  using world = new World();
+  const long = await material(CART, ca, { ...LIFE, notAfterMs: START_MS + 48 * HOUR_MS });
+  const short = await material(CART, ca, { notBeforeMs: START_MS, notAfterMs: START_MS + HOUR_MS });
+  world.write('long', long);
+  world.write('short', short);
+  const files = world.start();
+  assert.equal(await issued(files, CART), short.chainPem);
+  world.clock.advance(2 * HOUR_MS);
+  assert.equal(await issued(files, CART), long.chainPem);
+  world.clock.advance(48 * HOUR_MS);
+  await assert.rejects(issued(files, CART), { message: /short.* it expired at .* and was not renewed/ });
+});
+
 test('one directory per identity: its name does not matter, and a new one is found', async () => {
   using world = new World();
   const [cart, web] = [await material(CART), await material(WEB)];
