@@ -49,7 +49,9 @@ function policyParts(value: unknown, place: Place): PolicyParts {
   const rules = fields.required('rules', list(rule));
   fields.end();
   if (scope === 'Namespace' && namespace === '')
-    place.at('namespace').refuse('the policy is for one namespace and names none', 'write the namespace, or scope: Global');
+    place
+      .at('namespace')
+      .refuse('the policy is for one namespace and names none', 'write the namespace, or scope: Global');
   const hasHead = name !== undefined && namespace !== undefined && scope !== undefined;
   const hasBody = action !== undefined && dryRun !== undefined && rules !== undefined;
   return {
