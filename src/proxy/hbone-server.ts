@@ -12,6 +12,7 @@ import type { RequestHead } from '../wire/h2-head.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
 import { answerFields, GONE_ANSWER, newResumeToken, readResumeRequest } from '../wire/resume.ts';
 import { Handshakes } from './handshakes.ts';
+import { hboneQuestion, isPortable, short } from './hbone-question.ts';
 import type { HboneQuestion } from './inheritance.ts';
 import { Offenders } from './offenders.ts';
 import { refusalOf } from './operator-text.ts';
@@ -170,7 +171,7 @@ export class HboneServer {
       this.#deny(stream, tunnel, new MeshError('CV-METHOD', `expected method CONNECT, got ${short(request.method)}`));
       return;
     }
-    const question = hboneQuestion(request, authority, tunnel);
+    const question = hboneQuestion(request, authority, tunnel.identity);
     let isResumable: boolean;
     try {
       const resume = readResumeRequest(request.headers);
@@ -286,34 +287,6 @@ export class HboneServer {
 /** The peer broke the protocol or a limit of it. A session that ended before it began is none: it has proved nothing. */
 function isOffence({ code, fields }: MeshError): boolean {
   return code === 'CV-TUNNEL-ABUSE' || (code === 'CV-TUNNEL-HTTP2' && fields['isHandshake'] !== true);
-}
-
-/** What is kept of a peer's text while a refusal is remembered: a valid authority has at most 259 characters. */
-const MAX_TEXT_CHARS = 300;
-/** Of a question that another process may have to ask again; those of agents have less than one KiB. */
-const MAX_PORTABLE_CHARS = 8 * 1024;
-
-/** A copy when it cuts: a slice would keep all of the text alive. */
-function short(text: string): string {
-  return text.length <= MAX_TEXT_CHARS ? text : Buffer.from(text.slice(0, MAX_TEXT_CHARS)).toString();
-}
-
-/** Who is known by a certificate can come back as the same; and what it said must fit into a packet of the hand-over. */
-function isPortable(question: HboneQuestion): boolean {
-  return question.peerIdentity !== undefined && JSON.stringify(question).length <= MAX_PORTABLE_CHARS;
-}
-
-function hboneQuestion(request: RequestHead, authority: string, { identity }: TunnelPeer): HboneQuestion {
-  const forwarded = request.headers.get('forwarded')?.[0];
-  const baggage = request.headers.get('baggage');
-  const forwardedNetwork = request.headers.get('x-forwarded-network')?.[0];
-  return {
-    authority,
-    ...(identity === undefined ? {} : { peerIdentity: identity }),
-    ...(forwarded === undefined ? {} : { forwarded }),
-    ...(baggage === undefined ? {} : { baggage }),
-    ...(forwardedNetwork === undefined ? {} : { forwardedNetwork }),
-  };
 }
 
 function responseHeaders({ responseBaggage }: Accept, token: string | undefined): Readonly<Record<string, string>> {

@@ -15,7 +15,9 @@ export interface Baggage {
 }
 
 /** Header bytes looked at, all lines together; a peer that sends more is not worth describing. */
-const MAX_HEADER_CHARS = 8_192;
+export const MAX_BAGGAGE_CHARS = 8_192;
+/** Members looked at: as many as W3C Baggage has allowed at most. */
+const MAX_MEMBERS = 180;
 /** Longest value kept: a Kubernetes name has at most 253 characters. Longer ones are dropped, not cut. */
 const MAX_VALUE_CHARS = 253;
 const PRINTABLE_ASCII = /^[\x20-\x7e]*$/;
@@ -57,13 +59,13 @@ export function formatBaggage(baggage: Baggage): string {
     .join(',');
 }
 
-/** Reads all `baggage` header lines; the last value of a key wins. `undefined` when nothing usable was said. */
+/** Reads all `baggage` header lines, 180 members of them; the last value of a key wins. `undefined` when nothing usable was said. */
 export function parseBaggage(lines: readonly string[]): Baggage | undefined {
   const text = lines.join(',');
-  if (text.length > MAX_HEADER_CHARS || !PRINTABLE_ASCII.test(text)) return undefined;
+  if (text.length > MAX_BAGGAGE_CHARS || !PRINTABLE_ASCII.test(text)) return undefined;
   const values: Partial<Record<TextKey, string>> = {};
   let workloadType: WorkloadType = 'deployment';
-  for (const item of text.split(',')) {
+  for (const item of text.split(',', MAX_MEMBERS)) {
     // The second piece is the value; what follows another `=` is not ours (ztunnel reads it so).
     const [key = '', value = ''] = item.split('=', 2);
     if (value.length > MAX_VALUE_CHARS) continue;

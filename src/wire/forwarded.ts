@@ -3,7 +3,7 @@ import { formatHostPort, type HostPort } from '../base/ip.ts';
 import { isHostname } from './hbone.ts';
 
 /** Longest header value looked at, characters: an address, a host name of 253 and room for foreign parameters. */
-const MAX_HEADER_CHARS = 1_024;
+export const MAX_FORWARDED_CHARS = 1_024;
 
 /** `for="<client>"`, and `;host=<hostname>` when the destination service is known and its name fits a header. */
 export function formatForwarded(client: HostPort, serviceHostname?: string): string {
@@ -15,8 +15,17 @@ export function formatForwarded(client: HostPort, serviceHostname?: string): str
 
 /** The `host=` parameter, quotes removed; `undefined` when absent, empty, or the value is not plain ASCII. */
 export function parseForwardedHost(value: string): string | undefined {
-  if (value.length > MAX_HEADER_CHARS || !/^[\x20-\x7e]*$/.test(value)) return undefined;
+  if (value.length > MAX_FORWARDED_CHARS || !/^[\x20-\x7e]*$/.test(value)) return undefined;
   const parameter = value.split(';').find((part) => part.startsWith('host='));
-  const host = parameter?.slice('host='.length).replace(/^"+|"+$/g, '');
+  const host = parameter === undefined ? '' : unquoted(parameter.slice('host='.length));
   return host === '' ? undefined : host;
+}
+
+/** No regular expression: for a thousand quotes in the middle `"+$` tries each of them with each. */
+function unquoted(text: string): string {
+  let start = 0;
+  let end = text.length;
+  while (text[start] === '"') start += 1;
+  while (end > start && text[end - 1] === '"') end -= 1;
+  return text.slice(start, end);
 }

@@ -71,6 +71,11 @@ for (const [claim, lines, want] of [
     [`service.name=${'a'.repeat(254)},service.version=v`],
     { serviceVersion: 'v' },
   ],
+  [
+    'members after 180 are not looked at',
+    [`service.version=v${','.repeat(180)}service.name=a`],
+    { serviceVersion: 'v' },
+  ],
 ] as const) {
   test(claim, () => assert.deepEqual(parseBaggage(lines), { ...EMPTY, ...want }));
 }

@@ -32,6 +32,8 @@ for (const [value, want] of [
   ['for="10.0.0.1:80"', undefined],
   ['host=', undefined],
   ['host=""', undefined],
+  ['host="""web.local""', 'web.local'],
+  ['host=web""local', 'web""local'],
   ['', undefined],
   ['host=wéb', undefined],
   ['host=web\0', undefined],
