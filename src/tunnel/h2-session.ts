@@ -68,6 +68,8 @@ export class H2Session {
   readonly #clock: Clock;
   readonly #handlers: H2SessionHandlers;
   readonly #queue: H2RequestQueue;
+  /** A record of 16 KiB may hold 1,800 frames. */
+  readonly #isTurnOver = (): boolean => this.#reader.isTurnOver;
   #settingsTimer: Disposable | undefined;
   #closeTimer: Disposable | undefined;
   #hasPeerSettings = false;
@@ -197,7 +199,8 @@ export class H2Session {
   #receive(chunk: Uint8Array): void {
     if (this.#isClosed) return;
     try {
-      this.#parser.push(chunk);
+      const taken = this.#parser.push(chunk, this.#isTurnOver);
+      if (taken < chunk.length) this.#reader.putBack(chunk.subarray(taken));
       if (this.#core.sender.output.pendingBytes > this.#core.limits.maxPendingBytes) {
         throw connectionError(H2.enhanceYourCalm, 'the peer makes us answer and does not read');
       }

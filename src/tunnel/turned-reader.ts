@@ -22,7 +22,7 @@ export interface TurnedReaderParts {
   readonly price: ReadPrice;
   /** Absent: always its turn. */
   readonly share: LoopShare | undefined;
-  /** A chunk is valid during the call only. */
+  /** A chunk is valid during the call only. What is dear to receive asks `isTurnOver` now and then, and gives the rest back. */
   readonly receiver: Pick<ByteStreamHandlers, 'onData'>;
 }
 
@@ -34,6 +34,8 @@ export class TurnedReader implements TurnSource {
   readonly #receiver: TurnedReaderParts['receiver'];
   #kept: Uint8Array[] | undefined;
   #keptBytes = 0;
+  /** All that was kept has to go, whoever's turn it is. */
+  #isFlushing = false;
   #isHeld = false;
   #isPaused = false;
 
@@ -53,33 +55,39 @@ export class TurnedReader implements TurnSource {
     return this.#keptBytes;
   }
 
+  /** The receiver should take no more of its chunk in this turn. */
+  get isTurnOver(): boolean {
+    return !this.#isFlushing && this.#share !== undefined && !this.#share.enterFor(this, 0);
+  }
+
   /** Something was read; `chunk` is lent. */
   take(chunk: Uint8Array): void {
     const share = this.#share;
-    if (share !== undefined) {
-      const { callMs, byteMs } = this.#price;
-      const isTurn = share.enterFor(this, callMs + byteMs * chunk.length);
-      if (!isTurn && this.#keptBytes + chunk.length <= MAX_KEPT_BYTES) {
-        // Not `slice`: of a Buffer that is a view.
-        this.#kept ??= [];
-        this.#kept.push(new Uint8Array(chunk));
-        this.#keptBytes += chunk.length;
-        share.bufferedBytes += chunk.length;
-        return;
-      }
-      this.flush();
+    if (share === undefined) {
+      this.#receiver.onData(chunk);
+      return;
     }
-    this.#receiver.onData(chunk);
+    const { callMs, byteMs } = this.#price;
+    const isTurn = share.enterFor(this, callMs + byteMs * chunk.length);
+    if (isTurn && this.#kept === undefined) {
+      this.#receiver.onData(chunk);
+    } else if (this.#keptBytes + chunk.length <= MAX_KEPT_BYTES) {
+      this.#kept ??= [];
+      this.#kept.push(this.#copy(chunk));
+    } else {
+      this.#flushWith(chunk);
+    }
+  }
+
+  /** The end of the chunk that is being received: it comes again, before everything else, in the next turn. */
+  putBack(rest: Uint8Array): void {
+    this.#kept ??= [];
+    this.#kept.unshift(this.#copy(rest));
   }
 
   /** Gives on what was kept: nothing may overtake it, the end of the stream least of all. */
   flush(): void {
-    const kept = this.#kept;
-    if (kept === undefined) return;
-    if (this.#share !== undefined) this.#share.bufferedBytes -= this.#keptBytes;
-    this.#kept = undefined;
-    this.#keptBytes = 0;
-    for (const chunk of kept) this.#receiver.onData(chunk);
+    this.#flushWith(undefined);
   }
 
   pause(): void {
@@ -99,7 +107,32 @@ export class TurnedReader implements TurnSource {
 
   release(): void {
     this.#isHeld = false;
-    this.flush();
+    this.#giveKept();
     if (!this.#isPaused && !this.#isHeld) this.#socket.resume();
+  }
+
+  #flushWith(chunk: Uint8Array | undefined): void {
+    this.#isFlushing = true;
+    this.#giveKept();
+    if (chunk !== undefined) this.#receiver.onData(chunk);
+    this.#isFlushing = false;
+  }
+
+  #copy(chunk: Uint8Array): Uint8Array {
+    this.#keptBytes += chunk.length;
+    if (this.#share !== undefined) this.#share.bufferedBytes += chunk.length;
+    // Not `slice`: of a Buffer that is a view.
+    return new Uint8Array(chunk);
+  }
+
+  #giveKept(): void {
+    while (this.#isFlushing || !this.#isHeld) {
+      const chunk = this.#kept?.shift();
+      if (chunk === undefined) break;
+      this.#keptBytes -= chunk.length;
+      if (this.#share !== undefined) this.#share.bufferedBytes -= chunk.length;
+      this.#receiver.onData(chunk);
+    }
+    if (this.#keptBytes === 0) this.#kept = undefined;
   }
 }

@@ -44,6 +44,8 @@ export interface H2ParserOptions extends HeaderBlockLimits {
 }
 
 const NO_BYTES = new Uint8Array(0);
+/** Less is a system call per frame, whatever is in it. */
+const MUCH_DATA_BYTES = 1_024;
 
 export class H2FrameParser {
   readonly #sink: H2FrameSink;
@@ -58,6 +60,7 @@ export class H2FrameParser {
 
   /** Of the frame being read. `#left` octets of its payload are still to come; -1: no frame. */
   #left = -1;
+  #frameBytes = 0;
   #type = 0;
   #flags = 0;
   #streamId = 0;
@@ -85,19 +88,29 @@ export class H2FrameParser {
     this.#block.clear();
   }
 
-  /** Consumes all of `chunk`. Throws `MeshError` with `fields.h2Code` on a connection error. */
-  push(chunk: Uint8Array): void {
+  /**
+   * Consumes `chunk`, and returns how many octets of it: all, unless `isOver` says between two frames that it is enough for now.
+   * It is not asked after much DATA, whose octets are what costs. Throws `MeshError` with `fields.h2Code` on a connection error.
+   */
+  push(chunk: Uint8Array, isOver?: () => boolean): number {
     let at = this.#prefaceLeft > 0 ? this.#readPreface(chunk) : 0;
     while (at < chunk.length && !this.#isStopped) {
       if (this.#left < 0) {
         at = this.#readHeader(chunk, at);
-        continue;
+      } else {
+        const end = Math.min(chunk.length, at + this.#left);
+        this.#left -= end - at;
+        this.#readPayload(chunk, at, end);
+        at = end;
       }
-      const end = Math.min(chunk.length, at + this.#left);
-      this.#left -= end - at;
-      this.#readPayload(chunk, at, end);
-      at = end;
+      if (this.#left < 0 && at < chunk.length && this.#isDear && isOver?.() === true) return at;
     }
+    return chunk.length;
+  }
+
+  /** The frame that was read last costs more than its octets. */
+  get #isDear(): boolean {
+    return this.#type !== FRAME.data || this.#frameBytes < MUCH_DATA_BYTES;
   }
 
   #readPreface(chunk: Uint8Array): number {
@@ -126,6 +139,7 @@ export class H2FrameParser {
       at = 0;
     }
     this.#left = (byteAt(bytes, at) << 16) | (byteAt(bytes, at + 1) << 8) | byteAt(bytes, at + 2);
+    this.#frameBytes = this.#left;
     this.#type = byteAt(bytes, at + 3);
     this.#flags = byteAt(bytes, at + 4);
     this.#streamId = uint32At(bytes, at + 5) & MAX_31_BITS;

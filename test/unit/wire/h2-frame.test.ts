@@ -118,6 +118,45 @@ const anyFrame: fc.Arbitrary<Uint8Array> = fc.oneof(
   fc.tuple(fc.integer({ min: 10, max: 255 }), bytes(50)).map(([type, payload]) => frame(type, 0, 0, payload)),
 );
 
+/** As `parse` of one chunk, given again from where the parser stopped, as often as `stops` says. */
+function parseInTurns(chunk: Uint8Array, stops: readonly boolean[]): string[] {
+  const recorder = new Recorder();
+  const parser = new H2FrameParser(recorder, OPTIONS);
+  let asked = 0;
+  for (let at = 0; at < chunk.length; ) at += parser.push(chunk.subarray(at), () => stops[asked++] ?? false);
+  return recorder.seen;
+}
+
+test('frames read the same however often the parser is told to stop between them', () => {
+  fc.assert(
+    fc.property(fc.array(anyFrame, { maxLength: 12 }), fc.array(fc.boolean(), { maxLength: 30 }), (frames, stops) => {
+      const stream = Buffer.concat([SETTINGS, ...frames]);
+      assert.deepEqual(parseInTurns(stream, stops), parse([stream]));
+    }),
+  );
+});
+
+test('a parser that is told to stop after each frame takes one at a time, but for much DATA', () => {
+  const parser = new H2FrameParser(new Recorder(), OPTIONS);
+  const small = frame(FRAME.data, 0, 1, new Uint8Array(1));
+  const frames = [
+    SETTINGS,
+    pingFrame(new Uint8Array(8), false),
+    small,
+    small,
+    resetFrame(1, 8),
+    Buffer.concat([frame(FRAME.data, 0, 3, new Uint8Array(1_024)), small]),
+    pingFrame(new Uint8Array(8), true),
+  ];
+  let chunk: Uint8Array = Buffer.concat(frames);
+  const taken: number[] = [];
+  for (; chunk.length > 0; chunk = chunk.subarray(taken.at(-1))) taken.push(parser.push(chunk, () => true));
+  assert.deepEqual(
+    taken,
+    frames.map(({ length }) => length),
+  );
+});
+
 test('frames read the same whatever the cuts', () => {
   fc.assert(
     fc.property(fc.array(anyFrame, { maxLength: 12 }), fc.array(fc.nat(40), { maxLength: 60 }), (frames, cuts) => {
