@@ -10,6 +10,7 @@ import { reportStart } from '../agent/start-report.ts';
 import { hasCode, MeshError, messageOf } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
 import { cgroupCpuLimit } from '../sys/cpu-limit.ts';
+import { reserveDescriptors } from '../sys/descriptor-table.ts';
 import { readBounded } from '../sys/files.ts';
 import { linuxSys } from '../sys/linux.ts';
 import { selfCheck } from '../sys/self-check.ts';
@@ -133,6 +134,7 @@ function machine(): Machine {
 
 async function serve(config: AgentConfig): Promise<void> {
   setFlagsFromString(V8_FLAGS);
+  reserveDescriptors(STDOUT_FD);
   // It ends when it says so: while it waits for the lock of an agent that dies, it has nothing open that would keep it.
   setInterval(() => {}, FOREVER_MS);
   const sink = new FdSink(STDOUT_FD, systemClock);

@@ -1,7 +1,7 @@
 /** A second descriptor of an open file or socket: what it stands for lives until all of them are closed. */
 import { callError, libc } from './libc.ts';
 
-const F_DUPFD_CLOEXEC = 1030;
+export const F_DUPFD_CLOEXEC = 1030;
 
 /** The caller's to close; close-on-exec. Throws `CV-SYS`. */
 export function duplicate(fd: number): number {

@@ -1,0 +1,24 @@
+/**
+ * Room for descriptors. The kernel doubles the table of a process when it is full, and in one with threads it holds up whoever
+ * opens that descriptor until all CPUs have passed a quiescent state: 10 ms and more for every connection of an event loop.
+ */
+import { closeFd, F_DUPFD_CLOEXEC } from './duplicate.ts';
+import { libc } from './libc.ts';
+
+/** Half a MiB of the kernel's memory. */
+const MOST = 65_536;
+/** The kernel's own first step. */
+const LEAST = 256;
+
+/**
+ * Makes the table as large as it will be, or as the limit of open files allows: for the start of a process, which waits once.
+ * `fd`: any open descriptor.
+ */
+export function reserveDescriptors(fd: number): void {
+  for (let count = MOST; count >= LEAST; count /= 2) {
+    const highest = libc.fcntl(fd, F_DUPFD_CLOEXEC, 'int', count - 1);
+    if (highest < 0) continue;
+    closeFd(highest);
+    return;
+  }
+}
