@@ -3,12 +3,13 @@
  * whoever misuses one must not have the next at once: connections from its address wait, longer each time, before anything is
  * done for them. Nobody can be blamed from elsewhere, since the address has answered; who shares it waits along.
  */
+import { doubledMs } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
 import { RecentMap } from '../base/recent-map.ts';
 
-const FIRST_DELAY_MS = 100;
 /** Less than any client waits for a handshake. */
 const MAX_DELAY_MS = 4_000;
+const DELAY = { firstMs: 100, maxMs: MAX_DELAY_MS } as const;
 /** So many offences in a row reach it; more are not counted. */
 const MAX_OFFENCES = 7;
 /** Of an offence: honest peers fail too, while certificates are renewed or refused. Eight in a row are felt, three a second are not. */
@@ -34,7 +35,7 @@ export class Offenders {
   /** How long a new connection from there has to wait. */
   delayMs(ip: string): number {
     const offences = Math.round(this.#offences(ip));
-    return offences === 0 ? 0 : Math.min(MAX_DELAY_MS, FIRST_DELAY_MS * 2 ** (offences - 1));
+    return offences === 0 ? 0 : doubledMs(DELAY, offences - 1);
   }
 
   /** A tunnel of it had to be cut. Returns what its next connection waits. */
