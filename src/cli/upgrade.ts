@@ -23,12 +23,15 @@ type Fate = (typeof FATES)[number];
 const COLOURS = { moves: 'green', held: 'yellow', cut: 'red' } as const satisfies Record<Fate, string>;
 
 const WHY: Readonly<Record<Obstacle, string>> = {
-  tunnel:
-    'in a tunnel, whose TLS and HTTP/2 state cannot leave the process, and half closed or with a peer that does not resume',
-  'read-ahead': 'through SOCKS: bytes may have been read ahead',
+  tunnel: 'in a tunnel, whose TLS and HTTP/2 state cannot leave the process, with a peer that does not resume',
+  'half-closed': 'in a tunnel in which its half has ended, and the peer is of an older version, or has ended too',
+  'read-ahead': 'bytes may have been read ahead',
   unread: 'its reader does not take what was sent',
   dialling: 'its upstream is still being dialled',
 };
+
+/** Of a connection to another network (`agent/hand-over/README.md`). */
+const WHY_FAR = 'through the gateway of another network, which would lead its next tunnel to any server of the service';
 
 interface Options extends ViewOptions {
   readonly plan?: true;
@@ -71,7 +74,7 @@ function plannedOf(view: ConnectionView, holdMs: number): PlannedConnection {
   const { workload = '', namespace = '' } = localPeer(view);
   const { obstacle, direction, src, durationMs: ageMs, idleMs = ageMs, id } = view;
   return {
-    ...(obstacle === undefined ? { fate: 'moves' } : { fate: holdMs > 0 ? 'held' : 'cut', why: WHY[obstacle] }),
+    ...(obstacle === undefined ? { fate: 'moves' } : { fate: holdMs > 0 ? 'held' : 'cut', why: whyOf(view, obstacle) }),
     workload: workloadName({ workload, namespace, podUid: view.podUid }),
     direction,
     src,
@@ -80,6 +83,10 @@ function plannedOf(view: ConnectionView, holdMs: number): PlannedConnection {
     idleMs,
     id,
   };
+}
+
+function whyOf({ protocol }: ConnectionView, obstacle: Obstacle): string {
+  return obstacle === 'tunnel' && protocol === 'DOUBLEHBONE' ? WHY_FAR : WHY[obstacle];
 }
 
 /** By fate, then by workload, the oldest first. */

@@ -81,7 +81,7 @@ export class Connection implements RelayOwner {
     const tunnel = this.#tunnel;
     if (this.#relay === undefined || tunnel?.isAsking === true) return 'dialling';
     if (tunnel === undefined) return this.#relay.obstacle;
-    return tunnel.isMovable ? this.#relay.obstacleBeside(tunnel.stream) : 'tunnel';
+    return tunnel.isMovable ? this.#relay.obstacleBeside(tunnel.stream) : 'half-closed';
   }
 
   /** Since its last byte. */

@@ -55,7 +55,7 @@ interface Listener {
   readonly direction: Direction;
   /** Default: all addresses of the pod. */
   readonly address?: string;
-  /** What it accepts is relayed as it comes. */
+  /** What it accepts is relayed in clear. */
   readonly isRelay?: boolean;
 }
 
@@ -372,7 +372,7 @@ export class PodProxy {
       serveOutbound(context, this.#pool, socket),
     );
     if (ports.socks !== undefined) {
-      bind({ port: ports.socks, direction: 'outbound', address: '127.0.0.1' }, (socket) =>
+      bind({ port: ports.socks, direction: 'outbound', address: '127.0.0.1', isRelay: true }, (socket) =>
         serveSocks(context, services, socket),
       );
     }
@@ -389,7 +389,9 @@ export class PodProxy {
       isReusePort: settings.isReusePort,
       ...this.#context.mark,
       // Others have none in the reference (§1.15): HTTP/2 PINGs do that work, and what comes over loopback needs none.
-      ...(settings.keepalive !== undefined && isRelay ? { keepalive: settings.keepalive } : {}),
+      ...(settings.keepalive !== undefined && isRelay && address === undefined
+        ? { keepalive: settings.keepalive }
+        : {}),
     }).fd;
   }
 

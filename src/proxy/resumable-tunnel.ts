@@ -67,7 +67,7 @@ export class ResumableTunnel implements ResumableOwner {
 
   /** It can be asked to leave its tunnel, or waits for the next. */
   get isMovable(): boolean {
-    return !this.#isAsking && !this.stream.isClosed && !this.stream.hasEnded;
+    return !this.#isAsking && !this.stream.isClosed && this.stream.canLeave;
   }
 
   /** In no tunnel: its client is waited for. */

@@ -1,6 +1,7 @@
 /** What one SOCKS client says before its connection is carried, and what it is told (RFC 1928 §3 to §6). */
 import type net from 'node:net';
 import { MeshError } from '../base/errors.ts';
+import { lendTo } from '../sys/lending-socket.ts';
 import type { HboneAuthority } from '../wire/hbone.ts';
 import {
   readSocksGreeting,
@@ -39,12 +40,12 @@ export class SocksHandshake {
     if (this.#isAskedFor && this.#socket.writable) this.#socket.write(reply);
   }
 
-  /** Holds a message, which is short, and the chunk that completes it. */
+  /** Holds a message, which is short, and the chunk that completes it; what is behind is the next to be read. */
   #read<T>(parse: (bytes: Uint8Array) => SocksMessage<T> | undefined): Promise<T> {
     const socket = this.#socket;
     const { promise, resolve, reject } = Promise.withResolvers<T>();
     let held: Buffer = Buffer.alloc(0);
-    const onData = (chunk: Buffer): void => {
+    const take = (chunk: Uint8Array): void => {
       held = Buffer.concat([held, chunk]);
       try {
         const message = parse(held);
@@ -62,8 +63,10 @@ export class SocksHandshake {
       stop();
       reject(new MeshError('CV-WIRE-TRUNCATED', 'SOCKS: the client ended before it said what it wants'));
     };
-    const stop = (): void => void socket.pause().off('data', onData).off('end', onEnd).off('close', onEnd);
-    socket.on('data', onData).once('end', onEnd).once('close', onEnd).resume();
+    const stop = (): void => void socket.pause().off('data', take).off('end', onEnd).off('close', onEnd);
+    // Of a lending socket these are only what was put back.
+    lendTo(socket, { take });
+    socket.on('data', take).once('end', onEnd).once('close', onEnd).resume();
     return promise;
   }
 }

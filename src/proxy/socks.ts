@@ -22,7 +22,7 @@ export interface SocksServices {
   readonly dns: DnsServer | undefined;
 }
 
-/** Carries or refuses one accepted socket, which must not lend what it reads. Rejects only by a defect. */
+/** Carries or refuses one accepted socket. Rejects only by a defect. */
 export async function serveSocks(context: PodContext, services: SocksServices, socket: net.Socket): Promise<void> {
   const ends = context.endsOf(socket);
   if (ends === undefined) {

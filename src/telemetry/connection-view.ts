@@ -9,11 +9,11 @@ import type { ConnectionStart, EarlyRefusal } from './traffic.ts';
 const MAX_TEXT_CHARS = 512;
 
 /**
- * What would keep an open connection in this process when another agent took over now: it is in a tunnel, or one half of a
- * short cut; Node may have read ahead on a socket of it (SOCKS); its reader has not taken all that was sent; its upstream is
- * being dialled.
+ * What would keep an open connection in this process when another agent took over now: it is in a tunnel whose peer does not
+ * resume; its half has ended in one whose peer cannot be asked to leave, or both have; Node reads ahead on a socket of it,
+ * which it does where sockets cannot lend; its reader has not taken all that was sent; its upstream is being dialled.
  */
-export type Obstacle = 'tunnel' | 'read-ahead' | 'unread' | 'dialling';
+export type Obstacle = 'tunnel' | 'half-closed' | 'read-ahead' | 'unread' | 'dialling';
 
 export interface PeerView {
   readonly workload?: string;

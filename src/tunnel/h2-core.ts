@@ -111,6 +111,14 @@ export class H2Core implements StreamHost {
     else this.control(headersFrames(stream.id, this.#encode([], trailers), true, this.peer.maxFrameBytes));
   }
 
+  get canSuspend(): boolean {
+    return this.peer.canSuspend;
+  }
+
+  askToSuspend({ id }: H2Stream): void {
+    this.control(frame(FRAME.suspend, 0, id, NO_BYTES));
+  }
+
   reset(stream: H2Stream, code: number): void {
     if (stream.id !== 0) {
       this.control(resetFrame(stream.id, code));

@@ -153,6 +153,10 @@ export class H2Inbound implements H2FrameSink {
     if (stream.isSending) sender.makeReady(stream);
   }
 
+  onSuspend(streamId: number): void {
+    if (this.#core.streams.get(streamId)?.receiveSuspend() !== true) this.onIgnored();
+  }
+
   onIgnored(): void {
     this.#core.abuse.spend('uselessFrames');
   }

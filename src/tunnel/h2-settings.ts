@@ -75,6 +75,8 @@ export interface PeerSettings {
   maxStreams: number | undefined;
   maxHeaderListBytes: number | undefined;
   headerTableBytes: number;
+  /** It understands `FRAME.suspend`. */
+  canSuspend: boolean;
 }
 
 export function defaultPeerSettings(): PeerSettings {
@@ -84,6 +86,7 @@ export function defaultPeerSettings(): PeerSettings {
     maxStreams: undefined,
     maxHeaderListBytes: undefined,
     headerTableBytes: 4096,
+    canSuspend: false,
   };
 }
 
@@ -94,6 +97,7 @@ export function applySetting(peer: PeerSettings, id: number, value: number): voi
   else if (id === SETTING.maxConcurrentStreams) peer.maxStreams = value;
   else if (id === SETTING.maxHeaderListSize) peer.maxHeaderListBytes = value;
   else if (id === SETTING.headerTableSize) peer.headerTableBytes = value;
+  else if (id === SETTING.suspend) peer.canSuspend = value === 1;
 }
 
 export function settingsToSend(role: H2Role, settings: H2Settings): (readonly [number, number])[] {
@@ -103,5 +107,6 @@ export function settingsToSend(role: H2Role, settings: H2Settings): (readonly [n
     [SETTING.maxFrameSize, settings.maxFrameBytes],
     [SETTING.maxHeaderListSize, settings.maxHeaderListBytes],
     ...(settings.maxStreams === undefined ? [] : [[SETTING.maxConcurrentStreams, settings.maxStreams] as const]),
+    [SETTING.suspend, 1],
   ];
 }

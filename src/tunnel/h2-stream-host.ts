@@ -18,6 +18,10 @@ export interface StreamHost {
   /** `bytes` left the outbox unsent. */
   dropped(bytes: number): void;
   sendEnd(stream: H2Stream, trailers: OutgoingHeaders | undefined): void;
+  /** The peer understands `askToSuspend`. */
+  readonly canSuspend: boolean;
+  /** Sends `FRAME.suspend`. */
+  askToSuspend(stream: H2Stream): void;
   /** Sends RST_STREAM and forgets the stream; also takes back a request that was not sent yet. */
   reset(stream: H2Stream, code: number): void;
   /** Both halves are over on the wire. */

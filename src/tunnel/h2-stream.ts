@@ -29,8 +29,11 @@ export class H2Stream implements ByteStream, SendingStream {
   outbox: ChunkQueue | undefined;
   /** Called when the stream ends before `open`: the owner should stop working on it. */
   onAborted: (() => void) | undefined;
-  /** Told as soon as the peer has ended its half, before all that it sent is delivered. */
-  endWatcher: { remoteEnded(): void } | undefined;
+  /**
+   * Told as soon as the peer has ended its half, before all that it sent is delivered; and after that when it wants the stream
+   * to go on elsewhere.
+   */
+  endWatcher: { remoteEnded(): void; suspendAsked(): void } | undefined;
 
   readonly #host: StreamHost;
   readonly #isClient: boolean;
@@ -44,6 +47,7 @@ export class H2Stream implements ByteStream, SendingStream {
   #isLocalEndSent = false;
   #hasRemoteEnd = false;
   #remoteTrailers: HeaderValues | undefined;
+  #isAskedToSuspend = false;
   #isRemoteEndTold = false;
   /** After an orderly reset: what we write is lost, as on a TCP socket whose peer is gone (facts §1.9). */
   #isBrokenPipe = false;
@@ -103,6 +107,21 @@ export class H2Stream implements ByteStream, SendingStream {
   /** What came with it. */
   get remoteTrailers(): HeaderValues | undefined {
     return this.#remoteTrailers;
+  }
+
+  /** The peer has ended its half, and wants the stream to go on elsewhere: ours is to end with trailers. */
+  get isAskedToSuspend(): boolean {
+    return this.#isAskedToSuspend;
+  }
+
+  /** Our half has ended and that of the peer has not, so it can be asked the same. */
+  get canAskToSuspend(): boolean {
+    return this.#isLocalEndSent && this.isReceiving && this.#host.canSuspend;
+  }
+
+  /** Nothing when it cannot be. */
+  askToSuspend(): void {
+    if (this.canAskToSuspend) this.#host.askToSuspend(this);
   }
 
   /** Octets that have arrived and wait for a paused receiver. */
@@ -247,8 +266,16 @@ export class H2Stream implements ByteStream, SendingStream {
     this.#hasRemoteEnd = true;
     if (this.#isLocalEndSent) this.#release();
     this.#remoteTrailers = trailers;
-    this.#tellRemoteEnd();
+    this.#tellWatcher('remoteEnded');
     this.#tellEnd();
+  }
+
+  /** @internal Session: `FRAME.suspend`. False: it is out of place. */
+  receiveSuspend(): boolean {
+    if (!this.#hasRemoteEnd || this.#isAskedToSuspend) return false;
+    this.#isAskedToSuspend = true;
+    this.#tellWatcher('suspendAsked');
+    return true;
   }
 
   /** @internal Session: RST_STREAM of the peer; the session has forgotten the stream already. */
@@ -294,9 +321,9 @@ export class H2Stream implements ByteStream, SendingStream {
     this.#localEndSent();
   }
 
-  #tellRemoteEnd(): void {
+  #tellWatcher(what: 'remoteEnded' | 'suspendAsked'): void {
     try {
-      this.endWatcher?.remoteEnded();
+      this.endWatcher?.[what]();
     } catch (caught) {
       this.destroy(toMeshError(caught));
     }

@@ -70,9 +70,11 @@ export class ResumableStream implements ByteStream {
     return this.#leg === undefined && this.bufferedBytes === 0;
   }
 
-  /** Our half has ended, and the peer knows: there is nothing left in which to tell it more. */
-  get hasEnded(): boolean {
-    return this.#hasEnded && this.#leg !== undefined;
+  /** It is in no tunnel, or can leave the one it is in. When our half has ended there, only an end of the peer can say so. */
+  get canLeave(): boolean {
+    const leg = this.#leg;
+    if (leg === undefined || !leg.hasEnded) return true;
+    return !leg.stream.hasRemoteEnd && (leg.isLeaving || leg.stream.canAskToSuspend);
   }
 
   /** What waits for the next tunnel does not count: it is carried along. */
@@ -113,7 +115,7 @@ export class ResumableStream implements ByteStream {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     // What waits goes first, in the next tunnel.
-    if (this.#leg?.isLeaving === false) this.#leg.stream.end();
+    if (this.#leg?.isLeaving === false) this.#leg.end();
   }
 
   pause(): void {
@@ -151,16 +153,15 @@ export class ResumableStream implements ByteStream {
 
   /**
    * Leaves the tunnel, after all that was written. True: it has, and the owner either takes it or releases it. False: it is
-   * closed, has ended, or the peer does not answer in time; when it does later on, the stream is detached as if it had asked.
+   * closed, cannot leave, or the peer does not answer in time; when it does later on, the stream is detached as if it had asked.
    */
   async suspend(clock: Clock, withinMs: number): Promise<boolean> {
-    if (this.#isClosed || this.hasEnded) return false;
+    if (this.#isClosed || !this.canLeave) return false;
     this.#isMoving = true;
     const leg = this.#leg;
     if (leg !== undefined) {
-      // First, as it is over in that tunnel with our end, when the peer has ended before: it must not take that for the end of all.
-      if (leg.stream.hasRemoteEnd) this.#hasLeft(leg);
-      this.#leave(leg);
+      if (leg.stream.hasRemoteEnd) this.#leaveLast(leg);
+      else this.#leave(leg);
       if (leg === this.#leg) await this.#untilLeft(clock, withinMs);
     }
     if (!this.#isClosed && this.isDetached && this.#isWhole()) return true;
@@ -193,6 +194,7 @@ export class ResumableStream implements ByteStream {
   #openLeg(leg: Leg): void {
     // It may have left before anybody listened.
     if (leg === this.#leg && leg.stream.hasRemoteEnd) this.peerEnded(leg);
+    if (leg.stream.isAskedToSuspend) this.suspendAsked(leg);
     leg.stream.open(leg);
     if (leg === this.#leg && !leg.isLeaving) this.#flush(leg);
   }
@@ -204,7 +206,7 @@ export class ResumableStream implements ByteStream {
       mayGoOn = leg.send(chunk, true);
     }
     this.#outbox = undefined;
-    if (this.#hasEnded) leg.stream.end();
+    if (this.#hasEnded) leg.end();
     else if (mayGoOn) this.#drained();
   }
 
@@ -227,17 +229,36 @@ export class ResumableStream implements ByteStream {
   /** @internal Leg only: on the wire; not all of what the peer sent may be delivered. */
   peerEnded(leg: Leg): void {
     leg.claimedBytes = readSuspended(leg.stream.remoteTrailers);
-    if (leg.claimedBytes === undefined && !leg.isLeaving) return;
-    // A peer that ended while we asked it to leave says so again in the next tunnel.
-    this.#leave(leg);
-    this.#hasLeft(leg);
+    if (leg.claimedBytes !== undefined) {
+      this.#leave(leg);
+      this.#hasLeft(leg);
+    } else if (leg.hasEnded) {
+      // The last words of both: it ends in this tunnel, also when we wished otherwise.
+      this.#left?.resolve();
+    } else if (leg.isLeaving) {
+      // A peer that ended while we said that we leave says so again in the next tunnel.
+      this.#hasLeft(leg);
+    }
   }
 
+  /** @internal Leg only: the peer, whose half has ended, leaves; when ours has ended too, our last words are on their way. */
+  suspendAsked(leg: Leg): void {
+    if (leg === this.#leg && !leg.hasEnded) this.#leaveLast(leg);
+  }
+
+  /** The peer has ended before, so it is over in that tunnel with our last word, which is not to be taken for the end of all. */
+  #leaveLast(leg: Leg): void {
+    this.#hasLeft(leg);
+    this.#leave(leg);
+  }
+
+  /** With the last we say in this tunnel; when that is said, by asking the peer to do it. */
   #leave(leg: Leg): void {
     if (leg.isLeaving) return;
     leg.isLeaving = true;
     this.#isBlocked = true;
-    if (!this.#hasEnded) leg.stream.end(suspendedTrailers(leg.sentBytes));
+    if (leg.hasEnded) leg.stream.askToSuspend();
+    else leg.stream.end(suspendedTrailers(leg.sentBytes));
   }
 
   #hasLeft(leg: Leg): void {
@@ -320,7 +341,10 @@ class Leg implements ByteStreamHandlers {
   receivedBytes = 0;
   /** What the peer says it has sent, once it has left. */
   claimedBytes: number | undefined;
+  /** Nothing more is said in it. */
   isLeaving = false;
+  /** Our half has ended in it, for good. */
+  hasEnded = false;
   isDelivered = false;
   isClosed = false;
 
@@ -332,6 +356,10 @@ class Leg implements ByteStreamHandlers {
 
   remoteEnded(): void {
     this.#whole.peerEnded(this);
+  }
+
+  suspendAsked(): void {
+    this.#whole.suspendAsked(this);
   }
 
   onData(chunk: Uint8Array): void {
@@ -349,6 +377,11 @@ class Leg implements ByteStreamHandlers {
 
   onClose(error: MeshError | undefined): void {
     this.#whole.legClosed(this, error);
+  }
+
+  end(): void {
+    this.hasEnded = true;
+    this.stream.end();
   }
 
   send(chunk: Uint8Array, isLent: boolean): boolean {

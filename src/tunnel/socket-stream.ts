@@ -62,12 +62,19 @@ export class SocketStream implements ByteStream, SpliceEnd {
     this.#handlers = handlers;
     this.#reader = reader;
     this.#isLending = lendTo(socket, reader);
-    if (!this.#isLending) socket.on('data', (chunk: Buffer) => reader.take(chunk));
     socket[STREAM] = this;
     socket.on('end', onEnd);
     socket.on('drain', onDrain);
     socket.on('close', onClose);
+    if (!this.#isLending) socket.on('data', (chunk: Buffer) => reader.take(chunk));
+    else if (socket.readableLength > 0) this.#takeBack(socket, reader);
     socket.resume();
+  }
+
+  /** What somebody has read and put back. */
+  #takeBack(socket: net.Socket, reader: TurnedReader): void {
+    const chunk: unknown = socket.read();
+    if (chunk instanceof Uint8Array) reader.take(chunk);
   }
 
   /** @internal Listeners of the socket only, as are the next two. */

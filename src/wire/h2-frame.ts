@@ -30,6 +30,7 @@ export interface H2FrameSink {
   onPing(payload: Uint8Array, isAck: boolean): void;
   onGoaway(lastStreamId: number, code: number): void;
   onWindowUpdate(streamId: number, increment: number): void;
+  onSuspend(streamId: number): void;
   /** PRIORITY and frames of unknown type: no effect, but not free. */
   onIgnored(): void;
   /** A frame that breaks one stream only. */
@@ -249,6 +250,8 @@ export class H2FrameParser {
         return sink.onGoaway(uint32At(payload, 0) & MAX_31_BITS, uint32At(payload, 4));
       case FRAME.windowUpdate:
         return this.#onWindowUpdate(uint32At(payload, 0) & MAX_31_BITS);
+      case FRAME.suspend:
+        return sink.onSuspend(this.#streamId);
     }
     sink.onIgnored();
   }

@@ -13,6 +13,8 @@ export const FRAME = {
   goaway: 7,
   windowUpdate: 8,
   continuation: 9,
+  /** Ours (RFC 9113 §5.5), to peers that announce `SETTING.suspend`: end your half of this stream with trailers, to go on elsewhere. */
+  suspend: 0xfc,
 } as const;
 
 export const FLAG = { ack: 0x01, endStream: 0x01, endHeaders: 0x04, padded: 0x08, priority: 0x20 } as const;
@@ -24,6 +26,8 @@ export const SETTING = {
   initialWindowSize: 4,
   maxFrameSize: 5,
   maxHeaderListSize: 6,
+  /** Ours, of those for experiments; 1: `FRAME.suspend` is understood. */
+  suspend: 0xfc01,
 } as const;
 
 export const H2 = {

@@ -10,6 +10,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import tls from 'node:tls';
+import { SETTING } from '../../src/wire/h2-protocol.ts';
 import { echo, Peer, Reader, tlsOptions } from '../net/tunnel/h2-peers.ts';
 
 const PYTHON = '/usr/bin/python3';
@@ -90,6 +91,7 @@ test('python3-h2 as server sees the settings, window and headers of the referenc
     INITIAL_WINDOW_SIZE: 4_194_304,
     MAX_FRAME_SIZE: 1_048_576,
     MAX_HEADER_LIST_SIZE: 16_384,
+    [SETTING.suspend]: 1,
   });
   assert.deepEqual(seen.windowUpdates[0], [0, 16_777_216 - 65_535]);
   assert.deepEqual(seen.requests, [
@@ -120,6 +122,7 @@ test('python3-h2 as client sees the settings, window and answer of the reference
     MAX_FRAME_SIZE: 1_048_576,
     MAX_HEADER_LIST_SIZE: 65_536,
     MAX_CONCURRENT_STREAMS: 200,
+    [SETTING.suspend]: 1,
   });
   assert.deepEqual(seen.windowUpdates[0], [0, 16_777_216 - 65_535]);
   assert.deepEqual(seen.responses, [[[':status', '200']]]);

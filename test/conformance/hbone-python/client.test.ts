@@ -34,29 +34,34 @@ function statusOf(event: ProgramEvent): string | undefined {
   return new Map(event['headers'] as [string, string][]).get(':status');
 }
 
-test('SETTINGS, the connection window and the certificate are those of the reference server', privileged, async () => {
-  await using peer = await open();
-  const { event: _event, ...tls } = await peer.event('tls');
-  assert.deepEqual(tls, {
-    version: 'TLSv1.3',
-    cipher: 'TLS_AES_256_GCM_SHA384',
-    alpn: 'h2',
-    names: [identityOf('server')],
-  });
-  const { settings } = await peer.event('settings');
-  // MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE; nothing else.
-  const wanted = [
-    [3, 200],
-    [4, 4_194_304],
-    [5, 1_048_576],
-    [6, 65_536],
-  ];
-  assert.deepEqual(
-    (settings as [number, number][]).toSorted(([a], [b]) => a - b),
-    wanted,
-  );
-  assert.equal((await peer.event('window'))['increment'], 16_777_216 - 65_535);
-});
+test(
+  'SETTINGS, but for one of ours, the connection window and the certificate are those of the reference server',
+  privileged,
+  async () => {
+    await using peer = await open();
+    const { event: _event, ...tls } = await peer.event('tls');
+    assert.deepEqual(tls, {
+      version: 'TLSv1.3',
+      cipher: 'TLS_AES_256_GCM_SHA384',
+      alpn: 'h2',
+      names: [identityOf('server')],
+    });
+    const { settings } = await peer.event('settings');
+    // MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE, and one of ours that others ignore.
+    const wanted = [
+      [3, 200],
+      [4, 4_194_304],
+      [5, 1_048_576],
+      [6, 65_536],
+      [0xfc01, 1],
+    ];
+    assert.deepEqual(
+      (settings as [number, number][]).toSorted(([a], [b]) => a - b),
+      wanted,
+    );
+    assert.equal((await peer.event('window'))['increment'], 16_777_216 - 65_535);
+  },
+);
 
 test(
   '200 comes with the baggage of the destination and nothing else, then bytes and ends pass both ways',

@@ -38,22 +38,27 @@ test('TLS 1.3, ALPN h2, no server name, no resumption, and the identity of the c
   });
 });
 
-test('SETTINGS and the connection window are those of the reference client', privileged, async () => {
-  await using peer = await startPeer();
-  using client = await dial(mesh(), 'client', target());
-  await client.exchange('x', 8);
-  const { settings } = await peer.event('settings');
-  // ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE; nothing else.
-  const wanted = [
-    [2, 0],
-    [4, 4_194_304],
-    [5, 1_048_576],
-    [6, 16_384],
-  ];
-  assert.deepEqual(sorted(settings), wanted);
-  const { increment } = await peer.event('window');
-  assert.equal(increment, 16_777_216 - 65_535);
-});
+test(
+  'SETTINGS, but for one of ours, and the connection window are those of the reference client',
+  privileged,
+  async () => {
+    await using peer = await startPeer();
+    using client = await dial(mesh(), 'client', target());
+    await client.exchange('x', 8);
+    const { settings } = await peer.event('settings');
+    // ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE, and one of ours that others ignore.
+    const wanted = [
+      [2, 0],
+      [4, 4_194_304],
+      [5, 1_048_576],
+      [6, 16_384],
+      [0xfc01, 1],
+    ];
+    assert.deepEqual(sorted(settings), wanted);
+    const { increment } = await peer.event('window');
+    assert.equal(increment, 16_777_216 - 65_535);
+  },
+);
 
 test(
   'a CONNECT has :method and :authority, and baggage, forwarded, traceparent and our culvert-resume, and nothing else',

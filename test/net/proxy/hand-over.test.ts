@@ -8,7 +8,7 @@ import { closeFd } from '../../../src/sys/duplicate.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { metricSum } from '../../support/metric-text.ts';
 import { fillUntilBlocked } from '../../support/tcp.ts';
-import { policy, workload } from '../../unit/model/sample-mesh.ts';
+import { policy } from '../../unit/model/sample-mesh.ts';
 import { OPEN_MESH, ProxyWorld } from './proxy-world.ts';
 
 const bounded = { timeout: 30_000 };
@@ -211,24 +211,6 @@ test('what is said to keep a connection here keeps it here, and all others move'
     [undefined],
   );
   closeAll(moved);
-});
-
-test('a connection through SOCKS stays, and is said to', bounded, async () => {
-  // Nobody in the mesh has the address of the application: it is dialled as it is.
-  const mesh = { ...OPEN_MESH, workloads: [workload('server', { ips: ['127.0.0.2'] })] };
-  await using world = new ProxyWorld({ mesh });
-  const { ip, port } = await world.app();
-  const client = await world.connect('socks');
-  client.write(Buffer.from([5, 1, 0]));
-  client.write(Buffer.from([5, 1, 0, 1, ...ip.split('.').map(Number), port >> 8, port & 0xff]));
-  await bytes(client, 2 + 10);
-  await echoed(client, 'before');
-  assert.deepEqual([...obstaclesOf(world).values()], ['read-ahead']);
-
-  await leave(world);
-
-  assert.deepEqual((await parts(world)).flat(), []);
-  await echoed(client, 'after');
 });
 
 test('connections that are to go for their memory go in the order of their idleness', bounded, async () => {

@@ -149,6 +149,11 @@ const FLOODS: readonly (readonly [claim: string, limit: number, make: (count: nu
     DEFAULT_LIMITS.uselessFrames.burst,
     (count) => repeat(count, () => frame(FRAME.priority, 0, 7, Uint8Array.of(0, 0, 0, 1, 1))),
   ],
+  [
+    'wishes to suspend what is not there',
+    DEFAULT_LIMITS.uselessFrames.burst,
+    (count) => repeat(count, () => frame(FRAME.suspend, 0, 1, EIGHT)),
+  ],
   ['unknown frames', DEFAULT_LIMITS.uselessFrames.burst, (count) => repeat(count, () => frame(0xbe, 0, 0, EIGHT))],
   [
     'GOAWAY',

@@ -4,6 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { MeshError } from '../../../src/base/errors.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import type { ByteStreamHandlers } from '../../../src/tunnel/byte-stream.ts';
+import type { PeerSettings } from '../../../src/tunnel/h2-settings.ts';
 import type { H2Stream } from '../../../src/tunnel/h2-stream.ts';
 import { type BytesUnderWay, ResumableStream } from '../../../src/tunnel/resumable-stream.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -35,16 +36,21 @@ class End implements ByteStreamHandlers {
   stream: ResumableStream;
   sent = 0;
   received = 0;
+  /** What the application has been told by all processes, as a socket tells it: of two ends in a row it sees one. */
   hasPeerEnded = false;
   detached = Promise.withResolvers<void>();
   readonly #total: number;
   readonly #chunkBytes: () => number;
+  readonly #endsItself: boolean;
+  #isScheduled = false;
   #mayWrite = true;
   #isHalted = false;
 
-  constructor(from: H2Stream, total: number, chunkBytes: () => number) {
+  /** `endsItself`: sends a chunk a turn, ends after the last, and does so again in each further process, as a socket would. */
+  constructor(from: H2Stream, total: number, chunkBytes: () => number, endsItself = false) {
     this.#total = total;
     this.#chunkBytes = chunkBytes;
+    this.#endsItself = endsItself;
     this.stream = this.#streamOf(from);
   }
 
@@ -54,14 +60,24 @@ class End implements ByteStreamHandlers {
   }
 
   write(): void {
-    while (this.#mayWrite && !this.#isHalted && this.sent < this.#total) {
+    while (this.#mayWrite && !this.#isHalted && !this.#isScheduled && this.sent < this.#total) {
       const bytes = Math.min(this.#chunkBytes(), this.#total - this.sent);
       // Lent: what cannot go on is copied.
       const chunk = bytesFrom(this.sent, bytes);
       this.sent += bytes;
       this.#mayWrite = this.stream.write(chunk, true);
       chunk.fill(0);
+      if (this.#endsItself) this.#writeLater();
     }
+    if (this.#endsItself && !this.#isScheduled && !this.#isHalted && this.sent === this.#total) this.stream.end();
+  }
+
+  #writeLater(): void {
+    this.#isScheduled = true;
+    setImmediate(() => {
+      this.#isScheduled = false;
+      this.write();
+    });
   }
 
   /** As a relay does before its sockets are given away. */
@@ -79,15 +95,25 @@ class End implements ByteStreamHandlers {
 
   /** Suspends, and goes on as another process would: with what is under way, and nothing else. */
   async move(): Promise<void> {
+    assert.ok(await this.moveUnlessOver(), 'not suspended');
+  }
+
+  /** False: it ends where it is. */
+  async moveUnlessOver(): Promise<boolean> {
     await this.quiesce();
-    assert.ok(await this.stream.suspend(systemClock, PATIENCE_MS), 'not suspended');
+    if (!(await this.stream.suspend(systemClock, PATIENCE_MS))) {
+      this.goOn();
+      return false;
+    }
     this.stream = this.#streamOf(this.stream.take());
     this.#isHalted = false;
     this.#mayWrite = true;
     this.start();
+    return true;
   }
 
   onData(chunk: Uint8Array): void {
+    assert.equal(this.hasPeerEnded, false, 'bytes after the end');
     assert.deepEqual(new Uint8Array(chunk), bytesFrom(this.received, chunk.length), `at ${this.received}`);
     this.received += chunk.length;
   }
@@ -137,6 +163,12 @@ class World implements AsyncDisposable {
     // The server first, as in life: the client knows by the answer.
     this.server.stream.attach(far);
     this.client.stream.attach(near);
+  }
+
+  forgetSuspend(): void {
+    for (const { client, server } of this.#tunnels) {
+      for (const { session } of [client, server]) (session.peerSettings as PeerSettings).canSuspend = false;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -281,18 +313,142 @@ test('an end whose peer has ended its half before suspends, and is not over', bo
   assert.equal(client.received, 5);
 });
 
-test('a stream whose half has ended does not leave its tunnel, and ends in it', bounded, async () => {
-  await using world = await World.start((from) => new End(from, 0, () => 1));
-  const { client, server } = world;
-  client.start();
+/** Who moves in one round. Resolves with false when the stream has ended instead. */
+const MOVES = {
+  client: async ({ client, server }: World) =>
+    (await client.moveUnlessOver()) && (await server.detached.promise.then(() => true)),
+  server: async ({ client, server }: World) =>
+    (await server.moveUnlessOver()) && (await client.detached.promise.then(() => true)),
+  both: async ({ client, server }: World) => {
+    const [here, there] = await Promise.all([client.moveUnlessOver(), server.moveUnlessOver()]);
+    assert.equal(here, there, 'one end goes on and the other does not');
+    return here;
+  },
+};
+
+for (const [which, clientBytes, serverBytes] of [
+  ['client', 0, 60_000],
+  ['client', 10_000, 60_000],
+  ['server', 60_000, 0],
+  ['server', 60_000, 10_000],
+  ['client or the server', 30_000, 30_000],
+] as const) {
+  for (const [who, movers] of [
+    ['its client moves', ['client']],
+    ['its server moves', ['server']],
+    ['one end moves after the other', ['server', 'client']],
+    ['both move at once', ['both']],
+    ['anybody moves', ['server', 'both', 'client']],
+  ] as const) {
+    test(
+      `a half that the ${which} ends after ${Math.min(clientBytes, serverBytes)} bytes ends once, at that byte, while ${who}`,
+      bounded,
+      async () => {
+        let rounds = 0;
+        for (const seed of [1, 2]) {
+          const random = randomOf(seed);
+          const totals = [clientBytes, serverBytes];
+          const make: MakeEnd = (from) => new End(from, totals.shift() ?? 0, () => 1 + random(2_000), true);
+          await using world = await World.start(make);
+          const { client, server } = world;
+          client.start();
+          server.start();
+          for (let round = 0; ; round++, rounds++) {
+            for (let turns = random(4); turns > 0; turns--) await nextTurn();
+            if (!(await MOVES[movers[round % movers.length] ?? 'both'](world))) break;
+            await world.attach();
+          }
+          assert.deepEqual(await Promise.all([client.closed.promise, server.closed.promise]), [undefined, undefined]);
+          assert.deepEqual([client.received, server.received], [serverBytes, clientBytes]);
+          assert.deepEqual([client.hasPeerEnded, server.hasPeerEnded], [true, true]);
+        }
+        assert.ok(rounds > 4, `${rounds} moves`);
+      },
+    );
+  }
+}
+
+test(
+  'a stream whose half has ended stays in its tunnel when the peer cannot be asked, and ends in it',
+  bounded,
+  async () => {
+    await using world = await World.start((from) => new End(from, 0, () => 1));
+    const { client, server } = world;
+    client.start();
+    server.start();
+    // As from an agent that does not know of it.
+    world.forgetSuspend();
+    client.stream.end();
+
+    assert.equal(client.stream.canLeave, false);
+    assert.equal(await client.stream.suspend(systemClock, PATIENCE_MS), false);
+
+    server.stream.write(bytesFrom(0, 5));
+    server.stream.end();
+    assert.deepEqual(await Promise.all([client.closed.promise, server.closed.promise]), [undefined, undefined]);
+    assert.equal(client.received, 5);
+  },
+);
+
+test(
+  'a stream that both ends have ended does not leave, though its reader has not taken all of it',
+  bounded,
+  async () => {
+    await using world = await World.start((from) => new End(from, 50_000, () => 10_000, true));
+    const { client, server } = world;
+    client.stream.pause();
+    client.start();
+    server.start();
+    await until(() => server.hasPeerEnded && client.stream.canLeave === false);
+
+    assert.equal(await client.moveUnlessOver(), false);
+
+    assert.deepEqual(await Promise.all([client.closed.promise, server.closed.promise]), [undefined, undefined]);
+    assert.deepEqual([client.received, client.hasPeerEnded], [50_000, true]);
+  },
+);
+
+test('an end that is asked to leave before anybody listens at it leaves', bounded, async () => {
+  await using tunnel = await enginePair();
+  const [near, far] = await streamOf(tunnel);
+  const server = new End(far, 5, () => 5, true);
   server.start();
-  client.stream.end();
+  await until(() => near.hasRemoteEnd);
+  const moved = server.move();
+  await until(() => near.isAskedToSuspend);
 
-  assert.equal(await client.stream.suspend(systemClock, PATIENCE_MS), false);
+  const client = new End(near, 0, () => 1);
+  client.start();
 
-  server.stream.end();
-  assert.deepEqual(await Promise.all([client.closed.promise, server.closed.promise]), [undefined, undefined]);
+  await Promise.all([moved, client.detached.promise]);
+  assert.equal(client.received, 5);
 });
+
+test(
+  'an end that does not leave when it is asked keeps the stream in its tunnel, and both end in it',
+  bounded,
+  async () => {
+    await using tunnel = await enginePair();
+    const [near, far] = await streamOf(tunnel);
+    const clock = new FakeClock();
+    const client = new End(near, 5, () => 5, true);
+    client.start();
+    await until(() => far.inboxBytes === 5 && far.hasRemoteEnd);
+    await client.quiesce();
+
+    const suspended = client.stream.suspend(clock, 500);
+    clock.advance(500);
+    assert.equal(await suspended, false);
+    client.goOn();
+    await until(() => far.isAskedToSuspend);
+    far.write(bytesFrom(0, 3));
+    far.end();
+    far.resume();
+
+    assert.equal(await client.closed.promise, undefined);
+    assert.deepEqual([client.received, client.hasPeerEnded], [3, true]);
+  },
+);
 
 test('when the peer is late the stream stays, and is detached as soon as the peer has stopped', bounded, async () => {
   await using tunnel = await enginePair();

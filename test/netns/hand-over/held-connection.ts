@@ -1,17 +1,17 @@
-/** Connections that no hand-over can move: bytes may have been read ahead on what comes through SOCKS. */
-import { once } from 'node:events';
-import type net from 'node:net';
-import type { HostPort } from '../../../src/base/ip.ts';
-import type { TestMesh } from '../../support/mesh.ts';
+/** Connections that no hand-over can move: streams of a peer that does not resume. */
+import type { Duplex } from 'node:stream';
+import { duplexOf } from '../../../src/tunnel/stream-duplex.ts';
+import { identityOf, type TestMesh } from '../../support/mesh.ts';
+import { HboneClient, meshMaterial } from '../../support/mesh-hbone.ts';
 
-const SOCKS = { ip: '127.0.0.1', port: 15_080 };
-
-/** For agents with `UNSTABLE_ENABLE_SOCKS5`. Reading, and its errors are ignored. */
-export async function throughSocks(mesh: TestMesh, from: string, { ip, port }: HostPort): Promise<net.Socket> {
-  const client = (await mesh.dial(from, SOCKS)).on('error', () => {}).resume();
-  client.write(Buffer.from([5, 1, 0]));
-  await once(client, 'data');
-  client.write(Buffer.from([5, 1, 0, 1, ...ip.split('.').map(Number), port >> 8, port & 0xff]));
-  await once(client, 'data');
-  return client;
+/** To `port` of a captured pod, from one that is not, in a tunnel of its own. Reading, and its errors are ignored. */
+export async function foreignStream(mesh: TestMesh, from: string, to: string, port: number): Promise<Duplex> {
+  const material = await meshMaterial(mesh, identityOf(from));
+  const { ip } = mesh.pod(to);
+  const client = await HboneClient.open(mesh, from, { ip, material, expected: [identityOf(to)] });
+  const { status, stream } = await client.connect(`${ip}:${port}`);
+  if (status !== 200) throw new Error(`CONNECT was answered with ${status}`);
+  return duplexOf(stream)
+    .on('error', () => {})
+    .resume();
 }

@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
-import type net from 'node:net';
+import type { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { TestMesh } from '../../support/mesh.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { echo } from '../../support/numbered.ts';
-import { throughSocks } from './held-connection.ts';
+import { foreignStream } from './held-connection.ts';
 
 const INTERVAL_MS = 50;
 
 /** Says something all the time. */
-function busy(client: net.Socket): Disposable {
+function busy(client: Duplex): Disposable {
   const timer = setInterval(() => client.write('x'), INTERVAL_MS);
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
@@ -21,13 +21,12 @@ test('an agent that was replaced and takes more memory than it may ends idle con
   await using mesh = await TestMesh.start({
     nodes: { n1: ['client'], n3: ['outside'] },
     // Less than any process takes: each look finds it over the bound.
-    env: { UNSTABLE_ENABLE_SOCKS5: 'true', CULVERT_HOLD_MEMORY: '1' },
+    env: { CULVERT_HOLD_MEMORY: '1' },
     flags: ['--hold', '10m', '--drain', '1s'],
   });
-  mesh.serve('outside', 8080, echo);
-  const target = { ip: mesh.pod('outside').ip, port: 8080 };
-  const talking = await throughSocks(mesh, 'client', target);
-  const idle = await throughSocks(mesh, 'client', target);
+  mesh.serve('client', 8080, echo);
+  const talking = await foreignStream(mesh, 'outside', 'client', 8080);
+  const idle = await foreignStream(mesh, 'outside', 'client', 8080);
   using _talk = busy(talking);
   const firstEnd = Promise.race([
     new Promise((resolve) => talking.once('close', () => resolve('talking'))),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import type net from 'node:net';
+import type { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AgentProcess } from '../../support/agent-process.ts';
@@ -8,11 +8,11 @@ import { TestMesh } from '../../support/mesh.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { echo } from '../../support/numbered.ts';
-import { throughSocks } from './held-connection.ts';
+import { foreignStream } from './held-connection.ts';
 
 const PORT = 8080;
 
-async function exchange(client: net.Socket, text: string): Promise<void> {
+async function exchange(client: Duplex, text: string): Promise<void> {
   client.write(text);
   let got = '';
   while (got.length < text.length) got += String(((await once(client, 'data')) as [Buffer])[0]);
@@ -38,13 +38,12 @@ test('what cannot move is held, both agents tell of it, and SIGTERM ends it with
 }, async () => {
   await using mesh = await TestMesh.start({
     nodes: { n1: ['client'], n3: ['outside'] },
-    env: { UNSTABLE_ENABLE_SOCKS5: 'true' },
     flags: ['--hold', '10m', '--drain', '1s'],
   });
-  mesh.serve('outside', PORT, echo);
-  const socks = await throughSocks(mesh, 'client', { ip: mesh.pod('outside').ip, port: PORT });
+  for (const pod of ['client', 'outside']) mesh.serve(pod, PORT, echo);
+  const foreign = await foreignStream(mesh, 'outside', 'client', PORT);
   const plain = (await mesh.dial('client', { ip: mesh.pod('outside').ip, port: PORT })).resume();
-  await exchange(socks, 'through socks');
+  await exchange(foreign, 'through a tunnel');
   await exchange(plain, 'before');
   const giver = mesh.agent('n1');
 
@@ -52,7 +51,7 @@ test('what cannot move is held, both agents tell of it, and SIGTERM ends it with
   const taken = await heir.line(({ message }) => message === 'took the node over', 'line that it took the node over');
   const left = await giver.line(({ message }) => message === 'handed over', 'line that it handed over');
   for (const line of [taken, left]) assert.deepEqual([line['moved'], line['held']], [1, 1]);
-  await exchange(socks, 'held');
+  await exchange(foreign, 'held');
   await exchange(plain, 'moved');
   await until(async () => (await held(heir)).length > 0, 'the new agent does not tell what is held');
   assert.deepEqual(
@@ -64,7 +63,7 @@ test('what cannot move is held, both agents tell of it, and SIGTERM ends it with
   assert.equal(metric('culvert_hand_overs_total', { role: 'heir', result: 'complete' }), 1);
   assert.equal(metric('culvert_hand_over_connections_total', { fate: 'moved', direction: 'outbound' }), 1);
 
-  const cut = new Promise((resolve) => socks.once('close', resolve));
+  const cut = new Promise((resolve) => foreign.once('close', resolve));
   giver.kill('SIGTERM');
   assert.equal(await giver.exited, 0);
   await cut;

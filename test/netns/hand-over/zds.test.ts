@@ -7,7 +7,7 @@ import { identityOf, type TestMesh, uidOf } from '../../support/mesh.ts';
 import { cniMeshForFile } from '../../support/mesh-cni.ts';
 import { ask, Client, doubling } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
-import { throughSocks } from './held-connection.ts';
+import { foreignStream } from './held-connection.ts';
 
 const PORT = 8080;
 const PATIENCE_MS = 30_000;
@@ -15,7 +15,6 @@ const PATIENCE_MS = 30_000;
 const { mesh, cni, cniPod } = cniMeshForFile({
   nodes: { n1: ['client', 'near'], n2: ['server', 'leaving', 'late'], n3: ['outside'] },
   enrolled: ['client', 'near', 'server', 'leaving'],
-  env: { UNSTABLE_ENABLE_SOCKS5: 'true' },
   flags: ['--hold', '10m'],
 });
 
@@ -50,8 +49,8 @@ test('two agents of a node at its CNI agent: pods come to the new one, leave bot
   timeout: 120_000,
 }, async () => {
   const made = mesh();
-  for (const pod of ['server', 'late', 'outside']) made.serve(pod, PORT, doubling);
-  const held = await throughSocks(made, 'leaving', { ip: made.pod('outside').ip, port: PORT });
+  for (const pod of ['server', 'late', 'leaving']) made.serve(pod, PORT, doubling);
+  const held = await foreignStream(made, 'outside', 'leaving', PORT);
   const giver = made.agent('n2');
   const stopCalls = calling(made);
   const before = cni('n2').connectionCount;

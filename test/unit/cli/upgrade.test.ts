@@ -11,10 +11,10 @@ async function agentWithThree(holdMs = 3_600_000) {
   plain.addClientBytes(1);
   clock.advance(61_000);
   traffic.open({ ...inbound, id: 'tunnel', protocol: 'HBONE' });
-  traffic.open({ ...outbound, id: 'socks', protocol: 'TCP' });
+  traffic.open({ ...outbound, id: 'far', protocol: 'DOUBLEHBONE' });
   const obstacles: Readonly<Record<string, object>> = {
     tunnel: { obstacle: 'tunnel' },
-    socks: { obstacle: 'read-ahead' },
+    far: { obstacle: 'tunnel' },
   };
   const open = traffic.live().map((view) => ({ ...view, ...obstacles[view.id] }));
   return await fakeAgent({ '/connections': { open, refused: [] }, '/status': { handOver: { holdMs } } });
@@ -30,15 +30,30 @@ test('the plan of an upgrade says of each connection what becomes of it, why, an
     [
       ['plain', 'moves', 'undefined', 121_000, 61_000],
       ['tunnel', 'held', 'string', 0, 0],
-      ['socks', 'held', 'string', 0, 0],
+      ['far', 'held', 'string', 0, 0],
     ],
   );
+});
+
+test('the plan has its own reason for each thing that keeps a connection', async () => {
+  const { traffic } = trafficFixture();
+  const kept = ['tunnel', 'half-closed', 'read-ahead', 'unread', 'dialling'];
+  for (const id of kept) traffic.open({ ...inbound, id, protocol: 'HBONE' });
+  const open = traffic.live().map((view) => ({ ...view, obstacle: view.id }));
+  await using agent = await fakeAgent({
+    '/connections': { open, refused: [] },
+    '/status': { handOver: { holdMs: 3_600_000 } },
+  });
+  const { out } = await agent.ask(['upgrade', '--plan', '-o', 'json']);
+  const plan: Record<string, unknown>[] = JSON.parse(out);
+  assert.deepEqual(new Set(plan.map(({ fate }) => fate)), new Set(['held']));
+  assert.equal(new Set(plan.map(({ why }) => why)).size, kept.length);
 });
 
 test('what could only be held is cut when nothing is to be held', async () => {
   await using agent = await agentWithThree(0);
   const { out } = await agent.ask(['upgrade', '--plan']);
-  assert.match(out, /\ncut +\S.* through SOCKS/);
+  assert.match(out, /\ncut +\S.* through the gateway of another network/);
   assert.match(out, /\n1 would move, 0 would be held, 2 would be cut\.\n$/);
 });
 

@@ -52,6 +52,9 @@ class Recorder implements H2FrameSink {
   onWindowUpdate(streamId: number, increment: number): void {
     this.seen.push(`window ${streamId} ${increment}`);
   }
+  onSuspend(streamId: number): void {
+    this.seen.push(`suspend ${streamId}`);
+  }
   onIgnored(): void {
     this.seen.push('ignored');
   }
@@ -115,6 +118,7 @@ const anyFrame: fc.Arbitrary<Uint8Array> = fc.oneof(
     .tuple(fc.nat(5), fc.integer({ min: 0, max: 0x7fff_ffff }))
     .filter(([id, n]) => id + n > 0 && n > 0)
     .map(([id, n]) => windowUpdateFrame(id, n)),
+  fc.tuple(streamId, bytes(5)).map(([id, payload]) => frame(FRAME.suspend, 0, id, payload)),
   fc.tuple(fc.integer({ min: 10, max: 255 }), bytes(50)).map(([type, payload]) => frame(type, 0, 0, payload)),
 );
 
