@@ -1,7 +1,7 @@
 /** Mutual TLS over an existing stream, as server and as client, each with a deadline and one outcome. */
 import type { Duplex } from 'node:stream';
 import tls from 'node:tls';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, deadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { parseSpiffeId } from '../model/spiffe.ts';
 import type { TlsMaterial } from '../model/verdict.ts';
@@ -111,7 +111,7 @@ async function underDeadline(
   socket.on('error', ignore);
   if (socket.destroyed) throw tlsFailure(new Error('the connection was closed before the handshake'));
   const { promise, resolve, reject } = Promise.withResolvers<tls.TLSSocket>();
-  using _deadline = clock.after(timeoutMs, () => reject(handshakeTimeout(timeoutMs)));
+  using _deadline = deadline(clock, timeoutMs, () => reject(handshakeTimeout(timeoutMs)));
   try {
     start({ done: resolve, failed: reject });
     const secured = await promise;

@@ -3,7 +3,7 @@
  * finds another one. Its client asks for it with the token of the stream; its server keeps it until then.
  */
 import { backoffMs } from '../base/backoff.ts';
-import { type Clock, delay } from '../base/clock.ts';
+import { type Clock, deadline, delay } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { TunnelRoute } from '../model/verdict.ts';
@@ -96,7 +96,7 @@ export class ResumableTunnel implements ResumableOwner {
 
   /** In no tunnel: begins to look for the next, or waits for who does. Idempotent. */
   seek(): void {
-    this.#deadline ??= this.#context.deps.clock.after(RESUME_WITHIN_MS, () => this.#late());
+    this.#deadline ??= deadline(this.#context.deps.clock, RESUME_WITHIN_MS, () => this.#late());
     this.#context.deps.log.debug?.('stream suspended', { connection: this.id, next: this.#wayBack.kind });
     if (this.#wayBack.kind === 'wait') this.#context.parked.add(this.#token, this);
     else if (!this.#isAsking) void this.#ask(this.#wayBack.route, this.#wayBack.pool);

@@ -25,6 +25,7 @@ export const TCP_NODELAY: SocketOption = { name: 'TCP_NODELAY', level: SOL_TCP, 
 export const TCP_KEEPIDLE: SocketOption = { name: 'TCP_KEEPIDLE', level: SOL_TCP, option: 4 };
 export const TCP_KEEPINTVL: SocketOption = { name: 'TCP_KEEPINTVL', level: SOL_TCP, option: 5 };
 export const TCP_KEEPCNT: SocketOption = { name: 'TCP_KEEPCNT', level: SOL_TCP, option: 6 };
+export const TCP_INFO: SocketOption = { name: 'TCP_INFO', level: SOL_TCP, option: 11 };
 export const TCP_USER_TIMEOUT: SocketOption = { name: 'TCP_USER_TIMEOUT', level: SOL_TCP, option: 18 };
 export const IP_FREEBIND: SocketOption = { name: 'IP_FREEBIND', level: SOL_IP, option: 15 };
 export const IP_TRANSPARENT: SocketOption = { name: 'IP_TRANSPARENT', level: SOL_IP, option: 19 };

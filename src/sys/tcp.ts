@@ -1,13 +1,13 @@
 /** Node sockets on top of descriptors made in a network namespace: accept and dial. */
 import net from 'node:net';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, deadline } from '../base/clock.ts';
 import { type ErrorFields, MeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import { duplicate } from './duplicate.ts';
 import { acceptLending, lendingSocket } from './lending-socket.ts';
 import { libc } from './libc.ts';
-import { resetOnClose } from './sockopt.ts';
+import { resetOnClose, TCP_INFO, tryGetBytes } from './sockopt.ts';
 import type { DialOptions, Netns, Sys } from './sys.ts';
 
 export interface AcceptHandlers {
@@ -124,7 +124,7 @@ async function connected(socket: net.Socket, address: HostPort, limits: DialLimi
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const { codes = APPLICATION_CODES, signal, timeoutMs } = limits;
   const fields = { address: formatHostPort(address) };
-  const timer = limits.clock.after(timeoutMs, () => reject(timeoutError(codes, fields, timeoutMs)));
+  const timer = deadline(limits.clock, timeoutMs, () => reject(timeoutError(codes, fields, timeoutMs)));
   const onAbort = (): void => reject(abortError(signal));
   const onError = (error: NodeJS.ErrnoException): void => reject(dialError(codes, fields, error));
   signal?.addEventListener('abort', onAbort, { once: true });
@@ -164,6 +164,22 @@ export function socketFd(socket: net.Socket): number | undefined {
   const handle = (socket as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle;
   const fd = handle?.fd ?? -1;
   return fd < 0 ? undefined : fd;
+}
+
+/** Of struct tcp_info: `tcpi_last_data_recv`, and `tcpi_last_ack_recv` after it; both in ms. */
+const LAST_DATA_AT = 52;
+const LAST_ACK_AT = 56;
+
+/**
+ * How long ago the kernel of the peer last sent or acknowledged anything, which it does whether or not the process there gets any
+ * CPU; `undefined`: this is no TCP socket, or no more.
+ */
+export function peerSilenceMs(socket: net.Socket): number | undefined {
+  const fd = socketFd(socket);
+  const info = fd === undefined ? undefined : tryGetBytes(fd, TCP_INFO, LAST_ACK_AT + 4);
+  if (info === undefined || info.length < LAST_ACK_AT + 4) return undefined;
+  const view = new DataView(info.buffer, info.byteOffset);
+  return Math.min(view.getUint32(LAST_DATA_AT, true), view.getUint32(LAST_ACK_AT, true));
 }
 
 /** MSG_DONTWAIT | MSG_NOSIGNAL. */

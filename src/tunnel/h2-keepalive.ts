@@ -1,10 +1,13 @@
 /** Keepalive PINGs of one session (datapath facts §1.12): 10 s after start or the last answer, 20 s to answer. */
-import type { Clock } from '../base/clock.ts';
+import { type Clock, deadline } from '../base/clock.ts';
 
 const PING_AFTER_MS = 10_000;
 const ANSWER_WITHIN_MS = 20_000;
-/** The last of it is waited for apart: after a pause of the whole process the answer is here, but not read yet. */
-const LAST_LOOK_MS = 100;
+/**
+ * So often an answer is asked for, and waited for, while the kernel of the peer acknowledges what it gets: the process there then
+ * has no CPU, or hangs. A peer that acknowledges nothing is asked once.
+ */
+const MOST_PINGS = 3;
 /** Octets the reference uses, so that captures of both read alike (facts §1.11). */
 const KEEPALIVE_PAYLOAD = Uint8Array.of(0x3b, 0x7c, 0xdb, 0x7a, 0x0b, 0x87, 0x16, 0xb4);
 const DRAIN_PAYLOAD = Uint8Array.of(0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54);
@@ -12,6 +15,8 @@ const DRAIN_PAYLOAD = Uint8Array.of(0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x
 export interface KeepaliveDeps {
   readonly clock: Clock;
   sendPing(payload: Uint8Array): void;
+  /** The machine of the peer acknowledged or sent something after `sinceMs` (monotonic); also when that cannot be told. */
+  isHostAlive(sinceMs: number): boolean;
   /** The peer did not answer in time. */
   onDead(): void;
   /** The peer has seen the first GOAWAY: no stream it opened before is still on its way. */
@@ -21,7 +26,9 @@ export interface KeepaliveDeps {
 export class H2Keepalive {
   readonly #deps: KeepaliveDeps;
   #timer: Disposable | undefined;
-  #isAwaited = false;
+  /** Answers that are on their way. */
+  #awaited = 0;
+  #isHeard = false;
   #isDraining = false;
 
   constructor(deps: KeepaliveDeps) {
@@ -29,13 +36,12 @@ export class H2Keepalive {
   }
 
   start(): void {
-    this.#timer = this.#deps.clock.after(PING_AFTER_MS, () => {
-      this.#isAwaited = true;
-      this.#deps.sendPing(KEEPALIVE_PAYLOAD);
-      this.#timer = this.#deps.clock.after(ANSWER_WITHIN_MS - LAST_LOOK_MS, () => {
-        this.#timer = this.#deps.clock.after(LAST_LOOK_MS, () => this.#deps.onDead());
-      });
-    });
+    this.#timer = this.#deps.clock.after(PING_AFTER_MS, () => this.#ask(1));
+  }
+
+  /** The peer said something, whatever it was. */
+  heard(): void {
+    this.#isHeard = true;
   }
 
   sendDrainPing(): void {
@@ -45,8 +51,8 @@ export class H2Keepalive {
 
   /** False: nobody asked for this answer. */
   answered(payload: Uint8Array): boolean {
-    if (this.#isAwaited && isEqual(payload, KEEPALIVE_PAYLOAD)) {
-      this.#isAwaited = false;
+    if (this.#awaited > 0 && isEqual(payload, KEEPALIVE_PAYLOAD)) {
+      this.#awaited -= 1;
       this.#timer?.[Symbol.dispose]();
       this.start();
       return true;
@@ -60,6 +66,22 @@ export class H2Keepalive {
   stop(): void {
     this.#timer?.[Symbol.dispose]();
     this.#timer = undefined;
+  }
+
+  #ask(times: number): void {
+    const { clock } = this.#deps;
+    const sinceMs = clock.monotonicMs();
+    this.#awaited += 1;
+    this.#isHeard = false;
+    this.#deps.sendPing(KEEPALIVE_PAYLOAD);
+    this.#timer = deadline(clock, ANSWER_WITHIN_MS, () => this.#unanswered(times, sinceMs));
+  }
+
+  /** Who sends something else is alive: the answer is behind it. */
+  #unanswered(times: number, sinceMs: number): void {
+    if (this.#isHeard) this.#ask(1);
+    else if (times < MOST_PINGS && this.#deps.isHostAlive(sinceMs)) this.#ask(times + 1);
+    else this.#deps.onDead();
   }
 }
 

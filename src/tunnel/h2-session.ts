@@ -1,8 +1,9 @@
 /** One HBONE session: HTTP/2 (RFC 9113) with CONNECT streams only, either role, on a connected socket. */
 import net from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, deadline } from '../base/clock.ts';
 import { MeshError, messageOf, toMeshError } from '../base/errors.ts';
+import { peerSilenceMs } from '../sys/tcp.ts';
 import { H2FrameParser } from '../wire/h2-frame.ts';
 import type { RequestHead } from '../wire/h2-head.ts';
 import { connectionError, DEFAULT_WINDOW_BYTES, H2, h2CodeName, MAX_31_BITS, PREFACE } from '../wire/h2-protocol.ts';
@@ -105,6 +106,7 @@ export class H2Session {
     this.#keepalive = new H2Keepalive({
       clock,
       sendPing: (payload) => this.#core.control(pingFrame(payload, false)),
+      isHostAlive: (sinceMs) => this.#isHostAlive(sinceMs),
       onDead: () => this.#dead(),
       onDrainAnswered: () => this.#finalGoaway(),
     });
@@ -178,7 +180,7 @@ export class H2Session {
     this.#core.control(settingsFrame(settingsToSend(role, settings)));
     const extraBytes = settings.connectionWindowBytes - DEFAULT_WINDOW_BYTES;
     if (extraBytes > 0) this.#core.control(windowUpdateFrame(0, extraBytes));
-    this.#settingsTimer = this.#clock.after(limits.settingsTimeoutMs, () => {
+    this.#settingsTimer = deadline(this.#clock, limits.settingsTimeoutMs, () => {
       const error = new MeshError('CV-TUNNEL-HTTP2', 'HTTP/2: no SETTINGS of the peer in time', {
         h2Code: H2.settingsTimeout,
         isHandshake: true,
@@ -198,6 +200,7 @@ export class H2Session {
   /** The border: whatever a frame causes ends here. */
   #receive(chunk: Uint8Array): void {
     if (this.#isClosed) return;
+    this.#keepalive.heard();
     try {
       const taken = this.#parser.push(chunk, this.#isTurnOver);
       if (taken < chunk.length) this.#reader.putBack(chunk.subarray(taken));
@@ -293,6 +296,11 @@ export class H2Session {
   #closeIfDrained(): void {
     const isEnding = this.#hasPeerGoaway || this.#goaway === 'final';
     if (isEnding && this.activeStreams === 0) this.#close(undefined, H2.noError);
+  }
+
+  #isHostAlive(sinceMs: number): boolean {
+    const silenceMs = this.#socket instanceof net.Socket ? peerSilenceMs(this.#socket) : undefined;
+    return silenceMs === undefined || silenceMs < this.#clock.monotonicMs() - sinceMs;
   }
 
   #dead(): void {

@@ -21,7 +21,7 @@ export interface ShareLimits {
   readonly loopShare: number;
 }
 
-/** Longest that something new waits for a turn. */
+/** Longest that something new waits for a turn, of the time in which the loop turned. */
 const MAX_WAIT_MS = 5_000;
 /** New connections and handshakes that wait for a turn; beyond, one more is refused. About 4 KiB each. */
 const MAX_WAITING = 2_048;
@@ -120,7 +120,7 @@ export class LoopShare {
       reject(new MeshError('CV-BUDGET-QUEUE', `${MAX_WAITING} new connections of this workload wait for their turn`));
       return promise;
     }
-    this.#waiting.push({ go: resolve, refuse: reject, sinceMs: this.#loop.nowMs });
+    this.#waiting.push({ go: resolve, refuse: reject, sinceMs: this.#loop.turnedMs });
     return promise;
   }
 
@@ -155,7 +155,7 @@ export class LoopShare {
 
   /** True when `goOn` is called again. */
   #begin({ go, refuse, sinceMs }: Waiting): boolean {
-    if (this.#loop.nowMs - sinceMs > MAX_WAIT_MS) {
+    if (this.#loop.turnedMs - sinceMs > MAX_WAIT_MS) {
       refuse(new MeshError('CV-BUDGET-QUEUE', `its turn did not come in ${MAX_WAIT_MS / 1_000} s`));
       return false;
     }

@@ -16,6 +16,11 @@ import { LoopShare } from './loop-share.ts';
  */
 export const TURN_LIMITS: TurnLimits = { quantumMs: 0.2, recentMs: 50 };
 
+/** No piece of work takes longer: whoever was at work had no CPU meanwhile, which it owes to nobody. */
+const MOST_PIECE_MS = 5;
+/** Nor does a loop sleep longer while somebody waits. */
+const MOST_SLEEP_MS = 1_000;
+
 /** A workload with a bounded share may use so much of it at once, as the time in which it earns that. */
 const CAP_PERIOD_MS = 100;
 
@@ -33,6 +38,7 @@ export class LoopShares {
   #current: LoopShare | undefined;
   #markMs: number;
   #idleMs: number;
+  #turnedMs = 0;
   #entries = 0;
   #isEndDue = false;
 
@@ -59,9 +65,9 @@ export class LoopShares {
     if (this.#current === share) this.#current = undefined;
   }
 
-  /** @internal LoopShare only: when the last entry was. */
-  get nowMs(): number {
-    return this.#markMs;
+  /** @internal LoopShare only: how long the loop has turned, without the time in which it had no CPU. */
+  get turnedMs(): number {
+    return this.#turnedMs;
   }
 
   /** @internal LoopShare only: grows with every turn; each entry is one where nobody takes turns. */
@@ -79,7 +85,8 @@ export class LoopShares {
     const nowMs = this.#time.nowMs();
     const idleMs = this.#time.idleMs();
     const sleptMs = idleMs - this.#idleMs;
-    const spentMs = Math.max(0, nowMs - this.#markMs - sleptMs);
+    const spentMs = Math.min(MOST_PIECE_MS, Math.max(0, nowMs - this.#markMs - sleptMs));
+    this.#turnedMs += spentMs + Math.min(MOST_SLEEP_MS, sleptMs);
     this.#markMs = nowMs;
     this.#idleMs = idleMs;
     this.#entries += 1;

@@ -1,5 +1,5 @@
 /** One end of the hand-over socket: whole messages, each wait with a deadline. */
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, deadline } from '../../base/clock.ts';
 import { MeshError } from '../../base/errors.ts';
 import type { FdMessage, UnixSocket } from '../../sys/unix-contract.ts';
 import { encode, MAX_PACKET_BYTES, type Reply, type Request } from './protocol.ts';
@@ -29,7 +29,7 @@ export class HandOverLink implements Disposable {
     const abort = new AbortController();
     const late = (ms: number): void =>
       abort.abort(new MeshError('CV-HAND-OVER', `the other agent said nothing for ${ms / 1_000} s`));
-    using _deadline = withinMs === undefined ? undefined : this.#clock.after(withinMs, () => late(withinMs));
+    using _deadline = withinMs === undefined ? undefined : deadline(this.#clock, withinMs, () => late(withinMs));
     const message = await this.#socket.receive(MAX_PACKET_BYTES, abort.signal);
     if (message?.lost !== undefined) {
       message[Symbol.dispose]();

@@ -9,10 +9,11 @@ import { MeshError } from '../../../src/base/errors.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { localAddress } from '../../../src/sys/sockets.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
-import { dialTcp, listenOn, socketFd } from '../../../src/sys/tcp.ts';
+import { dialTcp, listenOn, peerSilenceMs, socketFd } from '../../../src/sys/tcp.ts';
 import { runTool } from '../../../src/sys/tool.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
-import { readToEnd } from '../../support/tcp.ts';
+import { readToEnd, tcpPair } from '../../support/tcp.ts';
+import { until } from '../../support/until.ts';
 
 const bounded = { timeout: 10_000 };
 const limits = { timeoutMs: 5_000, clock: systemClock };
@@ -169,4 +170,15 @@ test('a tool that cannot be started for want of descriptors is an error of that 
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   assert.equal(await readToEnd(child.stdout as net.Socket), 'CV-SYS true could not be run: spawn true EMFILE\n');
+});
+
+test('a peer whose process does nothing at all is heard by what its kernel acknowledges', async () => {
+  await using pair = await tcpPair({ pauseOnConnect: true });
+  const silence = (): number => peerSilenceMs(pair.near) ?? Number.NaN;
+  await until('it is silent for a while', () => silence() > 200);
+  const wroteMs = performance.now();
+  pair.near.write('hello');
+  await until('its kernel acknowledges', () => silence() < performance.now() - wroteMs);
+  pair.near.destroy();
+  assert.equal(peerSilenceMs(pair.near), undefined);
 });

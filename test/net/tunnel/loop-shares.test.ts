@@ -279,15 +279,17 @@ test('a workload with a bounded share of time sleeps when it has used it, though
   const share = loop.open();
   share.limit({ bufferedBytes: 1, loopShare: 0.1 });
   share.enter();
-  nowMs += 9;
-  share.enter();
+  for (let i = 0; i < 2; i++) {
+    nowMs += 4.5;
+    share.enter();
+  }
   assert.equal(share.isHeld, false);
   nowMs += 5;
   share.enter();
   assert.equal(share.isHeld, true);
   const order: string[] = [];
   const waiting = (share.turn() ?? assert.fail('it may begin at once')).then(() => order.push('went on'));
-  // It may use 10 ms at once, and owes 3.5 after 14; half of another 10 comes on top, so that it does not wake for nothing.
+  // It may use 10 ms at once, and owes 3 after 14; half of another 10 comes on top, so that it does not wake for nothing.
   clock.advance(80);
   await nextTurn();
   assert.deepEqual(order, []);
@@ -295,17 +297,46 @@ test('a workload with a bounded share of time sleeps when it has used it, though
   await waiting;
 });
 
-test('who has waited for its turn for 5 s is refused', async () => {
-  let nowMs = 0;
+/** Held, and something new waits for its turn, after `pass` too, when the share may go on. */
+async function afterWaiting(pass: (world: { nowMs: number; idleMs: number }) => void): Promise<void> {
+  const world = { nowMs: 0, idleMs: 0 };
   const clock = new FakeClock();
-  const loop = new LoopShares({ time: { nowMs: () => nowMs, idleMs: () => 0 }, clock }, LIMITS);
+  const loop = new LoopShares({ time: { nowMs: () => world.nowMs, idleMs: () => world.idleMs }, clock }, LIMITS);
   const share = loop.open();
   share.limit({ bufferedBytes: 1, loopShare: 0.01 });
   share.enter();
-  nowMs += 100;
+  world.nowMs += 5;
   share.enter();
   const waiting = share.turn() ?? assert.fail('it may begin at once');
-  nowMs += 5_001;
+  for (let i = 0; i < 6; i++) {
+    pass(world);
+    loop.nobody();
+  }
   clock.advance(20_000);
-  await assert.rejects(waiting, { code: 'CV-BUDGET-QUEUE' });
+  await waiting;
+}
+
+test('who has waited for its turn for 5 s is refused', async () => {
+  const sleep = (world: { nowMs: number; idleMs: number }): void => {
+    world.nowMs += 1_000;
+    world.idleMs += 1_000;
+  };
+  await assert.rejects(afterWaiting(sleep), { code: 'CV-BUDGET-QUEUE' });
+});
+
+test('a loop that has no CPU for minutes makes nobody wait too long for its turn', async () => {
+  await afterWaiting((world) => {
+    world.nowMs += 60_000;
+  });
+});
+
+test('who was at work when the loop lost its CPU for a minute owes nobody that minute', () => {
+  const { time, loop } = new World(true);
+  const [unlucky, other] = [loop.open(), loop.open()];
+  other.enter();
+  time.work(0.1);
+  unlucky.enter();
+  time.work(60_000);
+  other.enter();
+  assert.ok(unlucky.busyMs <= 5, `${unlucky.busyMs} ms`);
 });
