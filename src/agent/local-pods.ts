@@ -1,5 +1,5 @@
 /** The captured pods of this node: their records in the mesh, who waits for one, and which identities they need. */
-import type { Clock } from '../base/clock.ts';
+import { type Clock, deadline } from '../base/clock.ts';
 import { append, detach } from '../base/multimap.ts';
 import type { MeshIndex } from '../model/mesh-index.ts';
 import type { MeshUpdate } from '../model/mesh-update.ts';
@@ -88,7 +88,7 @@ export class LocalPods {
   async waitFor(podUid: string): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     append(this.#waiting, podUid, resolve);
-    using _deadline = this.#deps.clock.after(WORKLOAD_WAIT_MS, resolve);
+    using _deadline = deadline(this.#deps.clock, WORKLOAD_WAIT_MS, resolve);
     try {
       await promise;
     } finally {

@@ -7,7 +7,7 @@ import type { SettingsReader } from './settings-reader.ts';
 export interface WorkerSettings {
   /** Data-plane threads; 0 = the main thread carries traffic too. */
   readonly workers: number;
-  /** A worker whose event loop stands still for this long is replaced. */
+  /** A worker whose event loop stands still for this long, and not for want of CPU, is replaced. */
   readonly workerHangMs: number;
   /** JavaScript heap of one worker, MiB; a worker that needs more is replaced. */
   readonly workerHeapMib: number;

@@ -1,5 +1,5 @@
 /** When the certificate of an identity is asked for: at once, renewed at half life, tried again after a failure. */
-import type { Clock } from '../base/clock.ts';
+import { type Clock, deadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
@@ -72,7 +72,7 @@ export class CertificateRenewal {
   async ended(entry: Entry): Promise<void> {
     this.#queue.promote(entry.identity);
     const { promise, resolve } = Promise.withResolvers<void>();
-    using _deadline = this.#deps.clock.after(WAIT_MS, resolve);
+    using _deadline = deadline(this.#deps.clock, WAIT_MS, resolve);
     await Promise.race([entry.attempt.promise, promise]);
   }
 

@@ -1,5 +1,5 @@
 /** One request for a certificate: a new key, the question to the provider with its deadline, and the check of the answer. */
-import type { Clock } from '../base/clock.ts';
+import { type Clock, deadline } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import type { Entry } from './certificate-entry.ts';
 import type { CertificateProvider, IssuedCertificate } from './certificate-provider.ts';
@@ -32,7 +32,7 @@ async function ask(
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   aborted.catch(() => undefined);
   abort.signal.addEventListener('abort', () => reject(abort.signal.reason));
-  using _deadline = clock.after(ATTEMPT_TIMEOUT_MS, () => {
+  using _deadline = deadline(clock, ATTEMPT_TIMEOUT_MS, () => {
     abort.abort(new MeshError('CV-CA-UNREACHABLE', `${provider.title} did not answer in ${ATTEMPT_TIMEOUT_MS} ms`));
   });
   // `await` keeps the deadline armed until the answer is there.

@@ -8,7 +8,7 @@ import type {
   MessageShape,
 } from '@bufbuild/protobuf';
 import { Channel, ChannelCredentials, type ChannelOptions, connectivityState, Metadata } from '@grpc/grpc-js';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, deadline } from '../base/clock.ts';
 import { type MeshError, messageOf } from '../base/errors.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import { formatRpcAddress, type RpcAddress } from './address.ts';
@@ -97,7 +97,7 @@ export class RpcChannel implements Disposable {
   ): Promise<MessageShape<O>> {
     const call = this.#start(pathOf(method), signal);
     const late = `no answer within ${timeoutMs} ms`;
-    using _deadline = this.#deps.clock.after(timeoutMs, () => call.cancel('DEADLINE_EXCEEDED', late));
+    using _deadline = deadline(this.#deps.clock, timeoutMs, () => call.cancel('DEADLINE_EXCEEDED', late));
     void call.send(serializer(method.input)(request));
     call.halfClose();
     const answer = await call.read();
@@ -151,7 +151,7 @@ export class RpcChannel implements Disposable {
     const { channel, metadata } = this.#locally(() => ({ metadata: this.#metadata(), channel: this.#connection() }));
     const grpcCall = channel.createCall(path, NO_DEADLINE, null, null, null);
     const call = new ClientCall(grpcCall, metadata, (rpcStatus, text) => this.#failure(rpcStatus, text));
-    const late = this.#deps.clock.after(connectTimeoutMs, () => {
+    const late = deadline(this.#deps.clock, connectTimeoutMs, () => {
       call.cancel('UNAVAILABLE', `no connection within ${connectTimeoutMs} ms`);
       this.#giveUp(channel);
     });

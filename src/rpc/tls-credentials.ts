@@ -5,7 +5,7 @@
 import type { Socket } from 'node:net';
 import tls from 'node:tls';
 import { CallCredentials, ChannelCredentials } from '@grpc/grpc-js';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, deadline } from '../base/clock.ts';
 import { canonicalIp } from '../base/ip.ts';
 import { chainVerdictText } from '../wire/x509-verdict.ts';
 
@@ -68,7 +68,7 @@ export class TlsChannelCredentials extends ChannelCredentials {
     secured.on('error', (error) => reject(readable(error)));
     secured.once('close', () => reject(new Error('the server closed the connection during the TLS handshake')));
     const late = `the TLS handshake did not finish in ${timeoutMs} ms`;
-    using _deadline = this.#clock.after(timeoutMs, () => reject(new Error(late)));
+    using _deadline = deadline(this.#clock, timeoutMs, () => reject(new Error(late)));
     try {
       const settled = await promise;
       if (settled.alpnProtocol !== ALPN_H2) throw new Error('the server does not offer HTTP/2 (ALPN h2)');

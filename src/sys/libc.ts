@@ -95,6 +95,8 @@ export const libc = {
     argument: number,
   ) => number,
   flock: program.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number,
+  gettid: program.func('int gettid()') as () => number,
+  clock_gettime: program.func('int clock_gettime(int clock, void *time)') as (clock: number, time: Bytes) => number,
   /** Node's own refuses in worker threads. */
   abort: program.func('void abort()') as () => void,
 } as const;

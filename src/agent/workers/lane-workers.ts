@@ -1,5 +1,5 @@
 /** The workers of one lane: each serves every pod of the lane, and the kernel spreads connections over them. */
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, deadline } from '../../base/clock.ts';
 import type { StopMode } from '../../capture/capture-contract.ts';
 import type { Lane } from '../../model/lane.ts';
 import type { Departed } from '../../proxy/departure.ts';
@@ -159,7 +159,7 @@ export class LaneWorkers {
   /** Resolves when a worker has come or gone, or the time is over. */
   async #change(withinMs: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    using _deadline = this.#clock.after(withinMs, resolve);
+    using _deadline = deadline(this.#clock, withinMs, resolve);
     this.#waiting.add(resolve);
     await promise;
     this.#waiting.delete(resolve);

@@ -49,7 +49,7 @@ export interface WorkerStart {
   /** `Generation`s of the verdict authority. */
   readonly generation: SharedArrayBuffer;
   readonly certificateGeneration: SharedArrayBuffer;
-  /** Counts up while the event loop of the worker turns. */
+  /** See `Heartbeat`. */
   readonly beat: SharedArrayBuffer;
   /** Absent: nobody wants to know who is busy. */
   readonly lane: Lane | undefined;

@@ -47,7 +47,7 @@ export interface WorkerPoolOptions {
   readonly worker: Omit<WorkerOptions, 'name' | 'start'> & {
     readonly start: Omit<WorkerOptions['start'], 'logFilter' | 'budgets' | 'lane'>;
   };
-  /** A worker whose event loop stands still for so long is replaced. */
+  /** A worker whose event loop stands still for so long is replaced, unless it has no CPU. */
   readonly hangMs: number;
   /** Absent: all pods share the workers whatever they use. */
   readonly lanes: (LaneLimits & { /** Of one worker of the greedy lane. */ readonly heapMib: number }) | undefined;
@@ -378,8 +378,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
 
   #checkLater(): void {
     this.#checks = this.#deps.clock.after(CHECK_MS, () => {
-      const maxMissed = Math.ceil(this.#options.hangMs / CHECK_MS);
-      for (const slot of this.#slots()) slot.checkBeat(maxMissed);
+      for (const slot of this.#slots()) slot.checkBeat(CHECK_MS, this.#options.hangMs);
       this.#greedy?.look([...this.#pods.values()]);
       this.#checkLater();
     });

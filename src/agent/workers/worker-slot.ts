@@ -112,9 +112,9 @@ export class WorkerSlot {
     await Promise.all([this.#worker?.stopPod(stop), ...this.#leaving]);
   }
 
-  /** Ends a worker whose event loop stands still. `maxMissed`: see `Worker.missedBeats`. */
-  checkBeat(maxMissed: number): void {
-    if (this.worker !== undefined && this.worker.missedBeats() >= maxMissed) this.worker.kill('hung');
+  /** Ends a worker whose event loop stands still; see `HeartbeatWatch.isHung`. */
+  checkBeat(periodMs: number, hangMs: number): void {
+    if (this.worker?.isHung(periodMs, hangMs) === true) this.worker.kill('hung');
   }
 
   async stop(): Promise<void> {

@@ -24,6 +24,7 @@ import { watchThread } from '../quiet-thread.ts';
 import { ThreadInspector } from '../thread-inspector.ts';
 import { BusyPods, type LookTime } from './busy-pods.ts';
 import { CachedVerdicts } from './cached-verdicts.ts';
+import { Heartbeat } from './heartbeat.ts';
 import { type Item, PortLink } from './port-link.ts';
 import { EXIT_DEFECT, type MainCalls, type WorkerCalls, type WorkerReport, type WorkerStart } from './protocol.ts';
 import { Reporter } from './reporter.ts';
@@ -144,7 +145,7 @@ function run(port: MessagePort, start: WorkerStart): void {
   process.on('unhandledRejection', die);
   const time = (): LookTime => ({ nowMs: clock.monotonicMs(), cpuMs: threadCpuMs() });
   const busyPods = new BusyPods(time());
-  beat(new Int32Array(start.beat), () => {
+  beat(new Heartbeat(start.beat), () => {
     if (records.totals().live > 0) news();
     if (start.lane === undefined) return;
     const busy = busyPods.look(proxies.usage(), time());
@@ -153,10 +154,9 @@ function run(port: MessagePort, start: WorkerStart): void {
   link.tell('ready', undefined);
 }
 
-function beat(beats: Int32Array, onReportDue: () => void): void {
+function beat(heart: Heartbeat, onReportDue: () => void): void {
   systemClock.after(BEAT_MS, () => {
-    const count = Atomics.add(beats, 0, 1);
-    if (count % BEATS_PER_REPORT === 0) onReportDue();
-    beat(beats, onReportDue);
+    if (heart.beat() % BEATS_PER_REPORT === 0) onReportDue();
+    beat(heart, onReportDue);
   });
 }

@@ -9,6 +9,7 @@ import { addDnsGains } from '../../telemetry/dns-gains.ts';
 import { type MirrorDeps, TrafficMirror } from '../../telemetry/traffic-mirror.ts';
 import type { VerdictAuthority } from '../verdict-authority.ts';
 import type { BusyPod } from './busy-pods.ts';
+import { HeartbeatWatch } from './heartbeat.ts';
 import { type Item, PortLink } from './port-link.ts';
 import {
   EXIT_DEFECT,
@@ -21,8 +22,8 @@ import {
 } from './protocol.ts';
 import { VerdictSession } from './verdict-session.ts';
 
-/** Loading the program takes a fraction of a second; on a machine that does nothing else in time, a few. */
-const START_TIMEOUT_MS = 30_000;
+/** Loading the program takes a fraction of a second; on a machine without CPU to spare, many. */
+const START_TIMEOUT_MS = 60_000;
 /** From the wish that a thread end to the end of all waiting for it. */
 const EXIT_TIMEOUT_MS = 5_000;
 /** An exchange with a thread that may hang: views, numbers. */
@@ -69,7 +70,7 @@ export class Worker {
   readonly #deps: WorkerDeps;
   readonly #thread: Thread;
   readonly #session: VerdictSession;
-  readonly #beats = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
+  readonly #heartbeat = new HeartbeatWatch();
   readonly #ready = Promise.withResolvers<void>();
   readonly #end = Promise.withResolvers<WorkerEnd>();
   readonly #gone = Promise.withResolvers<void>();
@@ -77,8 +78,6 @@ export class Worker {
   #isFinishing = false;
   #isOver = false;
   #lost: readonly ConnectionView[] = [];
-  #beatsSeen = 0;
-  #missed = 0;
 
   constructor(options: WorkerOptions, deps: WorkerDeps) {
     const { authority } = deps;
@@ -92,7 +91,7 @@ export class Worker {
       name: options.name,
       generation: authority.generation.memory,
       certificateGeneration: authority.certificateGeneration.memory,
-      beat: this.#beats.buffer as SharedArrayBuffer,
+      beat: this.#heartbeat.memory,
     };
     this.#thread = new Thread(options.program ?? PROGRAM, {
       name: options.name,
@@ -165,12 +164,9 @@ export class Worker {
     return await withDeadline(ask(this.link), this.#deps.clock, ANSWER_TIMEOUT_MS, late).catch(() => fallback);
   }
 
-  /** To be called at intervals: how often in a row the event loop was found where it was before. */
-  missedBeats(): number {
-    const beats = Atomics.load(this.#beats, 0);
-    this.#missed = beats === this.#beatsSeen ? this.#missed + 1 : 0;
-    this.#beatsSeen = beats;
-    return this.#missed;
+  /** As `HeartbeatWatch.isHung`. */
+  isHung(periodMs: number, hangMs: number): boolean {
+    return this.#heartbeat.isHung(periodMs, hangMs);
   }
 
   /** Lets it say what it has to say, then ends it. */

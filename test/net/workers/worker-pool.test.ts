@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -26,6 +26,8 @@ const BROKEN = new URL('./broken-worker.ts', import.meta.url);
 // Read by the threads of this process when they start.
 const folder = mkdtempSync(join(tmpdir(), 'culvert-faults-'));
 process.env['FAULTS'] = folder;
+/** There while the first worker stands still without using any CPU; it goes on when it is removed. */
+const BLOCKED = join(folder, 'block-worker-1.begun');
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
 const settings = {
@@ -143,6 +145,28 @@ test('a worker whose event loop stands still is ended and replaced', LIMIT, asyn
   const { pool } = here;
   here.inject('spin', 'worker-2');
   await here.until(() => pool.threads()[1]?.restarts === 1 && running(pool) === 2);
+  assert.equal(await here.restarts('hung'), 1);
+});
+
+test('a worker that stands still for longer but uses no CPU is waited for', LIMIT, async () => {
+  await using here = await world(FAULTY, 1, 500);
+  const { pool } = here;
+  here.inject('block', 'worker-1');
+  await here.until(() => existsSync(BLOCKED));
+  // Longer than what is set; it is given up at the third look, one a second.
+  await delay(1_500);
+  rmSync(BLOCKED);
+  await here.pool.settle();
+  assert.equal(pool.threads()[0]?.restarts, 0);
+});
+
+test('a worker that waits for what does not come is ended and replaced in the end', LIMIT, async () => {
+  await using here = await world(FAULTY, 1, 500);
+  const { pool } = here;
+  here.inject('block', 'worker-1');
+  await here.until(() => pool.threads()[0]?.restarts === 1);
+  rmSync(BLOCKED);
+  await here.until(() => running(pool) === 1);
   assert.equal(await here.restarts('hung'), 1);
 });
 
