@@ -11,7 +11,8 @@ export type AbuseKind =
   | 'settings'
   | 'uselessFrames'
   | 'emptyFrames'
-  | 'windowUpdates';
+  | 'windowUpdates'
+  | 'keyUpdates';
 
 const WHAT = {
   freshResets: 'streams opened and reset at once',
@@ -21,6 +22,7 @@ const WHAT = {
   uselessFrames: 'frames without effect',
   emptyFrames: 'empty DATA frames',
   windowUpdates: 'WINDOW_UPDATE frames',
+  keyUpdates: 'TLS key updates',
 } as const satisfies Record<AbuseKind, string>;
 
 export class H2Abuse {

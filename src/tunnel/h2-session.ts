@@ -1,6 +1,8 @@
 /** One HBONE session: HTTP/2 (RFC 9113) with CONNECT streams only, either role, on a connected socket. */
 import net from 'node:net';
 import type { Duplex } from 'node:stream';
+import { setImmediate } from 'node:timers';
+import tls from 'node:tls';
 import { type Clock, deadline } from '../base/clock.ts';
 import { MeshError, messageOf, toMeshError } from '../base/errors.ts';
 import { peerSilenceMs } from '../sys/tcp.ts';
@@ -71,6 +73,9 @@ export class H2Session {
   readonly #queue: H2RequestQueue;
   /** A record of 16 KiB may hold 1,800 frames. */
   readonly #isTurnOver = (): boolean => this.#reader.isTurnOver;
+  readonly #share: LoopShare | undefined;
+  /** TLS tells of each key it logs: after the handshake, of updates only. */
+  readonly #onKeyUpdate = (): void => this.#keyUpdated();
   #settingsTimer: Disposable | undefined;
   #closeTimer: Disposable | undefined;
   #hasPeerSettings = false;
@@ -83,6 +88,7 @@ export class H2Session {
   constructor(options: H2SessionOptions) {
     const { socket, role, settings, limits = DEFAULT_LIMITS, clock, share } = options;
     this.#socket = socket;
+    this.#share = share;
     const receiver = { onData: (chunk: Uint8Array): void => this.#receive(chunk) };
     this.#reader = new TurnedReader({ socket, share, price: TLS_PRICE, receiver });
     this.#clock = clock;
@@ -176,6 +182,7 @@ export class H2Session {
     });
     socket.on('close', () => this.#socketClosed());
     if (socket instanceof net.Socket) socket.setNoDelay(true);
+    if (socket instanceof tls.TLSSocket) socket.on('keylog', this.#onKeyUpdate);
     if (role === 'client') this.#core.control(PREFACE);
     this.#core.control(settingsFrame(settingsToSend(role, settings)));
     const extraBytes = settings.connectionWindowBytes - DEFAULT_WINDOW_BYTES;
@@ -210,6 +217,17 @@ export class H2Session {
     } catch (caught) {
       const error = toMeshError(caught);
       this.#close(error, h2CodeOf(error));
+    }
+  }
+
+  /** Called in the middle of what TLS reads: it has to come to its end before anything is written. */
+  #keyUpdated(): void {
+    this.#share?.enter();
+    try {
+      this.#core.abuse.spend('keyUpdates');
+    } catch (caught) {
+      this.#socket.off('keylog', this.#onKeyUpdate);
+      setImmediate(() => this.#close(toMeshError(caught), H2.enhanceYourCalm));
     }
   }
 

@@ -49,6 +49,8 @@ export interface H2Limits {
   readonly emptyFrames: RateLimit;
   /** WINDOW_UPDATE beyond those that the data we sent explains. */
   readonly windowUpdates: RateLimit;
+  /** TLS KeyUpdate (RFC 8446 §4.6.3): new keys are 50 µs of work for 27 octets, and OpenSSL makes them without end. */
+  readonly keyUpdates: RateLimit;
 }
 
 export const DEFAULT_LIMITS: H2Limits = {
@@ -65,6 +67,7 @@ export const DEFAULT_LIMITS: H2Limits = {
   uselessFrames: { burst: 1000, perSecond: 100 },
   emptyFrames: { burst: 100, perSecond: 10 },
   windowUpdates: { burst: 2000, perSecond: 200 },
+  keyUpdates: { burst: 64, perSecond: 1 },
 };
 
 /** What the peer announced, with the RFC's defaults before it did. */
