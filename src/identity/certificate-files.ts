@@ -13,6 +13,8 @@ import type { CertificateProvider, IssuedCertificate, RenewalListener } from './
 const MAX_DIRECTORIES = 1_000;
 /** Whoever does not swap directories writes certificate and key one after the other. */
 const DEBOUNCE_MS = 1_000;
+/** Between two looks at files that were refused and have not changed since. */
+const AGAIN_MS = 10_000;
 
 export interface CertificateFilesDeps {
   readonly clock: Clock;
@@ -41,23 +43,22 @@ export class CertificateFiles implements CertificateProvider, Disposable {
   readonly #listeners = new Set<RenewalListener>();
   readonly #exposed = new Set<string>();
   #problem: string | undefined;
+  #lastAgainMs: number;
 
   constructor(root: string, deps: CertificateFilesDeps) {
     this.title = `certificate files ${root}`;
     this.#root = root;
     this.#deps = deps;
+    this.#lastAgainMs = deps.clock.monotonicMs();
     this.#enter(root);
     this.#look();
   }
 
   async issue(identity: string): Promise<IssuedCertificate> {
-    const nowMs = this.#deps.clock.wallMs();
-    const newestFirst = this.#pairs()
-      .filter(({ identities }) => identities.includes(identity))
-      .toSorted((a, b) => b.notBeforeMs - a.notBeforeMs);
-    const good = newestFirst.find(({ notAfterMs }) => nowMs <= notAfterMs);
+    if (this.#valid(identity) === undefined) this.#lookAgain();
+    const good = this.#valid(identity);
     if (good !== undefined) return good.issued;
-    const [newest] = newestFirst;
+    const [newest] = this.#newestFirst(identity);
     if (newest === undefined) throw this.#missing(identity);
     throw fault(newest.chainFile, `it expired at ${rfc3339Seconds(newest.notAfterMs)} and was not renewed`);
   }
@@ -73,8 +74,23 @@ export class CertificateFiles implements CertificateProvider, Disposable {
     this.#listeners.clear();
   }
 
-  #pairs(): CertificatePair[] {
-    return [...this.#places.values()].flatMap(({ pair }) => pair ?? []);
+  #valid(identity: string): CertificatePair | undefined {
+    const nowMs = this.#deps.clock.wallMs();
+    return this.#newestFirst(identity).find(({ notAfterMs }) => nowMs <= notAfterMs);
+  }
+
+  #newestFirst(identity: string): CertificatePair[] {
+    return [...this.#places.values()]
+      .flatMap(({ pair }) => (pair?.identities.includes(identity) === true ? pair : []))
+      .toSorted((a, b) => b.notBeforeMs - a.notBeforeMs);
+  }
+
+  /** What was refused for its dates is good once the clock of the node is set right. */
+  #lookAgain(): void {
+    const nowMs = this.#deps.clock.monotonicMs();
+    if (nowMs - this.#lastAgainMs < AGAIN_MS) return;
+    this.#lastAgainMs = nowMs;
+    for (const [directory, { problem }] of this.#places) if (problem !== undefined) this.#load(directory);
   }
 
   #missing(identity: string): MeshError {

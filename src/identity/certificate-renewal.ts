@@ -65,7 +65,7 @@ export class CertificateRenewal {
   /** What the entry has from elsewhere serves until it is due. */
   hold(entry: Entry, held: Held): void {
     entry.held = held;
-    this.#rest(entry, this.#renewalMs(held));
+    this.#renewAt(entry, this.#renewalMs(held));
   }
 
   /** A handshake waits for the attempt that is queued or under way, before all that nobody waits for. */
@@ -129,10 +129,12 @@ export class CertificateRenewal {
   #failed(entry: Entry, error: MeshError): void {
     const nowMs = this.#deps.clock.wallMs();
     const leftMs = (entry.held?.validity.notAfterMs ?? 0) - nowMs;
-    const retryMs = nowMs + retryDelayMs(entry.failures, { leftMs, isMissed: entry.isMissed }, this.#deps.random);
+    const delayMs = retryDelayMs(entry.failures, { leftMs, isMissed: entry.isMissed }, this.#deps.random);
+    const retryMs = nowMs + delayMs;
     entry.error = error;
     entry.failures += 1;
-    this.#rest(entry, retryMs);
+    // Not by the wall clock: set back, it would put off what perhaps failed because it was ahead.
+    this.#rest(entry, retryMs, delayMs, () => this.request(entry, this.#priority(entry)));
     this.#deps.observer?.failed(entry.identity, error);
     const isNews = this.#failures.failed(entry.identity, error.message);
     const write = isNews ? this.#deps.log.warn : this.#deps.log.debug;
@@ -140,19 +142,26 @@ export class CertificateRenewal {
     write?.(failureText(entry, nowMs, retryMs), { reason: error.code, identity, failures });
   }
 
-  /** Waits until wall time `dueMs`, then requests. Looks at the wall clock again at least every `MAX_SLEEP_MS`. */
-  #rest(entry: Entry, dueMs: number): void {
+  /** Requests at wall time `dueMs`. Looks at the wall clock again at least every `MAX_SLEEP_MS`. */
+  #renewAt(entry: Entry, dueMs: number): void {
+    const { clock } = this.#deps;
+    const leftMs = dueMs - clock.wallMs();
+    this.#rest(entry, dueMs, Math.min(Math.max(leftMs, 0), MAX_SLEEP_MS), () => {
+      if (clock.wallMs() < dueMs) this.#renewAt(entry, dueMs);
+      else this.request(entry, this.#priority(entry));
+    });
+  }
+
+  /** `dueMs`: as operators are shown it. */
+  #rest(entry: Entry, dueMs: number, delayMs: number, wake: () => void): void {
     entry.phase = 'resting';
     entry.dueMs = dueMs;
     if (entry.isOutdated) {
       this.request(entry, this.#priority(entry));
       return;
     }
-    const leftMs = dueMs - this.#deps.clock.wallMs();
-    entry.timer = this.#deps.clock.after(Math.min(Math.max(leftMs, 0), MAX_SLEEP_MS), () => {
-      if (entry.isForgotten || entry.phase !== 'resting') return;
-      if (this.#deps.clock.wallMs() < dueMs) this.#rest(entry, dueMs);
-      else this.request(entry, this.#priority(entry));
+    entry.timer = this.#deps.clock.after(delayMs, () => {
+      if (!entry.isForgotten && entry.phase === 'resting') wake();
     });
   }
 

@@ -28,7 +28,7 @@ export function adoptIssued(identity: string, issued: IssuedCertificate, ownKey:
   if (!leaf.uriSans.includes(identity)) throw unusable('it names another identity', leaf.uriSans.join(', '));
   if (!publicKeyDer(key).equals(leaf.publicKeyDer)) throw unusable('it is for another key');
   const notAfterMs = Math.min(...facts.map((certificate) => certificate.notAfterMs));
-  if (nowMs > notAfterMs) throw unusable('it has expired already');
+  if (nowMs > notAfterMs) throw unusable('it has expired already; compare the clock of this node with that of the CA');
   if (!isTrusted(chain, roots)) throw unusable('its chain does not end at the roots that came with it');
   const serial = serialOf(leaf.serial, roots);
   return {

@@ -20,10 +20,19 @@ const ca = await meshCa();
 const CERT_MANAGER = { chain: 'tls.crt', key: 'tls.key', roots: 'ca.crt' } as const;
 const ISTIO = { chain: 'cert-chain.pem', key: 'key.pem', roots: 'root-cert.pem' } as const;
 
+/** One that may be wrong. */
+class SkewedClock extends FakeClock {
+  skewMs = 0;
+
+  override wallMs(): number {
+    return super.wallMs() + this.skewMs;
+  }
+}
+
 /** A directory of certificates, the provider that reads it, and a manager behind that. */
 class World implements Disposable {
   readonly folder = mkdtempSync(join(tmpdir(), 'culvert-files-'));
-  readonly clock = new FakeClock();
+  readonly clock = new SkewedClock();
   readonly lines: { readonly message: string; readonly fields: LogFields }[] = [];
   readonly announced: string[] = [];
   problems = 0;
@@ -115,6 +124,19 @@ test('of several pairs for one identity the newest serves, and when that has exp
   assert.equal(await issued(files, CART), long.chainPem);
   world.clock.advance(48 * HOUR_MS);
   await assert.rejects(issued(files, CART), { message: /short.* it expired at .* and was not renewed/ });
+});
+
+test('a pair that was refused as expired serves once the clock of the node is set right', async () => {
+  using world = new World();
+  const cart = await material(CART);
+  world.write('cart', cart);
+  world.clock.skewMs = 30 * 24 * HOUR_MS;
+  const files = world.start();
+  await assert.rejects(issued(files, CART), { message: /it has expired already/ });
+  world.clock.skewMs = 0;
+  world.look();
+  assert.equal(await issued(files, CART), cart.chainPem);
+  assert.equal(world.problems, 1);
 });
 
 test('one directory per identity: its name does not matter, and a new one is found', async () => {

@@ -453,3 +453,14 @@ test('a wall clock that jumps ahead is noticed within ten minutes', async () => 
   await lab.pass(1);
   assert.equal(lab.requests.length, 2);
 });
+
+test('a wall clock that is set back does not put off what failed while it was ahead', async () => {
+  await using lab = await Lab.open();
+  lab.skewMs = 30 * DAY_MS;
+  await assert.rejects(lab.manager.get(id('web')), {
+    message: /it has expired already; compare the clock of this node with that of the CA/,
+  });
+  lab.skewMs = 0;
+  await lab.pass(15_000);
+  assert.equal((await lab.manager.get(id('web'))).identity, id('web'));
+});
