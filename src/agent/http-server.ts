@@ -79,6 +79,8 @@ export class HttpServer implements AsyncDisposable {
     const underWay: UnderWay = { answers: new Set(), closing: new AbortController() };
     server.on('request', (request, response) => respond(options, underWay, request, response));
     await bind(server, options);
+    // Whatever the kernel says of one connection that could not be taken: the next one may be.
+    server.on('error', (error) => options.log.debug?.('connection not accepted', { error: messageOf(error) }));
     const opened = new HttpServer(server, options, underWay);
     options.log.info?.('listener established', { address: opened.address, component: options.component });
     return opened;

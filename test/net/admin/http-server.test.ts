@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import diagnostics from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import net from 'node:net';
 import { test } from 'node:test';
@@ -29,6 +30,19 @@ async function stuckClient(port: number): Promise<net.Socket> {
   socket.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n');
   return socket;
 }
+
+test('an error of the kernel at accept does not end the process', async () => {
+  const listening = Promise.withResolvers<net.Server>();
+  const told = (message: unknown): void => listening.resolve((message as { server: net.Server }).server);
+  diagnostics.subscribe('tracing:net.server.listen:asyncEnd', told);
+  await using http = await server({ handler: () => ({ status: 200, body: 'here' }) });
+  const listener = await listening.promise;
+  diagnostics.unsubscribe('tracing:net.server.listen:asyncEnd', told);
+
+  listener.emit('error', Object.assign(new Error('accept EMFILE'), { code: 'EMFILE' }));
+
+  assert.equal((await ask(http.port, '/')).text, 'here');
+});
 
 test('a client that does not read its answer is cut off, so that closing does not wait for it', async () => {
   const asked = Promise.withResolvers<void>();
