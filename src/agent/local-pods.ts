@@ -32,6 +32,7 @@ export interface Touched {
 export interface LocalPodsDeps {
   /** Name of this node; empty where it does not matter. */
   readonly node: string;
+  readonly clusterId?: string | undefined;
   readonly index: MeshIndex;
   readonly clock: Clock;
   readonly uses: IdentityUses;
@@ -74,7 +75,8 @@ export class LocalPods {
   /** The record of a captured pod, or `undefined` while nobody told us about it. */
   workload(podUid: string): Workload | undefined {
     const pod = this.#byUid.get(podUid);
-    return pod && this.#deps.index.localWorkload({ ...pod, node: this.#deps.node });
+    const { index, node, clusterId } = this.#deps;
+    return pod && index.localWorkload({ ...pod, node, clusterId });
   }
 
   /** The captured pod that a record describes; `undefined` also while two of that name are there, one of them to go. */

@@ -62,6 +62,7 @@ export function proxySettings(config: AgentConfig): ProxySettings {
 export function authoritySettings(config: AgentConfig): AuthoritySettings {
   return {
     nodeName: config.nodeName,
+    clusterId: config.clusterId,
     isDedicated: config.podSource.kind === 'own',
     network: config.network,
     illegalPorts: new Set(illegalPorts(config)),

@@ -44,6 +44,7 @@ const UNUSED_MS = 60_000;
 
 export interface AuthoritySettings extends DataPathSettings {
   readonly nodeName: string;
+  readonly clusterId?: string;
   /** One pod is served: certificates of the others on its node are none of its business. Default: false. */
   readonly isDedicated?: boolean;
   /** `AUTHZ_POLICY_INFO_LOGGING`: decisions of policies at info instead of debug. */
@@ -101,7 +102,7 @@ export class VerdictAuthority implements VerdictPort {
     const uses = new IdentityUses(certificates);
     this.#uses = uses;
     this.#nodeWorkloads = settings.isDedicated === true ? undefined : new NodeWorkloads(settings.nodeName, uses);
-    this.#pods = new LocalPods({ node: settings.nodeName, index, clock, uses });
+    this.#pods = new LocalPods({ node: settings.nodeName, clusterId: settings.clusterId, index, clock, uses });
     const revoke = (connectionIds: readonly string[], refusal: Refusal): void =>
       this.#push({ kind: 'revoke', connectionIds, refusal });
     this.#live = new LiveConnections({ index, clock, log, revoke });

@@ -9,6 +9,8 @@ export interface LocalPod {
   readonly name: string;
   readonly namespace: string;
   readonly serviceAccount: string;
+  /** Of the agent: nodes and pods of another cluster may have the same names. */
+  readonly clusterId?: string | undefined;
 }
 
 /** Costs about two map slots per workload: keys are the strings of the records themselves. */
@@ -44,12 +46,16 @@ export class WorkloadIndex {
     return this.#byHostname.get(hostname)?.find((workload) => workload.namespace === namespace);
   }
 
-  /** The record of a captured pod: all four parts must agree (zt#777, zt#979). */
-  local({ node, name, namespace, serviceAccount }: LocalPod): Workload | undefined {
+  /** The record of a captured pod: all but the cluster must agree (zt#777, zt#979), and of several that of its cluster counts. */
+  local({ node, name, namespace, serviceAccount, clusterId }: LocalPod): Workload | undefined {
     if (this.#local?.node !== node) this.#local = { node, byName: this.#localByName(node) };
-    return this.#local.byName
-      .get(name)
-      ?.find((workload) => workload.namespace === namespace && workload.serviceAccount === serviceAccount);
+    let found: Workload | undefined;
+    for (const workload of this.#local.byName.get(name) ?? []) {
+      if (workload.namespace !== namespace || workload.serviceAccount !== serviceAccount) continue;
+      if (workload.clusterId === clusterId) return workload;
+      found ??= workload;
+    }
+    return found;
   }
 
   /** The UID must be free. */
