@@ -104,14 +104,21 @@ function towards(index: MeshIndex, request: OutboundRequest, upstream: Upstream,
 
 function direct(
   index: MeshIndex,
-  { source, target }: OutboundRequest,
+  request: OutboundRequest,
   { workload, port, service }: Upstream,
   random: Random,
 ): NextHop {
+  const { source, target } = request;
   const dial = { workload, dialledIp: target.ip, families: service?.ipFamilies };
+  const isNamed = workload.ips.length === 0;
   return atAddress(dial, random, (ip) => {
-    // A host name may lead to a pod: who lives at the address decides how it is reached, not who named it.
-    const upstream = workload.ips.length > 0 ? workload : (index.workloads.byAddress(source.network, ip) ?? workload);
+    // A host name may lead to a service or a pod: who lives at the address decides how it is reached, not who named it.
+    if (isNamed && index.services.byVip(source.network, ip, source.namespace) !== undefined) {
+      const hop = nextHop(index, { ...request, target: { ip, port } }, random);
+      // A service of names again, often the very same: the address is the one that its name has in the world outside.
+      if (hop.kind !== 'resolve') return hop;
+    }
+    const upstream = isNamed ? (index.workloads.byAddress(source.network, ip) ?? workload) : workload;
     const known = { upstream, ...(service && { service }) };
     if (upstream.protocol === 'TCP') return { kind: 'plaintext', address: { ip, port }, ...known };
     return {

@@ -88,6 +88,30 @@ const rows: readonly Row[] = [
     want: `hbone 10.0.0.7 15008 ${id('pod')}`,
   },
   {
+    name: 'a name that leads to a service of the mesh is reached as that service is, its endpoints over HBONE',
+    state: {
+      workloads: [external(), workload('pod', { ips: ['10.0.0.7'], services: memberOf({ inner: {} }) })],
+      services: [WEB, service('inner', { vips: [vip('10.1.0.5')], ports: new Map([[8_080, 9_090]]) })],
+    },
+    ips: ['10.1.0.5'],
+    want: `hbone 10.0.0.7 15008 ${id('pod')}`,
+  },
+  {
+    name: 'a name that leads to a service with a waypoint goes through the waypoint',
+    state: {
+      workloads: [external(), workload('wp', { ips: ['10.0.0.9'], hostname: 'wp' })],
+      services: [WEB, service('inner', { vips: [vip('10.1.0.5')], waypoint: atHostname('wp') })],
+    },
+    ips: ['10.1.0.5'],
+    want: `hbone 10.0.0.9 15008 ${id('wp')}`,
+  },
+  {
+    name: 'a name that has the address of its own service, as outside of the mesh, is dialled there',
+    state: { workloads: [external()], services: [service('web', { vips: VIPS, ports: new Map([[80, 80]]) })] },
+    ips: ['10.1.0.1'],
+    want: 'plaintext 10.1.0.1 80',
+  },
+  {
     name: 'a waypoint known by host name alone is dialled at the address its name has',
     state: {
       workloads: [workload('wp', { hostname: 'wp.example.com' })],
