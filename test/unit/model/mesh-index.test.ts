@@ -146,7 +146,9 @@ test('a captured pod is known only when node, name, namespace and service accoun
 });
 
 test('where nodes and pods of two clusters have the same names, the record of the own cluster is that of a captured pod', () => {
-  const [far, near] = ['far', 'near'].map((clusterId) => workload('web', { uid: `${clusterId}//Pod/default/web`, clusterId }));
+  const [far, near] = ['far', 'near'].map((clusterId) =>
+    workload('web', { uid: `${clusterId}//Pod/default/web`, clusterId }),
+  );
   assert(far !== undefined && near !== undefined);
   const pod = { node: 'node-1', name: 'web', namespace: 'default', serviceAccount: 'web', clusterId: 'near' };
   for (const workloads of [
