@@ -53,7 +53,8 @@ export async function startAdminServer(options: AdminOptions): Promise<AdminServ
   await using undo = new AsyncDisposableStack();
   const pprof = undo.use(new PprofEndpoints(options.clock, () => options.providers.inspectors()));
   const handler = adminHandler(routesOf(options.providers, pprof));
-  const shared = { component: 'admin', handler, log: options.log };
+  const { clock, log } = options;
+  const shared = { component: 'admin', handler, clock, log };
   const v4 = undo.use(await HttpServer.listen({ ...shared, host: '127.0.0.1', port: options.port }));
   if (options.isIpv6Enabled) undo.use(await HttpServer.listen({ ...shared, host: '::1', port: v4.port }));
   const held = undo.move();

@@ -1,7 +1,8 @@
 /** The small HTTP/1.1 servers of the agent (admin, stats, readiness): every bound of facts/operations.md §5.1 in one place. */
 import { once } from 'node:events';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
+import type { Clock } from '../base/clock.ts';
 import { MeshError, messageOf } from '../base/errors.ts';
 import { formatHostPort } from '../base/ip.ts';
 import type { Logger } from '../base/log.ts';
@@ -32,9 +33,12 @@ export interface HttpServerOptions {
   /** For log lines and errors: `admin`, `stats`, `readiness`. */
   readonly component: string;
   readonly handler: HttpHandler;
+  readonly clock: Clock;
   readonly log: Logger;
   /** A client that takes nothing of its answer for this long is cut off; a dump may be large, and it is in memory. */
   readonly stallTimeoutMs?: number;
+  /** How long closing waits for answers under way. */
+  readonly closeTimeoutMs?: number;
 }
 
 /** From the first byte of a request, or the start of the connection, to the end of its head. */
@@ -42,16 +46,17 @@ const HEAD_TIMEOUT_MS = 2_000;
 /** Node looks for late heads this often. */
 const HEAD_CHECK_MS = 250;
 const MAX_HEAD_BYTES = 8_192;
-/** Nobody needs more, and anyone on the network may dial the stats port. */
+/** Nobody needs more, and anyone on the network may dial the stats port. The newest takes the place of the oldest. */
 const MAX_CONNECTIONS = 256;
 /** A body is never read; this is how long one may dribble in before the connection is closed. */
 const REQUEST_TIMEOUT_MS = 10_000;
 
 const STALL_TIMEOUT_MS = 10_000;
+const CLOSE_TIMEOUT_MS = 5_000;
 
-/** Answers that have not reached their client, and the wish to close. */
+/** Answers that have not reached their client, by its connection, and the wish to close. */
 interface UnderWay {
-  readonly answers: Set<Promise<void>>;
+  readonly answers: Map<Socket, Promise<void>>;
   readonly closing: AbortController;
 }
 
@@ -75,8 +80,8 @@ export class HttpServer implements AsyncDisposable {
       maxHeaderSize: MAX_HEAD_BYTES,
       noDelay: true,
     });
-    server.maxConnections = MAX_CONNECTIONS;
-    const underWay: UnderWay = { answers: new Set(), closing: new AbortController() };
+    boundConnections(server);
+    const underWay: UnderWay = { answers: new Map(), closing: new AbortController() };
     server.on('request', (request, response) => respond(options, underWay, request, response));
     await bind(server, options);
     // Whatever the kernel says of one connection that could not be taken: the next one may be.
@@ -97,12 +102,17 @@ export class HttpServer implements AsyncDisposable {
   /** Lets answers under way reach their clients (long ones are asked to hurry), then closes everything. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (!this.#server.listening) return;
-    this.#underWay.closing.abort();
+    const { answers, closing } = this.#underWay;
+    closing.abort();
+    // Who reads drop by drop must not keep the port from a successor.
+    const { clock, closeTimeoutMs = CLOSE_TIMEOUT_MS } = this.#options;
+    using _deadline = clock.after(closeTimeoutMs, () => this.#server.closeAllConnections());
     // `close` cuts connections whose answer is written but not yet sent, so it comes second.
-    await Promise.all(this.#underWay.answers);
+    await Promise.all(answers.values());
     if (!this.#server.listening) return;
     const closed = once(this.#server, 'close');
     this.#server.close();
+    this.#server.closeAllConnections();
     await closed;
     this.#options.log.info?.('listener drained', { component: this.#options.component });
   }
@@ -112,6 +122,16 @@ export class HttpServer implements AsyncDisposable {
     if (bound === null || typeof bound === 'string') throw new MeshError('CV-BUG', 'the server is not bound to a port');
     return bound;
   }
+}
+
+function boundConnections(server: Server): void {
+  const open = new Set<Socket>();
+  server.on('connection', (socket) => {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+    const [oldest] = open;
+    if (open.size > MAX_CONNECTIONS) oldest?.destroy();
+  });
 }
 
 async function bind(server: Server, { host, port, component }: HttpServerOptions): Promise<void> {
@@ -131,12 +151,15 @@ function respond(
   request: IncomingMessage,
   response: ServerResponse,
 ): void {
+  const { socket } = request;
+  // Of a client that does not wait for its answers, one packet would have us work on thousands at once.
+  if (answers.has(socket)) return void socket.destroy();
   const gone = new AbortController();
   const { promise: sent, resolve } = Promise.withResolvers<void>();
-  answers.add(sent);
+  answers.set(socket, sent);
   response.once('close', () => {
     gone.abort();
-    answers.delete(sent);
+    answers.delete(socket);
     resolve();
   });
   void answer(options, requestOf(request, AbortSignal.any([gone.signal, closing.signal])), response);

@@ -63,6 +63,7 @@ export interface ReadinessServerOptions {
   readonly host: string;
   readonly port: number;
   readonly readiness: Pick<Readiness, 'pending'>;
+  readonly clock: Clock;
   readonly log: Logger;
 }
 

@@ -47,10 +47,10 @@ async function startServers(parts: AgentParts, deps: AgentDeps, undo: AsyncDispo
   };
   const hasIpv6 = config.isIpv6Enabled && deps.sys.hasIpv6(undefined, 'lo');
   const host = hasIpv6 ? '::' : '0.0.0.0';
-  undo.use(
-    await startReadinessServer({ host, port: config.readinessPort, readiness, log: deps.logs.scope('readiness') }),
-  );
-  undo.use(await startStatsServer({ host, port: config.statsPort, metrics, log: deps.logs.scope('stats') }));
-  const admin = { port: config.adminPort, isIpv6Enabled: hasIpv6, clock: deps.clock, log: deps.logs.scope('admin') };
+  const { clock, logs } = deps;
+  const probe = { host, port: config.readinessPort, readiness, clock, log: logs.scope('readiness') };
+  undo.use(await startReadinessServer(probe));
+  undo.use(await startStatsServer({ host, port: config.statsPort, metrics, clock, log: logs.scope('stats') }));
+  const admin = { port: config.adminPort, isIpv6Enabled: hasIpv6, clock, log: logs.scope('admin') };
   undo.use(await startAdminServer({ ...admin, providers: adminProviders(parts, deps) }));
 }

@@ -1,8 +1,10 @@
 /** The scrape endpoint (facts/operations.md §2.1, §5.8). */
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
+import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
-import { type HttpAnswer, type HttpHandler, type HttpRequest, HttpServer } from './http-server.ts';
+import { type HttpHandler, type HttpRequest, HttpServer } from './http-server.ts';
+import { SharedText } from './shared-text.ts';
 
 const PATHS: ReadonlySet<string> = new Set(['/metrics', '/stats/prometheus']);
 const OPENMETRICS = 'application/openmetrics-text';
@@ -22,30 +24,43 @@ export interface StatsServerOptions {
   readonly host: string;
   readonly port: number;
   readonly metrics: { render(): Promise<string> };
+  readonly clock: Clock;
   readonly log: Logger;
 }
 
 /** `/metrics` and `/stats/prometheus`, any method; the body is OpenMetrics whatever was asked for. */
 export async function startStatsServer({ metrics, ...rest }: StatsServerOptions): Promise<HttpServer> {
+  const texts = new SharedText(async () => new Exposition(await metrics.render()), rest.clock);
   const handler: HttpHandler = async (request) => {
     if (!PATHS.has(request.path)) return { status: 404 };
-    return await compressed(request, { status: 200, type: contentType(request), body: await metrics.render() });
+    const encoding = bestEncoding(request.headers('accept-encoding'));
+    const headers = { vary: 'accept-encoding', ...(encoding && { 'content-encoding': encoding }) };
+    return { status: 200, type: contentType(request), headers, body: await (await texts.get()).as(encoding) };
   };
   return await HttpServer.listen({ ...rest, component: 'stats', handler });
+}
+
+/** One rendering in the forms that were asked for, each made once. */
+class Exposition {
+  readonly #bytes: Buffer;
+  readonly #packed = new Map<Encoding, Promise<Buffer>>();
+
+  constructor(text: string) {
+    this.#bytes = Buffer.from(text);
+  }
+
+  async as(encoding: Encoding | undefined): Promise<Buffer> {
+    if (encoding === undefined) return this.#bytes;
+    const packed = this.#packed.get(encoding) ?? COMPRESSORS[encoding](this.#bytes);
+    this.#packed.set(encoding, packed);
+    return await packed;
+  }
 }
 
 function contentType(request: HttpRequest): string {
   const accepted = request.headers('accept').flatMap((value) => value.split(','));
   const isOpenMetrics = accepted.some((item) => item.split(';')[0]?.trim().toLowerCase() === OPENMETRICS);
   return isOpenMetrics ? OPENMETRICS_TYPE : 'text/plain; charset=utf-8';
-}
-
-async function compressed(request: HttpRequest, answer: HttpAnswer & { readonly body: string }): Promise<HttpAnswer> {
-  const vary = { vary: 'accept-encoding' };
-  const encoding = bestEncoding(request.headers('accept-encoding'));
-  if (encoding === undefined) return { ...answer, headers: vary };
-  const body = await COMPRESSORS[encoding](Buffer.from(answer.body));
-  return { ...answer, headers: { ...vary, 'content-encoding': encoding }, body };
 }
 
 /** The accepted encoding with the highest weight; of equals the one we like best. */

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import diagnostics from 'node:diagnostics_channel';
 import { once } from 'node:events';
+import { Agent } from 'node:http';
 import net from 'node:net';
 import { test } from 'node:test';
 import { HttpServer, type HttpServerOptions } from '../../../src/agent/http-server.ts';
 import { silentLogger } from '../../../src/base/log.ts';
+import { systemClock } from '../../../src/sys/system-clock.ts';
 import { ask } from './http.ts';
 
 const LARGE = new Uint8Array(64 * 1_048_576);
@@ -15,6 +17,7 @@ async function server(options: Partial<HttpServerOptions>): Promise<HttpServer> 
     host: '127.0.0.1',
     port: 0,
     component: 'test',
+    clock: systemClock,
     log: silentLogger,
     handler,
     ...options,
@@ -98,4 +101,60 @@ test('a client that went away is known to a long answer, which then ends', async
   const socket = await stuckClient(http.port);
   socket.destroy();
   await ended.promise;
+});
+
+/** `count` requests of one client that waits for no answer. */
+async function pipeliningClient(port: number, count: number): Promise<net.Socket> {
+  const socket = net.connect({ port, host: '127.0.0.1' });
+  socket.on('error', () => undefined);
+  await once(socket, 'connect');
+  socket.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'.repeat(count));
+  return socket;
+}
+
+test('a client that does not wait for its answers has one request carried out and is cut off', {
+  timeout: 30_000,
+}, async () => {
+  let asked = 0;
+  await using http = await server({
+    handler: async ({ signal }) => {
+      asked += 1;
+      await once(signal, 'abort');
+      return { status: 200 };
+    },
+  });
+  await once(await pipeliningClient(http.port, 1_000), 'close');
+  assert.equal(asked, 1);
+});
+
+test('a client that waits for each answer may ask again and again', { timeout: 30_000 }, async () => {
+  await using http = await server({ handler: () => ({ status: 200, body: 'x'.repeat(1_000_000) }) });
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const replies = await Promise.all(Array.from({ length: 20 }, () => ask(http.port, '/', { agent })));
+  assert.deepEqual(new Set(replies.map(({ status, bytes }) => `${status} ${bytes.length}`)), new Set(['200 1000000']));
+  agent.destroy();
+});
+
+test('clients that hold all places and say nothing do not keep the next one out', { timeout: 30_000 }, async () => {
+  await using http = await server({ handler: () => ({ status: 200, body: 'served' }) });
+  const silent = Array.from({ length: 300 }, () => net.connect({ port: http.port, host: '127.0.0.1' }));
+  for (const socket of silent) socket.on('error', () => undefined);
+  await Promise.all(silent.map((socket) => once(socket, 'connect')));
+  assert.equal((await ask(http.port, '/')).text, 'served');
+  for (const socket of silent) socket.destroy();
+});
+
+test('a client that reads its answer drop by drop does not hold up closing', { timeout: 30_000 }, async () => {
+  const asked = Promise.withResolvers<void>();
+  const handler = () => {
+    asked.resolve();
+    return { status: 200, body: LARGE };
+  };
+  const http = await server({ closeTimeoutMs: 300, handler });
+  const socket = await stuckClient(http.port);
+  const drops = setInterval(() => socket.read(16_384), 50);
+  await asked.promise;
+  await http[Symbol.asyncDispose]();
+  clearInterval(drops);
+  socket.destroy();
 });

@@ -14,14 +14,16 @@ export interface Ask {
   readonly method?: string;
   readonly headers?: http.OutgoingHttpHeaders;
   readonly host?: string;
+  /** Keeps connections; without one each request has its own. */
+  readonly agent?: http.Agent;
 }
 
 export async function ask(
   port: number,
   path: string,
-  { method = 'GET', headers = {}, host }: Ask = {},
+  { method = 'GET', headers = {}, host, agent }: Ask = {},
 ): Promise<Reply> {
-  const request = http.request({ port, path, method, headers, host: host ?? '127.0.0.1', agent: false });
+  const request = http.request({ port, path, method, headers, host: host ?? '127.0.0.1', agent: agent ?? false });
   request.end();
   const [response] = (await once(request, 'response')) as [http.IncomingMessage];
   const bytes = Buffer.concat(await response.toArray());

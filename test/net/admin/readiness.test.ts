@@ -2,8 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Readiness, startReadinessServer } from '../../../src/agent/readiness.ts';
 import { silentLogger } from '../../../src/base/log.ts';
+import { systemClock } from '../../../src/sys/system-clock.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { ask } from './http.ts';
+
+const anywhere = { host: '127.0.0.1', port: 0, clock: systemClock, log: silentLogger };
 
 function fixture() {
   const readiness = new Readiness({ clock: new FakeClock(), log: silentLogger });
@@ -14,7 +17,7 @@ function fixture() {
 
 test('the probe names what is pending, sorted, and turns ready, and back', async () => {
   const readiness = fixture();
-  await using server = await startReadinessServer({ host: '127.0.0.1', port: 0, readiness, log: silentLogger });
+  await using server = await startReadinessServer({ ...anywhere, readiness });
   const probe = async () => {
     const { status, text } = await ask(server.port, '/healthz/ready');
     return [status, text];
@@ -36,12 +39,7 @@ for (const [method, path, status] of [
   ['POST', '/metrics', 404],
 ] as const) {
   test(`readiness: ${method} ${path} answers ${status}`, async () => {
-    await using server = await startReadinessServer({
-      host: '127.0.0.1',
-      port: 0,
-      readiness: fixture(),
-      log: silentLogger,
-    });
+    await using server = await startReadinessServer({ ...anywhere, readiness: fixture() });
     assert.equal((await ask(server.port, path, { method })).status, status);
   });
 }

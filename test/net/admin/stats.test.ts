@@ -4,13 +4,17 @@ import zlib from 'node:zlib';
 import { startStatsServer } from '../../../src/agent/stats.ts';
 import { MeshError } from '../../../src/base/errors.ts';
 import { silentLogger } from '../../../src/base/log.ts';
+import { systemClock } from '../../../src/sys/system-clock.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { outbound, trafficFixture } from '../../unit/telemetry/traffic-fixture.ts';
 import { ask } from './http.ts';
+
+const clock = systemClock;
 
 async function fixture() {
   const { metrics, traffic } = trafficFixture();
   const record = traffic.open(outbound);
-  const server = await startStatsServer({ host: '::', port: 0, metrics, log: silentLogger });
+  const server = await startStatsServer({ host: '::', port: 0, metrics, clock, log: silentLogger });
   return { metrics, record, port: server.port, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() };
 }
 
@@ -85,10 +89,32 @@ test('the stats port answers on both families', async () => {
 test('a port that is taken is an error that names the address and who wanted it', async () => {
   await using stats = await fixture();
   const { metrics } = stats;
-  await assert.rejects(startStatsServer({ host: '::', port: stats.port, metrics, log: silentLogger }), (error) => {
-    assert(error instanceof MeshError);
-    assert.equal(error.code, 'CV-BIND');
-    assert.match(error.message, /^failed to bind to address \[::\]:\d+: .*EADDRINUSE.* \(stats\)$/);
-    return true;
-  });
+  await assert.rejects(
+    startStatsServer({ host: '::', port: stats.port, metrics, clock, log: silentLogger }),
+    (error) => {
+      assert(error instanceof MeshError);
+      assert.equal(error.code, 'CV-BIND');
+      assert.match(error.message, /^failed to bind to address \[::\]:\d+: .*EADDRINUSE.* \(stats\)$/);
+      return true;
+    },
+  );
+});
+
+test('many scrapers at once share renderings, between which the thread is left to others', {
+  timeout: 30_000,
+}, async () => {
+  let rendered = 0;
+  const render = async () => `# rendering ${++rendered}\n# EOF\n`;
+  const paced = new FakeClock();
+  const options = { host: '127.0.0.1', port: 0, metrics: { render }, clock: paced, log: silentLogger };
+  await using stats = await startStatsServer(options);
+  let rests = 0;
+  const resting = setInterval(() => {
+    rests += 1;
+    paced.advance(1);
+  }, 20);
+  const replies = await Promise.all(Array.from({ length: 50 }, () => ask(stats.port, '/metrics')));
+  clearInterval(resting);
+  assert(replies.every(({ status }) => status === 200));
+  assert(rendered <= rests + 1, `rendered ${rendered} times with ${rests} rests`);
 });

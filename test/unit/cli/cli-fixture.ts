@@ -2,6 +2,7 @@
 import { HttpServer } from '../../../src/agent/http-server.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { run } from '../../../src/cli/program.ts';
+import { systemClock } from '../../../src/sys/system-clock.ts';
 
 export interface Ran {
   readonly code: number;
@@ -38,6 +39,7 @@ export async function fakeAgent(answers: Readonly<Record<string, unknown>>) {
     host: '127.0.0.1',
     port: 0,
     component: 'admin',
+    clock: systemClock,
     log: silentLogger,
     handler: ({ method, path, query }) => {
       asked.push(`${method} ${path}${query.size === 0 ? '' : `?${query.toString()}`}`);
