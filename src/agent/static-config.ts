@@ -1,7 +1,8 @@
 /** `staticConfig` of the dump: the mesh file as it is on disk now, which may be newer or worse than what is in force. */
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { dumpMesh, type MeshDump } from '../model/dump.ts';
 import { MeshIndex } from '../model/mesh-index.ts';
+import { readBounded } from '../sys/files.ts';
 import { parseMeshFile } from '../xds/local-file.ts';
 import type { LocalMesh } from '../xds/mesh-file.ts';
 
@@ -17,7 +18,7 @@ export function staticConfig(source: LocalMesh | undefined, inForce: () => Stati
   const { path } = source;
   try {
     if (statSync(path).size > MAX_REREAD_BYTES) return only(inForce());
-    const parsed = parseMeshFile(readFileSync(path, 'utf8'));
+    const parsed = parseMeshFile(readBounded(path, MAX_REREAD_BYTES).toString('utf8'));
     return parsed.kind === 'refused' ? {} : only(dumpMesh(new MeshIndex(parsed.state)));
   } catch {
     return {};

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import {
   closeSync,
+  constants,
   fstatSync,
   fsyncSync,
   openSync,
@@ -23,7 +24,8 @@ const MORE_BYTES = 4_096;
 
 /** Whole content. Throws a plain `Error` when it is no regular file or over `maxBytes`; the caller knows which code that is. */
 export function readBounded(path: string, maxBytes: number): Buffer {
-  const fd = openSync(path, 'r');
+  // Of a FIFO without a writer any other open waits for ever, and the whole thread with it.
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const stat = fstatSync(fd);
     if (!stat.isFile()) throw new Error(`${path} is not a regular file`);

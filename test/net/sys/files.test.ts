@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
   mkdirSync,
   mkdtempSync,
@@ -119,6 +120,21 @@ test('a bounded read takes a file up to its limit and nothing that is no file', 
   assert.match(readBounded('/proc/self/status', 1_000_000).toString(), /^Name:[^]*VmRSS:[^]*\n$/);
   assert.throws(() => readBounded('/proc/self/status', 100), /over 100 bytes/);
   assert.throws(() => readBounded(join(path, '..'), 100), /not a regular file|EISDIR/);
+});
+
+test('a FIFO that nobody writes to is no file, and does not hold up the thread', (t) => {
+  const fifo = join(directory(t), 'fifo');
+  assert.equal(spawnSync('mkfifo', [fifo]).status, 0);
+  const files = new URL('../../../src/sys/files.ts', import.meta.url);
+  const program = `import { readBounded } from ${JSON.stringify(files.href)}; readBounded(${JSON.stringify(fifo)}, 10);`;
+  // In a process of its own: a thread that waits in `open` cannot be woken.
+  const { stderr, signal } = spawnSync(process.execPath, ['--input-type=module', '--eval', program], {
+    encoding: 'utf8',
+    timeout: 30_000,
+    killSignal: 'SIGKILL',
+  });
+  assert.equal(signal, null);
+  assert.match(stderr, /fifo is not a regular file/);
 });
 
 test('an atomic write is private and leaves no other file behind, also when it fails', (t) => {
