@@ -37,6 +37,8 @@ export class OwnRules implements PodRules {
   #verified: string | undefined;
   /** From the discovery that the redirection is not as wanted until it is again. */
   #isOpen = true;
+  /** Connections that go past us may be left from while the rules were not there: also when closing them failed. */
+  #mayHaveStale = false;
   #repairs = 0;
 
   constructor(deps: OwnRulesDeps, observer: RulesObserver) {
@@ -66,10 +68,10 @@ export class OwnRules implements PodRules {
     if (differences.length > 0) {
       this.#isOpen = true;
       await redirection.apply(netns, wanted);
-      const closed = redirection.closeStale(netns, wanted);
-      if (closed > 0) log.info?.('connections from before the capture closed', { ...namesOf(pod), closed });
+      this.#mayHaveStale = true;
       if (isSame) this.#repaired(pod, differences);
     }
+    if (this.#mayHaveStale) this.#closeStale(pod, netns, wanted);
     this.#isOpen = false;
     if (this.#applied === undefined) {
       log.info?.('pod captured', { ...namesOf(pod), adopted: differences.length === 0 });
@@ -100,6 +102,14 @@ export class OwnRules implements PodRules {
     this.#applied = undefined;
     this.#verified = undefined;
     this.#isOpen = true;
+    this.#mayHaveStale = false;
+  }
+
+  #closeStale(pod: CapturedPod, netns: Netns, wanted: RedirectOptions): void {
+    const closed = this.#deps.redirection.closeStale(netns, wanted);
+    this.#mayHaveStale = false;
+    if (closed > 0)
+      this.#observer.log.info?.('connections from before the capture closed', { ...namesOf(pod), closed });
   }
 
   #repaired(pod: CapturedPod, differences: readonly string[]): void {

@@ -26,8 +26,8 @@ const ATTRIBUTE_HEADER_BYTES = 4;
 
 /** The kernel puts at most 32 KiB into one datagram of a dump. */
 const RECEIVE_BYTES = 64 * 1024;
-/** Thousands of routes. */
-const MAX_DATAGRAMS = 64;
+/** Some 300,000 sockets: a pod with as many connections as one may have, each of which is several, is listed whole. */
+const MAX_DATAGRAMS = 1_024;
 const MSG_DONTWAIT = 0x40;
 /** Emptied before the next request of this thread. */
 const buffer = new Uint8Array(RECEIVE_BYTES);

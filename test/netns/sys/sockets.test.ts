@@ -21,6 +21,7 @@ import {
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import { dialTcp, dialTcpSpoofed, listenOn, socketFd } from '../../../src/sys/tcp.ts';
 import { dialFrom, readFrom, serveIn, skipWithoutRoot, TestNetns, Wire } from '../../support/netns.ts';
+import { PYTHON } from '../../support/python-program.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 20_000 };
 const MARK = 0x539;
@@ -268,3 +269,26 @@ test(
     assert.deepEqual([other.ip4, other.ip6, '192.0.2.1', 'no address'].map(isOwn), [false, false, false, false]);
   },
 );
+
+/** Opens and leaves so many connections, of which the listener's ends stay. */
+const LEAVE_CONNECTIONS = `
+import socket, sys, time
+for port in range(9000, 9004):
+    listener = socket.socket()
+    listener.bind(('127.0.0.1', port))
+    listener.listen(4096)
+    globals()['listener%d' % port] = listener
+    for _ in range(4000):
+        with socket.socket() as client:
+            client.connect(('127.0.0.1', port))
+print('open', flush=True)
+time.sleep(60)
+`;
+
+test('a pod with more sockets than one pod needs is listed whole', { ...privileged, timeout: 60_000 }, async () => {
+  await using pod = await TestNetns.create();
+  const { firstLine } = await pod.start([PYTHON, '-c', LEAVE_CONNECTIONS]);
+  assert.equal(firstLine, 'open');
+  const left = linuxSys.tcpSockets(pod.handle).filter(({ local, isListener }) => local.port < 9_004 && !isListener);
+  assert.equal(left.length, 16_000);
+});

@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { MeshError } from '../../../src/base/errors.ts';
+import { silentLogger } from '../../../src/base/log.ts';
+import { NetnsClaims, NodeNetns } from '../../../src/capture/netns-claims.ts';
+import { OwnRules } from '../../../src/capture/own-rules.ts';
+import type { CapturedPod } from '../../../src/capture/pod-source.ts';
+import type { Redirection } from '../../../src/capture/redirect.ts';
+import { linuxSys } from '../../../src/sys/linux.ts';
+import type { Netns } from '../../../src/sys/sys.ts';
+
+const POD: CapturedPod = {
+  uid: 'web',
+  name: 'web',
+  namespace: 'demo',
+  serviceAccount: 'web',
+  netnsPath: '/run/web',
+  options: { isIngressMode: false, rerouteInterfaces: [] },
+};
+const NETNS: Netns = { path: '/run/web', fd: 3, id: { device: 1n, inode: 1n }, [Symbol.dispose]: () => {} };
+
+/** A namespace whose rules are in place once they were applied, and a kernel that fails to close connections at first. */
+function fixture(failures: number) {
+  let isApplied = false;
+  const tries: string[] = [];
+  const redirection: Redirection = {
+    track: async () => {},
+    apply: async () => void (isApplied = true),
+    fingerprint: () => '',
+    verify: async () => (isApplied ? [] : ['all nft tables are gone']),
+    closeStale: () => {
+      tries.push('close');
+      if (tries.length <= failures) throw new MeshError('CV-SYS', 'netlink answered too much');
+      return 1;
+    },
+    release: async () => {},
+    remove: async () => {},
+  };
+  const claims = new NetnsClaims(new NodeNetns(linuxSys, 'any'), () => []);
+  const settings = { ipv4: true, ipv6: false, dnsCapture: false };
+  const observer = { log: silentLogger, onChange: () => {}, onRepair: () => {} };
+  return { rules: new OwnRules({ sys: linuxSys, redirection, settings, claims }, observer), tries };
+}
+
+test('a pod whose connections from before could not be closed is not captured until they are', async () => {
+  const { rules, tries } = fixture(2);
+  await assert.rejects(rules.ensure(POD, NETNS), /netlink answered too much/);
+  await assert.rejects(rules.ensure(POD, NETNS), /netlink answered too much/);
+  assert.equal(rules.isInPlace, false);
+
+  await rules.ensure(POD, NETNS);
+
+  assert.equal(rules.isInPlace, true);
+  assert.equal(tries.length, 3);
+});
+
+test('connections from before are looked for once, not at every look', async () => {
+  const { rules, tries } = fixture(0);
+  for (let look = 0; look < 3; look += 1) await rules.ensure(POD, NETNS);
+  assert.equal(tries.length, 1);
+});
