@@ -143,7 +143,8 @@ async function serve(config: AgentConfig): Promise<void> {
     reportStart(config, VERSION, logs);
     catchDefects(logs, sink);
     const quit = Promise.withResolvers<void>();
-    const agent = await startAgent(config, {
+    const stopped = Promise.race([signalled(), quit.promise.then(() => 'quitquitquit')]);
+    const starting = startAgent(config, {
       sys: linuxSys,
       clock: systemClock,
       random: systemRandom,
@@ -152,9 +153,14 @@ async function serve(config: AgentConfig): Promise<void> {
       version: VERSION,
       requestQuit: () => quit.resolve(),
     });
-    // It serves for as long as nobody stops it, or never, and then it says why.
-    const failed = agent.serving.then(() => new Promise<never>(() => undefined));
-    await Promise.race([stopWhenTold(agent, logs, quit.promise), failed]);
+    // A process with the id 1, as in a container, ignores what it has no handler for; and nothing is served yet that could drain.
+    const agent = await Promise.race([starting, stopped.then(() => undefined)]);
+    if (agent === undefined) logs.scope('agent').info?.('stopped before it had started', { reason: await stopped });
+    else {
+      // It serves for as long as nobody stops it, or never, and then it says why.
+      const failed = agent.serving.then(() => new Promise<never>(() => undefined));
+      await Promise.race([stopWhenTold(agent, logs, stopped), failed]);
+    }
   } catch (error) {
     sink.flushSync();
     explainFailure(error);
@@ -164,8 +170,7 @@ async function serve(config: AgentConfig): Promise<void> {
   process.exit();
 }
 
-async function stopWhenTold(agent: Agent, logs: RootLogger, quit: Promise<void>): Promise<void> {
-  const stopped = Promise.race([signalled(), quit.then(() => 'quitquitquit')]);
+async function stopWhenTold(agent: Agent, logs: RootLogger, stopped: Promise<string>): Promise<void> {
   const reason = await Promise.race([stopped, agent.handedOver.then(() => undefined)]);
   if (reason === undefined) await hold(agent, logs, stopped);
   else {

@@ -101,6 +101,18 @@ test('without nft the agent does not start, and says which package has it', priv
   assert.match(said, /CV-SYS: nft is missing \(needed for: redirection rules in pods\): install the package nftables/);
 });
 
+test('told to stop while it starts, the agent ends at once and in order', privileged, async () => {
+  const folder = join(mesh().lab.folder, 'path-with-a-slow-nft');
+  mkdirSync(folder);
+  // As long as the agent.
+  writeFileSync(join(folder, 'nft'), '#!/bin/sh\nexec /usr/bin/tail --pid=$PPID -f /dev/null\n', { mode: 0o755 });
+  const agent = mesh().spawnAgent('n3', [], { PATH: folder });
+  await agent.line(({ message }) => message.startsWith('file descriptor limit'), 'start');
+  process.kill(agent.pid, 'SIGTERM');
+  assert.equal(await agent.exited, 0);
+  assert.equal(agent.lines.at(-1)?.message, 'stopped before it had started');
+});
+
 test(
   'without capabilities the agent does not start, and names each of them with its use and the cure',
   privileged,
