@@ -1,6 +1,7 @@
 /** `/config_dump` as the command line reads it: the fields it shows, decoded with care, since any agent may have written it. */
 import { type AdminAddress, getJson } from './admin-client.ts';
 import { readDumpFile } from './dump-file.ts';
+import { CliError, EXIT_FAILURE } from './exit-codes.ts';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -15,10 +16,21 @@ export interface MeshDump {
   readonly whole: unknown;
 }
 
+const SECTIONS = ['workloads', 'services', 'policies', 'certificates'] as const;
+const CURE = 'ask an agent for it, on its port 15000';
+
 /** From the file when one is named, else from the agent. */
 export async function readMeshDump(source: { admin: AdminAddress; file?: string }): Promise<MeshDump> {
   const whole = source.file === undefined ? await getJson(source.admin, '/config_dump') : readDumpFile(source.file);
   const dump = objectOf(whole);
+  if (!SECTIONS.some((section) => section in dump)) {
+    // Else an agent of another kind would have no policies, and so seem to allow everything.
+    const what = source.file ?? 'what answered /config_dump';
+    throw new CliError(
+      EXIT_FAILURE,
+      `${what} has none of ${SECTIONS.join(', ')}: it is no config_dump of this mesh; ${CURE}`,
+    );
+  }
   return {
     whole,
     workloadState: objectOf(dump['workloadState']),

@@ -35,9 +35,9 @@ const END_KEYS: ReadonlySet<string> = new Set(['q', 'Q', '\u0003', '\u0004']);
 const MIN_INTERVAL_MS = 200;
 const MAX_INTERVAL_MS = 3_600_000;
 
-/** The other screen of the terminal, without a cursor, and back. */
-const ENTER_SCREEN = '\u001b[?1049h\u001b[?25l';
-const LEAVE_SCREEN = '\u001b[?25h\u001b[?1049l';
+/** The other screen of the terminal, without a cursor and with lines cut at its edge, and back. */
+const ENTER_SCREEN = '\u001b[?1049h\u001b[?25l\u001b[?7l';
+const LEAVE_SCREEN = '\u001b[?7h\u001b[?25h\u001b[?1049l';
 /** To the top, each line cleared as it is written, and what is below the last. */
 const TOP_LEFT = '\u001b[H';
 const CLEAR_LINE = '\u001b[K';
@@ -142,31 +142,32 @@ async function look({ admin, namespace }: Options): Promise<UsageView> {
 
 function tableOf(rows: readonly TopRow[]): Table {
   return {
+    // What matters first: a narrow terminal shows the left part.
     header: [
       'WORKLOAD',
+      'CPU',
+      'LANE',
       'CONNS',
       'NEW/S',
-      'TLS/S',
-      'TLS PENDING',
       'IN/S',
       'OUT/S',
-      'CPU',
       'BUFFERED',
       'WAITS/S',
-      'LANE',
+      'TLS/S',
+      'TLS PENDING',
     ],
     rows: rows.map((row) => [
       row.workload,
+      row.cpu >= 0.5 ? { text: shareText(row.cpu), colour: 'red' } : shareText(row.cpu),
+      row.lane === 'greedy' ? { text: row.lane, colour: 'yellow' } : row.lane,
       String(row.connections),
       rateText(row.newPerSecond),
-      rateText(row.handshakesPerSecond),
-      String(row.pendingHandshakes),
       bytesText(Math.round(row.inBytesPerSecond)),
       bytesText(Math.round(row.outBytesPerSecond)),
-      row.cpu >= 0.5 ? { text: shareText(row.cpu), colour: 'red' } : shareText(row.cpu),
       bytesText(row.bufferedBytes),
       row.heldPerSecond > 0 ? { text: rateText(row.heldPerSecond), colour: 'yellow' } : '0',
-      row.lane === 'greedy' ? { text: row.lane, colour: 'yellow' } : row.lane,
+      rateText(row.handshakesPerSecond),
+      String(row.pendingHandshakes),
     ]),
     whenEmpty: 'No workload is served here.',
   };

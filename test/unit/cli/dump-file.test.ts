@@ -53,6 +53,22 @@ for (const view of ['workloads', 'services', 'policies', 'certificates'] as cons
   });
 }
 
+for (const [what, content] of [
+  ['a list', [1, 2]],
+  ['an answer of another path', { node: 'n1', pods: [], isReady: true }],
+  ['a dump of Envoy', { configs: [{ '@type': 'type.googleapis.com/envoy.admin.v3.BootstrapConfigDump' }] }],
+] as const) {
+  test(`${what} is refused, not shown as a mesh without policies`, async () => {
+    const other = join(folder, 'other.json');
+    writeFileSync(other, JSON.stringify(content));
+    await using agent = await fakeAgent({ '/config_dump': content });
+    for (const { code, out, err } of [await culvert(['policies', '-f', other]), await agent.ask(['policies'])]) {
+      assert.deepEqual([code, out], [1, '']);
+      assert.match(err, /(other\.json|answered \/config_dump) has none of workloads, .*ask an agent for it/);
+    }
+  });
+}
+
 test('the short form has the columns of istioctl and no more', async () => {
   assert.equal(
     await shown(['policies', '-f', file, '-o', 'short']),

@@ -77,9 +77,9 @@ test('--once prints one plain table', bounded, async () => {
   assert.equal(code, 0);
   assert.equal(
     out,
-    `WORKLOAD     CONNS   NEW/S   TLS/S   TLS PENDING   IN/S      OUT/S   CPU     BUFFERED   WAITS/S   LANE
-shop/busy    7       2000    0       0             0 B       0 B     75.0%   4.0 KiB    5.0       greedy
-shop/quiet   0       0       1.0     0             2.0 KiB   10 B    0.0%    0 B        0         common
+    `WORKLOAD     CPU     LANE     CONNS   NEW/S   IN/S      OUT/S   BUFFERED   WAITS/S   TLS/S   TLS PENDING
+shop/busy    75.0%   greedy   7       2000    0 B       0 B     4.0 KiB    5.0       0       0
+shop/quiet   0.0%    common   0       0       2.0 KiB   10 B    0 B        0         1.0     0
 `,
   );
 });
@@ -145,6 +145,9 @@ test('on a terminal the table is drawn over itself, keys sort it, q gives the sc
   assert.equal(await run(argv, { version: '1', terminal, roles: () => Promise.resolve([]) }), 0);
   assert.deepEqual(orders, ['busy', 'quiet']);
   assert.ok(state.out.startsWith('\u001b[?1049h') && state.out.endsWith('\u001b[?1049l'));
+  // A line that is longer than the terminal would take two, and push the first ones out.
+  assert.ok(state.out.indexOf('\u001b[?7l') < state.out.indexOf('WORKLOAD'));
+  assert.ok(state.out.lastIndexOf('\u001b[?7h') > state.out.lastIndexOf('WORKLOAD'));
   assert.equal(state.isRaw, false);
 });
 
