@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander';
 import type { Screen } from './demo/report.ts';
 import { type DemoOptions, runDemo } from './demo/run.ts';
+import { CliError, EXIT_USAGE } from './exit-codes.ts';
 import { keptLabs, removeLab } from './lab/registry.ts';
 
 interface DemoFlags {
@@ -36,14 +37,19 @@ async function demo(flags: DemoFlags): Promise<number> {
     process.stderr.write('the demo makes network namespaces and needs root: sudo npm run demo\n');
     return EXIT_NEEDS_ROOT;
   }
-  if (flags.clean !== undefined) return clean(flags.clean === true ? keptLabs() : [flags.clean]);
+  if (flags.clean !== undefined) return clean(flags.clean);
   const options: DemoOptions = { family: flags.family, isKept: flags.keep === true };
   const result = await runDemo(options, flags.output === 'json' ? silentScreen : terminalScreen());
   if (flags.output === 'json') process.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`);
   return result.isGood ? 0 : EXIT_CLAIM_MISSED;
 }
 
-function clean(ids: readonly string[]): number {
+function clean(wanted: true | string): number {
+  const kept = keptLabs();
+  if (wanted !== true && !kept.includes(wanted)) {
+    throw new CliError(EXIT_USAGE, `no lab "${wanted}" was kept; there are: ${kept.join(' ') || 'none'}`);
+  }
+  const ids = wanted === true ? kept : [wanted];
   for (const id of ids) removeLab(id);
   process.stdout.write(`removed: ${ids.length === 0 ? 'nothing, no lab was kept' : ids.join(' ')}\n`);
   return 0;

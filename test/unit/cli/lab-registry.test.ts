@@ -3,7 +3,9 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { test } from 'node:test';
+import { demoCommand } from '../../../src/cli/demo.ts';
 import { registerLab, removeLab, removeStaleLabs } from '../../../src/cli/lab/registry.ts';
+import { run } from '../../../src/cli/program.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 
 const REGISTRY = new URL('../../../src/cli/lab/registry.ts', import.meta.url).href;
@@ -33,4 +35,22 @@ test('a lab that another process registers at this moment is not stale', { skip:
     await once(sweeper, 'close');
   }
   removeStaleLabs();
+});
+
+test('cleaning a lab that nobody kept is wrong usage, and says which there are', {
+  skip: skipWithoutRoot,
+}, async () => {
+  for (const id of ['nosuch', '../../tmp', 'fffffe']) {
+    let err = '';
+    const terminal = {
+      env: {},
+      isTty: false,
+      out: () => {},
+      err: (text: string) => void (err += text),
+      nowMs: () => 0,
+    };
+    const roles = () => Promise.resolve([demoCommand()]);
+    assert.equal(await run(['demo', '--clean', id], { version: '1', terminal, roles }), 2);
+    assert.ok(err.startsWith(`culvert: no lab "${id}" was kept; there are: `), err);
+  }
 });
