@@ -24,7 +24,10 @@ const RETRY_MS = 5;
 /** Longest stay on the way out of the process for a reader that does not read, ms. */
 const EXIT_PATIENCE_MS = 1_000;
 
-/** Log lines to a file descriptor. A reader that went away (EPIPE) silences it; that and nothing else loses lines. */
+/**
+ * Log lines to a file descriptor. A reader that went away (EPIPE) silences it for good; a full disk costs the lines that do
+ * not fit; nothing else loses any.
+ */
 export class FdSink implements LogSink, AsyncDisposable {
   readonly fd: number;
   readonly #clock: Clock;
@@ -103,7 +106,7 @@ export class FdSink implements LogSink, AsyncDisposable {
     fs.write(this.fd, bytes, 0, bytes.length, null, (error, written) => {
       if (error === null && written < bytes.length) return this.#writeAsync(bytes.subarray(written));
       if (isFull(error)) return this.#retryLater(bytes);
-      if (error !== null) this.#break();
+      if (isReaderGone(error)) this.#break();
       this.#isWriting = false;
       this.#pump();
     });
@@ -128,12 +131,14 @@ export class FdSink implements LogSink, AsyncDisposable {
     }
   }
 
+  /** False: there is no use in writing more. */
   #writeSync(bytes: Buffer, patienceMs: number): boolean {
     for (let waitedMs = 0, at = 0; at < bytes.length; ) {
       try {
         at += fs.writeSync(this.fd, bytes, at);
       } catch (error) {
-        if (!isFull(error) || waitedMs >= patienceMs) return false;
+        if (!isFull(error)) return !isReaderGone(error);
+        if (waitedMs >= patienceMs) return false;
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
         waitedMs += RETRY_MS;
       }
@@ -152,6 +157,10 @@ export class FdSink implements LogSink, AsyncDisposable {
     this.#chunks = [];
     this.#pending = 0;
   }
+}
+
+function isReaderGone(error: unknown): boolean {
+  return hasCode(error, 'EPIPE');
 }
 
 function isFull(error: unknown): boolean {

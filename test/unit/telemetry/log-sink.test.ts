@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -79,3 +79,22 @@ test('a reader that went away silences the log and does not end the process', as
   assert.equal(complaint, '');
   assert.equal(code, 0);
 });
+
+for (const [how, settle] of [
+  ['at once', (sink: FdSink) => sink.flushSync()],
+  ['in the background', (sink: FdSink) => sink[Symbol.asyncDispose]()],
+] as const) {
+  test(`a full disk costs the lines of its time and no later ones (written ${how})`, async () => {
+    using file = logFile();
+    const fd = openSync('/dev/full', 'w');
+    const sink = new FdSink(fd, new FakeClock());
+    sink.write('lost\n');
+    await settle(sink);
+    // Space again: the same descriptor leads to a file now.
+    closeSync(fd);
+    assert.equal(openSync(`/proc/self/fd/${file.fd}`, 'a'), fd);
+    sink.write('written\n');
+    await settle(sink);
+    assert.equal(file.read(), 'written\n');
+  });
+}
