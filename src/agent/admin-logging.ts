@@ -1,6 +1,6 @@
 /** `POST /logging`: shows and changes the log filter (facts/operations.md §5.4). */
 import { MeshError } from '../base/errors.ts';
-import { isLogLevel } from '../telemetry/log-filter.ts';
+import { isLogLevel, LOG_SCOPES } from '../telemetry/log-filter.ts';
 import type { LogControl } from '../telemetry/logger.ts';
 import type { HttpAnswer, HttpRequest } from './http-server.ts';
 
@@ -11,7 +11,7 @@ usage: POST /logging?level={mod1}={level1},{mod2}={level2}\t(To change specific 
 usage: POST /logging?reset\t\t\t\t\t(To go back to the level of the start; may be combined with level)
 
 hint: loglevel:\terror|warn|info|debug|trace|off
-hint: mod:\taccess|proxy|tunnel|state|rbac|identity|capture|mesh|admin|stats|readiness|agent
+hint: mod:\t${LOG_SCOPES.join('|')}
       \t":" may be used instead of "="
 `;
 

@@ -4,6 +4,23 @@ import { MeshError } from '../base/errors.ts';
 export const LOG_LEVELS = ['off', 'error', 'warn', 'info', 'debug', 'trace'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
+/** Every target a line can have; they name the part of the agent that speaks. */
+export const LOG_SCOPES = [
+  'access',
+  'admin',
+  'agent',
+  'capture',
+  'dns',
+  'hand-over',
+  'identity',
+  'proxy',
+  'readiness',
+  'state',
+  'stats',
+  'xds',
+] as const;
+export type LogScope = (typeof LOG_SCOPES)[number];
+
 /** Target → level; the empty target is the default. */
 export type LogFilter = ReadonlyMap<string, LogLevel>;
 
@@ -71,7 +88,7 @@ function parseDirectives(text: string): Map<string, LogLevel> {
 
 /** `level`, `target`, `target=level` or `target:level`. A target alone means everything of it, as in `RUST_LOG`. */
 function parseDirective(clause: string): [string, LogLevel] {
-  const split = /^([A-Za-z0-9_]+(?:::[A-Za-z0-9_]+)*)(?:[=:]([A-Za-z]+))?$/.exec(clause);
+  const split = /^([\w-]+(?:::[\w-]+)*)(?:[=:]([A-Za-z]+))?$/.exec(clause);
   const [, first = '', second] = split ?? [];
   if (split === null) throw new MeshError('CV-CONFIG', `log filter: cannot read "${clause}"`, { clause });
   const word = (second ?? first).toLowerCase();

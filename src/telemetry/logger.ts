@@ -8,31 +8,13 @@ import {
   fullTarget,
   LOG_LEVELS,
   type LogFilter,
+  type LogScope,
   levelOf,
   startFilter,
 } from './log-filter.ts';
 import type { LogSink } from './log-sink.ts';
 import { cut, textLine } from './log-text.ts';
 import { Timestamps } from './timestamp.ts';
-
-/** Every target a line can have; they name the part of the agent that speaks. */
-export type LogScope =
-  | 'access'
-  | 'admin'
-  | 'agent'
-  | 'capture'
-  | 'dns'
-  | 'hand-over'
-  | 'identity'
-  | 'inpod'
-  | 'mesh'
-  | 'proxy'
-  | 'rbac'
-  | 'readiness'
-  | 'state'
-  | 'stats'
-  | 'tunnel'
-  | 'xds';
 
 export interface LoggerOptions {
   readonly sink: LogSink;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { LOG_SCOPES } from '../../../src/telemetry/log-filter.ts';
 import { adminFixture } from './admin-fixture.ts';
 import { ask } from './http.ts';
 
@@ -64,4 +65,14 @@ test('logging: any other method is refused with help', async () => {
 /** The directive that is always there, before shorter targets. */
 function expected(filter: string): string {
   return `${OFF},${filter}`;
+}
+
+for (const scope of LOG_SCOPES) {
+  test(`logging: ${scope} can be set by itself, and the help names it`, async () => {
+    await using admin = await adminFixture();
+    const reply = await ask(admin.port, `/logging?level=${scope}=trace`, { method: 'POST' });
+    assert.equal(reply.text, `current log level is ${expected(`${scope}=trace,info`)}\n`);
+    const { text } = await ask(admin.port, '/logging');
+    assert.match(text, new RegExp(`mod:\\t.*\\b${scope}\\b`));
+  });
 }
