@@ -1,5 +1,6 @@
 /** Redirection that this agent writes: put in when the listeners stand, compared at every look, repaired, taken away. */
 import { isDeepStrictEqual } from 'node:util';
+import type { Clock } from '../base/clock.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
 import type { CaptureJournal } from './capture-journal.ts';
 import type { NetnsClaims } from './netns-claims.ts';
@@ -10,6 +11,9 @@ import type { Exemption, RedirectOptions } from './redirect-rules.ts';
 
 const NO_DNS_PROXY =
   'DNS of the pod is not captured: this agent has no DNS proxy (ISTIO_META_DNS_CAPTURE=true makes one)';
+
+/** Somebody else may write rules as often as we do: repairs are counted, and said this often for a pod. */
+const SAID_EVERY_MS = 60_000;
 
 export interface OwnRulesSettings {
   readonly ipv4: boolean;
@@ -22,6 +26,7 @@ export interface OwnRulesSettings {
 
 export interface OwnRulesDeps {
   readonly sys: Sys;
+  readonly clock: Clock;
   readonly redirection: Redirection;
   readonly settings: OwnRulesSettings;
   readonly claims: NetnsClaims;
@@ -40,6 +45,7 @@ export class OwnRules implements PodRules {
   /** Connections that go past us may be left from while the rules were not there: also when closing them failed. */
   #mayHaveStale = false;
   #repairs = 0;
+  #saidMs = Number.NEGATIVE_INFINITY;
 
   constructor(deps: OwnRulesDeps, observer: RulesObserver) {
     this.#deps = deps;
@@ -115,7 +121,14 @@ export class OwnRules implements PodRules {
   #repaired(pod: CapturedPod, differences: readonly string[]): void {
     this.#repairs += 1;
     this.#observer.onRepair();
-    this.#observer.log.warn?.('redirection repaired', { ...namesOf(pod), differences: differences.join(', ') });
+    const nowMs = this.#deps.clock.monotonicMs();
+    if (nowMs - this.#saidMs < SAID_EVERY_MS) return;
+    this.#saidMs = nowMs;
+    this.#observer.log.warn?.('redirection repaired', {
+      ...namesOf(pod),
+      differences: differences.join(', '),
+      repairs: this.#repairs,
+    });
   }
 
   #wanted({ options }: CapturedPod): RedirectOptions {

@@ -181,7 +181,7 @@ export class PodManager {
     const { sys, clock, rules } = this.#deps;
     switch (rules.kind) {
       case 'agent':
-        return new OwnRules({ ...rules, sys, settings: this.#settings, claims: this.#claims }, observer);
+        return new OwnRules({ ...rules, sys, clock, settings: this.#settings, claims: this.#claims }, observer);
       case 'cni':
         return new ForeignRules({ check: rules.check, clock, limiter: this.#looks }, observer);
       case 'none':

@@ -8,6 +8,7 @@ import type { CapturedPod } from '../../../src/capture/pod-source.ts';
 import type { Redirection } from '../../../src/capture/redirect.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import type { Netns } from '../../../src/sys/sys.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 
 const POD: CapturedPod = {
   uid: 'web',
@@ -23,10 +24,13 @@ const NETNS: Netns = { path: '/run/web', fd: 3, id: { device: 1n, inode: 1n }, [
 function fixture(failures: number) {
   let isApplied = false;
   const tries: string[] = [];
+  const said: string[] = [];
+  let changes = 0;
+  const clock = new FakeClock();
   const redirection: Redirection = {
     track: async () => {},
     apply: async () => void (isApplied = true),
-    fingerprint: () => '',
+    fingerprint: () => String(changes),
     verify: async () => (isApplied ? [] : ['all nft tables are gone']),
     closeStale: () => {
       tries.push('close');
@@ -38,8 +42,17 @@ function fixture(failures: number) {
   };
   const claims = new NetnsClaims(new NodeNetns(linuxSys, 'any'), () => []);
   const settings = { ipv4: true, ipv6: false, dnsCapture: false };
-  const observer = { log: silentLogger, onChange: () => {}, onRepair: () => {} };
-  return { rules: new OwnRules({ sys: linuxSys, redirection, settings, claims }, observer), tries };
+  const log = {
+    ...silentLogger,
+    warn: (message: string, fields = {}) => void said.push(`${message} ${JSON.stringify(fields)}`),
+  };
+  const observer = { log, onChange: () => {}, onRepair: () => {} };
+  const rules = new OwnRules({ sys: linuxSys, clock, redirection, settings, claims }, observer);
+  const remove = (): void => {
+    isApplied = false;
+    changes += 1;
+  };
+  return { rules, tries, said, clock, remove };
 }
 
 test('a pod whose connections from before could not be closed is not captured until they are', async () => {
@@ -58,4 +71,17 @@ test('connections from before are looked for once, not at every look', async () 
   const { rules, tries } = fixture(0);
   for (let look = 0; look < 3; look += 1) await rules.ensure(POD, NETNS);
   assert.equal(tries.length, 1);
+});
+
+test('rules that somebody removes all the time are repaired each time, and said once a minute', async () => {
+  const { rules, said, clock, remove } = fixture(0);
+  await rules.ensure(POD, NETNS);
+  for (let second = 0; second < 90; second += 1) {
+    remove();
+    await rules.ensure(POD, NETNS);
+    clock.advance(1_000);
+  }
+  assert.equal(rules.view().repairs, 90);
+  assert.equal(said.length, 2);
+  assert.match(said[1] ?? '', /^redirection repaired .*"repairs":61/);
 });
