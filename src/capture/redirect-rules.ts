@@ -132,12 +132,14 @@ function natOutput(options: RedirectOptions, families: readonly Family[]): strin
   ];
 }
 
+/** Connections that the agent opens, not those it accepts: only they can have a borrowed address. */
 function manglePrerouting(): string[] {
-  return [`${IS_AGENT} counter ct mark set ct mark and 0xfffff000 or ${RETURN_MARK}`];
+  return [`${IS_AGENT} ct direction original counter ct mark set ct mark and 0xfffff000 or ${RETURN_MARK}`];
 }
 
+/** Replies only: the kernel looks for the route again of every packet whose mark is changed. */
 function mangleOutput(): string[] {
-  return [`ct mark and ${MARK_MASK} == ${RETURN_MARK} counter meta mark set ct mark`];
+  return [`ct direction reply ct mark and ${MARK_MASK} == ${RETURN_MARK} counter meta mark set ct mark`];
 }
 
 function rawPrerouting(): string[] {

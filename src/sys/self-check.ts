@@ -57,7 +57,7 @@ const NFT_RULES: Need = {
 /** One rule of each kind that capture uses. */
 const PROBE_RULES = `table inet culvert-probe {
 	chain nat { type nat hook output priority -100; meta l4proto tcp meta mark and 0xfff != 0x1 counter redirect to :1; }
-	chain mangle { type route hook output priority -150; ct mark 0x1 counter meta mark set ct mark; }
+	chain mangle { type route hook output priority -150; ct direction reply ct mark 0x1 counter meta mark set ct mark; }
 }
 `;
 

@@ -134,6 +134,16 @@ test('the server sees the address of the client pod, through HBONE and in plaint
   assert.equal(await ask(mesh(), 'outside', to), `server sees ${mesh().pod('outside').ip}\n`);
 });
 
+test('only replies to a borrowed address are marked and routed again', privileged, async () => {
+  const atClient = await markedPackets('client');
+  const [remembered, marked] = await markedPackets('server');
+  await elevenBytes('client', 'server', 8093);
+  assert.deepEqual(await markedPackets('client'), atClient);
+  const [rememberedNow, markedNow] = await markedPackets('server');
+  assert.ok(rememberedNow > remembered, `${remembered} packets remembered, then ${rememberedNow}`);
+  assert.ok(markedNow > marked, `${marked} packets marked, then ${markedNow}`);
+});
+
 test('a pod that dials its own address reaches its own application directly', privileged, async () => {
   using _app = mesh().serve('client', 8089, naming('self'));
   const { ip } = mesh().pod('client');
@@ -175,6 +185,15 @@ test('a plaintext server that is not there ends the connection, and the log has 
   const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
   assert.equal(line['reason'], 'CV-APP-REFUSED');
 });
+
+/** How many packets the rules of a pod have remembered a connection by, and how many they have marked. */
+async function markedPackets(pod: string): Promise<readonly [remembered: number, marked: number]> {
+  const table = ['nft', 'list', 'table', 'inet', 'istio-ambient-mangle'];
+  const { stdout } = await mesh().pod(pod).inside.exec(table);
+  const [remembered, marked] = [...stdout.matchAll(/counter packets (\d+)/g)].map(([, packets]) => Number(packets));
+  assert.ok(remembered !== undefined && marked !== undefined, stdout);
+  return [remembered, marked];
+}
 
 /** A server on the node itself: an address that the mesh file does not know. */
 function listenOnNode(inside: LabNetns) {

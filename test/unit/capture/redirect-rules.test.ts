@@ -31,10 +31,10 @@ function chain(script: string, name: string): string[] {
 
 const MANGLE = `table inet istio-ambient-mangle {
 	chain istio-prerouting {
-		meta mark and 0xfff == 0x539 counter ct mark set ct mark and 0xfffff000 or 0x111
+		meta mark and 0xfff == 0x539 ct direction original counter ct mark set ct mark and 0xfffff000 or 0x111
 	}
 	chain istio-output {
-		ct mark and 0xfff == 0x111 counter meta mark set ct mark
+		ct direction reply ct mark and 0xfff == 0x111 counter meta mark set ct mark
 	}
 	chain prerouting {
 		type filter hook prerouting priority -150; policy accept;
