@@ -59,6 +59,11 @@ interface Listener {
   readonly isRelay?: boolean;
 }
 
+interface Served {
+  readonly server: net.Server;
+  readonly port: number;
+}
+
 /** Rejects only by a defect. */
 type Serve = (socket: net.Socket) => Promise<void>;
 
@@ -67,7 +72,7 @@ export class PodProxy {
   readonly #pool: TunnelPool;
   readonly #hbone: HboneServer;
   readonly #dns: DnsServer | undefined;
-  readonly #servers: { readonly server: net.Server; readonly port: number }[] = [];
+  readonly #servers: Served[] = [];
   #sweeps: Disposable[] = [];
   #accepted = 0;
   #stopError = STOP_ERRORS.drain;
@@ -192,14 +197,22 @@ export class PodProxy {
     const { connections, deps } = this.#context;
     this.#departure = new Departure(connections, deps.clock);
     this.#context.parked.leave();
-    const listeners = this.#servers.splice(0).map(({ server, port }) => {
-      const fd = duplicateListener(server);
-      server.close();
-      return { port, fd };
-    });
+    const listeners = this.#servers.splice(0).flatMap((one) => this.#leaveListener(one));
     this.#hbone.goaway();
     this.#pool.releaseIdle();
     return listeners;
+  }
+
+  /** Nothing when this process has no room for its descriptor: who is next binds one then, and clients in its queue are reset. */
+  #leaveListener({ server, port }: Served): readonly InheritedListener[] {
+    try {
+      return [{ port, fd: duplicateListener(server) }];
+    } catch (error) {
+      this.#context.deps.log.warn?.('a listener cannot be given away', { port, reason: toMeshError(error).message });
+      return [];
+    } finally {
+      server.close();
+    }
   }
 
   /** Ends a rest, with listeners as for `start`; throws, at rest, when one cannot be bound. */

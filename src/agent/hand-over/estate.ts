@@ -59,6 +59,8 @@ export class EstatePod {
   readonly #sets: MovableSet[];
   readonly #stop = Promise.withResolvers<void>();
   #offer: Inheritance | undefined;
+  /** Its listeners were offered, and not taken back since. */
+  #isLeft = false;
   #isStopped = false;
 
   private constructor(start: Start, set: MovableSet) {
@@ -83,6 +85,7 @@ export class EstatePod {
 
   /** Listeners, still this process's: `give` or `takeBack` follows. */
   async offer(): Promise<readonly InheritedListener[]> {
+    this.#isLeft = true;
     const listeners = (await Promise.all(this.#sets.map((set) => set.leaveListeners()))).flat();
     this.#offer = { listeners, connections: [] };
     return listeners;
@@ -116,8 +119,9 @@ export class EstatePod {
     this.#closeOffer();
   }
 
-  /** Serves again: what is still on offer, or with new listeners. */
+  /** Serves again: what is still on offer, or with new listeners. It may serve as ever, when it came after the heir asked for it. */
   async takeBack(): Promise<void> {
+    if (!this.#isLeft) return;
     const inherited = this.#offer ?? NO_INHERITANCE;
     this.#offer = undefined;
     if (this.#isStopped) {
@@ -125,6 +129,7 @@ export class EstatePod {
       return;
     }
     this.#sets.push(await this.#start(inherited));
+    this.#isLeft = false;
   }
 
   /** Goes on with connections of the process before this one, and owns their descriptors. */

@@ -7,16 +7,7 @@ import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import { CertificateParts, type Legacy } from './legacy.ts';
 import type { HandOverLink } from './link.ts';
-import {
-  claimIn,
-  type Offer,
-  type OfferChannel,
-  outOfTurn,
-  type Received,
-  receivedOf,
-  refusedBy,
-  takeOffer,
-} from './offer.ts';
+import { claimIn, type Offer, type OfferChannel, outOfTurn, type Received, receivedOf, takeOffer } from './offer.ts';
 import { ANSWER_TIMEOUT_MS, CLAIMS_SINCE, type Reply, type Request, VERSIONS } from './protocol.ts';
 
 export interface HeirCounts {
@@ -81,11 +72,11 @@ export class Heir implements Disposable {
       const parts = new CertificateParts();
       await this.#link.send({ type: 'inherit' });
       for (;;) {
-        const { reply, fds } = await this.#receive();
-        const [meshFd] = fds;
+        const received = await this.#receive();
+        const { reply, fds } = received;
         if (reply.type === 'certificates') parts.add(reply.part);
-        else if (reply.type === 'inherited') return { certificates: parts.all(), meshFd };
-        else throw outOfTurn(reply);
+        else if (reply.type === 'inherited') return legacyOf(parts, fds);
+        else throw outOfTurn(received);
       }
     });
   }
@@ -154,10 +145,10 @@ export class Heir implements Disposable {
     type: Type,
   ): Promise<{ readonly reply: Extract<Reply, { type: Type }>; readonly fds: readonly number[] }> {
     await this.#link.send(request);
-    const { reply, fds } = await this.#receive();
+    const received = await this.#receive();
+    const { reply, fds } = received;
     if (isOf(reply, type)) return { reply, fds };
-    for (const fd of fds) closeFd(fd);
-    throw reply.type === 'refused' ? refusedBy(reply.reason) : outOfTurn(reply);
+    throw outOfTurn(received);
   }
 
   async #receive(): Promise<Received> {
@@ -170,6 +161,16 @@ export class Heir implements Disposable {
     const done = this.#last.then(work);
     this.#last = done.catch(() => {});
     return done;
+  }
+}
+
+function legacyOf(parts: CertificateParts, fds: readonly number[]): Legacy {
+  try {
+    const [meshFd] = fds;
+    return { certificates: parts.all(), meshFd };
+  } catch (error) {
+    for (const fd of fds) closeFd(fd);
+    throw error;
   }
 }
 

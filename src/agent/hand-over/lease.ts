@@ -24,6 +24,9 @@ const LOCK_POLL_MS = 50;
 /** Longest the other agent is kept for pods that cannot be captured; they are tried on without it. */
 const READY_WAIT_MS = 30_000;
 
+/** Clients that look for their streams at once; more ask again. Each question waits for its turn among those for connections. */
+const MAX_CLAIMS = 64;
+
 const NOTHING: TakenListeners = { listeners: [], needs: NO_NEEDS };
 
 export interface LeaseOptions {
@@ -48,6 +51,7 @@ export class NodeLease implements Disposable {
   /** Pods whose connections are being taken; and those of which all that can move at once is taken. */
   readonly #following = new Set<Promise<void>>();
   readonly #followed = new Set<string>();
+  #claims = 0;
   #legacy = NO_LEGACY;
   #predecessors: Predecessors | undefined;
   #recovery: Promise<void> | undefined;
@@ -116,7 +120,16 @@ export class NodeLease implements Disposable {
   /** A suspended stream of a pod that its client looks for here, from the agents before us. Never rejects. */
   async claim(pod: string | undefined, claim: StreamClaim): Promise<ClaimedStream> {
     if (pod === undefined) return 'nowhere';
-    const asked = { ...claim, question: whoAsks(claim.question) };
+    if (this.#claims >= MAX_CLAIMS) return 'later';
+    this.#claims += 1;
+    try {
+      return await this.#claim(pod, { ...claim, question: whoAsks(claim.question) });
+    } finally {
+      this.#claims -= 1;
+    }
+  }
+
+  async #claim(pod: string, asked: StreamClaim): Promise<ClaimedStream> {
     if (this.#heir === undefined) return (await this.#predecessors?.claim(pod, asked)) ?? 'nowhere';
     // It comes by itself.
     if (!this.#followed.has(pod)) return 'later';

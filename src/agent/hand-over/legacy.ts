@@ -19,6 +19,8 @@ export function dropLegacy({ meshFd }: Legacy): void {
 const PART_CHARS = 60 * 1024;
 /** A third more than certificates on disk may take. */
 const MAX_CHARS = 170 * 1024 * 1024;
+/** What the smallest part counts for: it is kept, too. */
+const LEAST_CHARS = 1024;
 
 /** At least one part. */
 export function* certificateParts(certificates: readonly KeptCertificate[]): Iterable<string> {
@@ -33,7 +35,7 @@ export class CertificateParts {
 
   /** Throws a plain `Error` when it is too much. */
   add(part: string): void {
-    this.#chars += part.length;
+    this.#chars += Math.max(part.length, LEAST_CHARS);
     if (this.#chars > MAX_CHARS) throw new Error(`certificates of over ${MAX_CHARS} characters`);
     this.#parts.push(part);
   }

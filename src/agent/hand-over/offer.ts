@@ -5,7 +5,7 @@ import { descriptorsOf, type Inheritance, type InheritedListener } from '../../p
 import type { ClaimedStream } from '../../proxy/settings.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import type { FdMessage } from '../../sys/unix-contract.ts';
-import { ConnectionPackets } from './packets.ts';
+import { ConnectionPackets, socketsWith } from './packets.ts';
 import { decodeReply, type Reply, type Request } from './protocol.ts';
 
 export interface Received {
@@ -32,8 +32,8 @@ export async function takeOffer(channel: OfferChannel, request: Request & { read
     const said = await receiveParts(channel, listeners, packets);
     // Nothing may flow before the other agent has let go of its copies: two owners would tear the bytes apart.
     await channel.send({ type: 'accept', pod: request.pod });
-    const { reply } = await channel.receive();
-    if (reply.type !== 'given') throw outOfTurn(reply);
+    const answer = await channel.receive();
+    if (answer.reply.type !== 'given') throw outOfTurn(answer);
     return { listeners, connections, isLast: said.isLast, said };
   } catch (error) {
     for (const fd of descriptorsOf({ listeners, connections })) closeFd(fd);
@@ -48,19 +48,17 @@ async function receiveParts(
   packets: ConnectionPackets,
 ): Promise<Offered> {
   for (;;) {
-    const { reply, fds } = await channel.receive();
+    const received = await channel.receive();
+    const { reply, fds } = received;
     if (reply.type === 'listener') {
       listeners.push({ port: reply.port, fd: fds[0] ?? -1 });
     } else if (reply.type === 'connections' || reply.type === 'bytes') {
       packets.add(reply, fds);
     } else if (reply.type === 'offered') {
       if (reply.listeners !== listeners.length || reply.connections !== packets.connections.length)
-        throw outOfTurn(reply);
+        throw outOfTurn(received);
       return reply;
-    } else {
-      for (const fd of fds) closeFd(fd);
-      throw reply.type === 'refused' ? refusedBy(reply.reason) : outOfTurn(reply);
-    }
+    } else throw outOfTurn(received);
   }
 }
 
@@ -69,16 +67,30 @@ export function claimIn({ connections: [found], said }: Offer): ClaimedStream {
   return found ?? said.missing ?? 'later';
 }
 
-/** Its descriptors are the caller's. */
+/** Its descriptors are the caller's, and as many as belong to it; else throws `CV-HAND-OVER`, and the message has them still. */
 export function receivedOf({ data, fds }: FdMessage): Received {
   const reply = decodeReply(data);
+  const { least, most } = descriptorsWith(reply);
+  if (fds.count < least || fds.count > most) {
+    throw new MeshError('CV-HAND-OVER', `the running agent sent ${fds.count} descriptors with ${reply.type}`);
+  }
   return { reply, fds: Array.from({ length: fds.count }, () => fds.take()).filter((fd) => fd !== undefined) };
 }
 
-export function refusedBy(reason: string): MeshError {
-  return new MeshError('CV-HAND-OVER', `the running agent refuses: ${reason}`);
+function descriptorsWith(reply: Reply): { readonly least: number; readonly most: number } {
+  if (reply.type === 'inherited') return { least: 0, most: 1 };
+  const exactly = countWith(reply);
+  return { least: exactly, most: exactly };
 }
 
-export function outOfTurn({ type }: Reply): MeshError {
-  return new MeshError('CV-HAND-OVER', `the running agent answered out of turn: ${type}`);
+function countWith(reply: Reply): number {
+  if (reply.type === 'connections') return reply.connections.reduce((sum, one) => sum + socketsWith(one), 0);
+  return reply.type === 'listener' || reply.type === 'left' ? 1 : 0;
+}
+
+/** Of what is not an answer to what was asked. Closes what came with it. */
+export function outOfTurn({ reply, fds }: Received): MeshError {
+  for (const fd of fds) closeFd(fd);
+  if (reply.type === 'refused') return new MeshError('CV-HAND-OVER', `the running agent refuses: ${reply.reason}`);
+  return new MeshError('CV-HAND-OVER', `the running agent answered out of turn: ${reply.type}`);
 }

@@ -12,6 +12,8 @@ export interface Packet {
 const DIRECTIONS = ['toApp', 'toTunnel'] as const satisfies readonly (keyof BytesUnderWay)[];
 /** The window of one stream, and what was read beyond it. */
 const MAX_UNDER_WAY_BYTES = 16 * 1024 * 1024;
+/** What the smallest piece counts for: it is kept, too. */
+const LEAST_PIECE_BYTES = 1024;
 
 export function* packetsOf(connections: readonly InheritedConnection[]): Iterable<Packet> {
   for (const connection of connections) if ('tunnel' in connection) yield* bytesOf(connection.tunnel);
@@ -41,6 +43,11 @@ function headOf(connection: InheritedConnection): MovedConnection {
   return { start, pausedAtMs, tunnel: { token, wayBack } };
 }
 
+/** How many descriptors it comes with. */
+export function socketsWith({ tunnel }: MovedConnection): number {
+  return tunnel === undefined ? 2 : 1;
+}
+
 /** Puts the connections of one offer together. */
 export class ConnectionPackets {
   /** Whoever made this one owns their descriptors. */
@@ -55,9 +62,10 @@ export class ConnectionPackets {
       return;
     }
     let at = 0;
-    for (const { tunnel, outbound, ...head } of message.connections) {
+    for (const moved of message.connections) {
+      const { tunnel, outbound, ...head } = moved;
       const [first = -1, second = -1] = fds.slice(at);
-      at += tunnel === undefined ? 2 : 1;
+      at += socketsWith(moved);
       const sockets = { downstream: first, upstream: second };
       if (tunnel === undefined) this.connections.push({ ...head, sockets, ...(outbound && { outbound }) });
       else this.connections.push({ ...head, socket: first, tunnel: { ...tunnel, ...this.#takeBytes(tunnel.token) } });
@@ -69,7 +77,7 @@ export class ConnectionPackets {
     this.#pieces.set(token, pieces);
     const piece = Buffer.from(base64, 'base64');
     pieces[to].push(piece);
-    this.#bytes += piece.length;
+    this.#bytes += Math.max(piece.length, LEAST_PIECE_BYTES);
     if (this.#bytes > MAX_UNDER_WAY_BYTES) {
       throw new MeshError('CV-HAND-OVER', `more than ${MAX_UNDER_WAY_BYTES} bytes are under way in one offer`);
     }

@@ -1,14 +1,12 @@
 /** Agents that served this node before and still carry connections which could not move, as the last of them tells. */
 import type { Clock } from '../../base/clock.ts';
-import { MeshError, toMeshError } from '../../base/errors.ts';
+import { MeshError, messageOf, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
+import { closeFd } from '../../sys/duplicate.ts';
 import type { HandOverLink } from './link.ts';
 import { claimIn, type OfferChannel, outOfTurn, type Received, receivedOf, takeOffer } from './offer.ts';
 import { type HeldAgent, SILENCE_TIMEOUT_MS } from './protocol.ts';
-
-/** Clients that wait for an answer at once; more ask again. */
-const MAX_CLAIMS = 64;
 
 export interface PredecessorsDeps {
   readonly clock: Clock;
@@ -26,6 +24,8 @@ export class Predecessors implements Disposable {
   #isDisposed = false;
   /** Nothing comes any more. */
   #isOver = false;
+  /** Why nothing that comes can be understood. */
+  #broken: string | undefined;
   /** Claims go out one after the other. */
   #lastClaim: Promise<unknown> = Promise.resolve();
   #claims = 0;
@@ -50,7 +50,7 @@ export class Predecessors implements Disposable {
   /** A suspended stream that a client looks for here. Never rejects. */
   async claim(pod: string, claim: StreamClaim): Promise<ClaimedStream> {
     if (this.#isOver) return 'nowhere';
-    if (!this.#canClaim || this.#claims >= MAX_CLAIMS) return 'later';
+    if (!this.#canClaim) return 'later';
     this.#claims += 1;
     const answer = this.#lastClaim.then(() => this.#ask(pod, claim)).catch((): ClaimedStream => 'later');
     this.#lastClaim = answer;
@@ -59,7 +59,14 @@ export class Predecessors implements Disposable {
 
   async #ask(pod: string, claim: StreamClaim): Promise<ClaimedStream> {
     const channel: OfferChannel = { send: (request) => this.#link.send(request), receive: () => this.#nextAnswer() };
-    return claimIn(await takeOffer(channel, { type: 'claim', pod, claim }));
+    try {
+      return claimIn(await takeOffer(channel, { type: 'claim', pod, claim }));
+    } catch (error) {
+      // The next answer may belong to this question.
+      this.#broken ??= messageOf(error);
+      this.#link[Symbol.dispose]();
+      throw error;
+    }
   }
 
   async #nextAnswer(): Promise<Received> {
@@ -87,10 +94,11 @@ export class Predecessors implements Disposable {
     }
     this.#link[Symbol.dispose]();
     this.#isOver = true;
+    for (const { fds } of this.#answers.splice(0)) for (const fd of fds) closeFd(fd);
     this.#arrived?.resolve();
     const agents = this.#agents;
     this.#agents = [];
-    if (!this.#isDisposed) this.#sayEnd(agents[0], why);
+    if (!this.#isDisposed) this.#sayEnd(agents[0], this.#broken ?? why);
   }
 
   /** False at the end. */
@@ -100,7 +108,7 @@ export class Predecessors implements Disposable {
     const received = receivedOf(message);
     if (received.reply.type === 'held') this.#agents = received.reply.agents;
     else if (this.#claims > 0) this.#answers.push(received);
-    else throw outOfTurn(received.reply);
+    else throw outOfTurn(received);
     this.#arrived?.resolve();
     return true;
   }

@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, chownSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
@@ -9,9 +20,11 @@ import { test } from 'node:test';
 import { Heir } from '../../../src/agent/hand-over/heir.ts';
 import { NodeLease } from '../../../src/agent/hand-over/lease.ts';
 import { HandOverLink } from '../../../src/agent/hand-over/link.ts';
+import { Predecessors } from '../../../src/agent/hand-over/predecessors.ts';
 import { encode, OFFER_TIMEOUT_MS, SILENCE_TIMEOUT_MS } from '../../../src/agent/hand-over/protocol.ts';
 import type { Clock } from '../../../src/base/clock.ts';
 import { MeshError } from '../../../src/base/errors.ts';
+import { NO_NEEDS } from '../../../src/proxy/inheritance.ts';
 import { closeFd } from '../../../src/sys/duplicate.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { takeRunLock } from '../../../src/sys/run-lock.ts';
@@ -214,4 +227,147 @@ async function leaveSocket(path: string): Promise<{ readonly exited: string }> {
   const child = spawn(process.execPath, ['-e', server], { stdio: 'ignore' });
   const [, signal] = await once(child, 'close');
   return { exited: String(signal) };
+}
+
+test(
+  'a pod that the agent got after its successor had asked for it is served once, also when that one is lost',
+  timed,
+  async () => {
+    await using node = await GivingNode.start();
+    const late = { uid: 'p2' };
+    const successor = node.connect();
+    await say(successor, HELLO);
+    await say(successor, { type: 'take', pod: node.keyOf(late) });
+    await say(successor, { type: 'accept', pod: node.keyOf(late) });
+    assert.deepEqual(
+      [await hear(successor), await hear(successor), await hear(successor)],
+      ['welcome', 'offered', 'given'],
+    );
+    await node.serve(late);
+
+    successor[Symbol.dispose]();
+    using _next = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
+
+    assert.deepEqual([node.results, node.starts.length], [['lost'], 2]);
+  },
+);
+
+test('clients that look for more streams than fit at once are told to ask again', timed, async () => {
+  await using node = await GivingNode.start();
+  using taking = await lease(node.folder, true);
+  const { listeners } = await taking.inherit(node.key);
+  await taking.follow(node.key, { warm: async () => {}, adopt: async () => {} }, NO_NEEDS);
+  const question = { authority: '192.0.2.2:2', peerIdentity: 'spiffe://cluster.local/ns/default/sa/client' };
+  const claim = { podUid: 'p1', token: '0'.repeat(32), question };
+
+  const found = await Promise.all(Array.from({ length: 500 }, () => taking.claim(node.key, claim)));
+
+  assert.equal(node.asked.length, 64);
+  assert.deepEqual(new Set(found), new Set(['later']));
+  assert.equal(await taking.claim(node.key, claim), 'later');
+  assert.equal(node.asked.length, 65);
+  for (const { fd } of listeners) closeFd(fd);
+});
+
+const HELD = { start: {}, pausedAtMs: 0 };
+/** What another agent answers, with how many descriptors each. */
+const WRONG: readonly (readonly [string, ...(readonly [reply: object, descriptors: number])[]])[] = [
+  ['two descriptors for one listener', [{ type: 'listener', port: 1 }, 2]],
+  ['no descriptor for a listener', [{ type: 'listener', port: 1 }, 0]],
+  ['a connection with one socket', [{ type: 'connections', connections: [HELD] }, 1]],
+  ['a socket too many', [{ type: 'connections', connections: [HELD] }, 3]],
+  [
+    'fewer connections than it says',
+    [{ type: 'connections', connections: [HELD] }, 2],
+    [{ type: 'offered', listeners: 0, connections: 2 }, 0],
+  ],
+  ['a descriptor with the end of an offer', [{ type: 'offered', listeners: 0, connections: 0 }, 1]],
+  ['a run lock instead of an offer', [{ type: 'listener', port: 1 }, 1], [{ type: 'left', held: 0 }, 1]],
+  [
+    'connections instead of the end',
+    [{ type: 'offered', listeners: 0, connections: 0 }, 0],
+    [{ type: 'connections', connections: [HELD] }, 2],
+  ],
+  ['what cannot be understood', [{ type: 'listener', port: 1 }, 1], [{ type: 'nothing' }, 1]],
+];
+
+/** An open file that can be told from all others by its name. */
+class Marked implements Disposable {
+  readonly #folder = mkdtempSync(join(tmpdir(), 'culvert-marked-'));
+  readonly #path = join(this.#folder, 'file');
+  readonly #fd: number;
+
+  constructor() {
+    writeFileSync(this.#path, '');
+    this.#fd = openSync(this.#path, 'r');
+  }
+
+  times(count: number): readonly number[] {
+    return Array.from({ length: count }, () => this.#fd);
+  }
+
+  /** Descriptors of it beside its own. */
+  get others(): number {
+    const names = readdirSync('/proc/self/fd').map((fd) => readlinkOf(`/proc/self/fd/${fd}`));
+    return names.filter((name) => name === this.#path).length - 1;
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#fd);
+    rmSync(this.#folder, { recursive: true });
+  }
+}
+
+function readlinkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    // That of the folder being read.
+    return '';
+  }
+}
+
+for (const [what, ...replies] of WRONG) {
+  test(`an agent that answers with ${what} has left nothing open, whichever way it was asked`, timed, async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'culvert-hand-over-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    using listener = linuxSys.listenUnix(join(folder, 'hand-over.sock'), { type: 'seqpacket' });
+    using marked = new Marked();
+    const send = async (socket: UnixSocket): Promise<void> => {
+      for (const [reply, count] of replies) {
+        await socket.send(new TextEncoder().encode(JSON.stringify(reply)), marked.times(count));
+      }
+    };
+    for (const ask of [
+      (heir: Heir) => heir.take('p'),
+      (heir: Heir) => heir.inherit(),
+      (heir: Heir) => heir.yieldServers(),
+    ]) {
+      using near = linuxSys.connectUnix(listener.path, 'seqpacket');
+      using far = await listener.accept();
+      assert.ok(far !== undefined);
+      await far.send(encode({ type: 'welcome', version: 3, build: 'test', pid: 1 }));
+      using heir = await Heir.greet(new HandOverLink(near, systemClock), systemClock, 'test');
+      const asked = assert.rejects(ask(heir), MeshError);
+      await send(far);
+      await asked;
+      assert.equal(marked.others, 0);
+    }
+    using near = linuxSys.connectUnix(listener.path, 'seqpacket');
+    using far = await listener.accept();
+    assert.ok(far !== undefined);
+    using predecessors = new Predecessors(new HandOverLink(near, systemClock), {
+      clock: systemClock,
+      log: {},
+      canClaim: true,
+    });
+    const question = { authority: '192.0.2.2:2', peerIdentity: 'spiffe://cluster.local/ns/default/sa/client' };
+    const claim = { podUid: 'p1', token: '0'.repeat(32), question };
+    const claimed = predecessors.claim('p', claim);
+    await send(far);
+    // Whoever waits for an answer of this one must not get that of another.
+    assert.equal(await claimed, 'later');
+    while ((await predecessors.claim('p', claim)) !== 'nowhere') await new Promise(setImmediate);
+    assert.equal(marked.others, 0);
+  });
 }

@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { ServedPod } from '../../../src/agent/data-plane.ts';
 import { Estate, estateKey } from '../../../src/agent/hand-over/estate.ts';
 import { Giver } from '../../../src/agent/hand-over/giver.ts';
 import type { Legacy } from '../../../src/agent/hand-over/legacy.ts';
@@ -22,6 +23,7 @@ import type { ClaimedStream, StreamClaim } from '../../../src/proxy/settings.ts'
 import { closeFd } from '../../../src/sys/duplicate.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { takeRunLock } from '../../../src/sys/run-lock.ts';
+import type { Netns } from '../../../src/sys/sys.ts';
 import { duplicateListener, listenOn } from '../../../src/sys/tcp.ts';
 import type { UnixSocket } from '../../../src/sys/unix-contract.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -56,32 +58,28 @@ export class GivingNode implements AsyncDisposable {
   port = 0;
   hasLeft = false;
   readonly #undo = new AsyncDisposableStack();
+  readonly #netns: Netns;
+  readonly #estate = new Estate();
 
-  private constructor(key: string) {
-    this.key = key;
+  private constructor(netns: Netns) {
+    this.#netns = netns;
+    this.key = estateKey(POD, netns);
   }
 
   /** `uid`: of whom it takes successors. */
   static async start(uid = process.getuid?.() ?? 0): Promise<GivingNode> {
     const netns = linuxSys.openNetns('/proc/self/ns/net');
-    const node = new GivingNode(estateKey(POD, netns));
+    const node = new GivingNode(netns);
     node.#undo.use(netns);
     node.#undo.defer(() => rmSync(node.folder, { recursive: true }));
     const lock = node.#undo.use(takeRunLock(node.folder));
-    const estate = new Estate();
-    const pod = await estate.serve(
-      POD,
-      netns,
-      { start: async (_pod, _netns, inherited) => node.#serve(inherited) },
-      NO_INHERITANCE,
-    );
-    node.#undo.defer(() => pod.stop('immediate'));
+    await node.serve(POD);
     const log = (message: string): void => void node.lines.push(message);
     const giver = new Giver(linuxSys.listenUnix(node.path, { type: 'seqpacket' }), {
       clock: node.clock,
       log: { debug: log, info: log, warn: log, error: log },
       build: 'test',
-      estate,
+      estate: node.#estate,
       uid,
       lock,
       counts: () => node.counts,
@@ -97,6 +95,18 @@ export class GivingNode implements AsyncDisposable {
     node.#undo.use(giver);
     node.leave = () => giver[Symbol.asyncDispose]();
     return node;
+  }
+
+  /** Resolves with the key of the pod. */
+  async serve(pod: ServedPod): Promise<string> {
+    const plane = { start: async (_pod: ServedPod, _netns: Netns, from?: Inheritance) => this.#serve(from) };
+    const served = await this.#estate.serve(pod, this.#netns, plane, NO_INHERITANCE);
+    this.#undo.defer(() => served.stop('immediate'));
+    return this.keyOf(pod);
+  }
+
+  keyOf(pod: ServedPod): string {
+    return estateKey(pod, this.#netns);
   }
 
   get path(): string {

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import type net from 'node:net';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { descriptorsOf, type InheritedConnection } from '../../../src/proxy/inheritance.ts';
+import { descriptorsOf, type InheritedConnection, type InheritedListener } from '../../../src/proxy/inheritance.ts';
 import { closeFd } from '../../../src/sys/duplicate.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { metricSum } from '../../support/metric-text.ts';
@@ -212,6 +214,45 @@ test('what is said to keep a connection here keeps it here, and all others move'
   );
   closeAll(moved);
 });
+
+/** Leaves this process without room for a descriptor until disposed. */
+function outOfDescriptors(): Disposable {
+  const limit = (open: string): void =>
+    void execFileSync('prlimit', ['--pid', String(process.pid), `--nofile=${open}:`], { stdio: 'ignore' });
+  const [, before = ''] = /Max open files +(\d+)/.exec(readFileSync('/proc/self/limits', 'utf8')) ?? [];
+  limit('512');
+  const fillers: number[] = [];
+  try {
+    for (;;) fillers.push(openSync('/dev/null', 'r'));
+  } catch (error) {
+    assert.match(String(error), /EMFILE/);
+  }
+  return {
+    [Symbol.dispose]: () => {
+      for (const fd of fillers) closeSync(fd);
+      limit(before);
+    },
+  };
+}
+
+test(
+  'a listener for which there is no descriptor is bound anew by the next process, and the others move',
+  bounded,
+  async () => {
+    await using giver = new ProxyWorld();
+    let listeners: readonly InheritedListener[];
+    {
+      using _full = outOfDescriptors();
+      listeners = await giver.proxy.leaveListeners();
+    }
+    // The first makes room for the other three when it is closed.
+    assert.equal(listeners.length, 3);
+    await using heir = new ProxyWorld({ inherited: { listeners, connections: [] }, former: giver });
+    heir.target = await heir.app();
+    await Promise.all((['plaintext', 'outbound', 'hbone', 'socks'] as const).map((listener) => heir.connect(listener)));
+    await opened(heir);
+  },
+);
 
 test('connections that are to go for their memory go in the order of their idleness', bounded, async () => {
   const clock = new FakeClock();
