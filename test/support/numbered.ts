@@ -1,4 +1,5 @@
-/** A client that streams numbered records to a server which sends them back, and counts what is lost, doubled or out of order. */
+/** Connections of numbered records, which tell what is lost, doubled or out of order: sent back, or after one half has ended. */
+import { once } from 'node:events';
 import type net from 'node:net';
 
 /** Large enough that records cross reads and writes at odd places. */
@@ -15,17 +16,59 @@ export function echo(socket: net.Socket): void {
   socket.on('end', () => socket.end());
 }
 
+function recordOf(number: number): Buffer {
+  const record = Buffer.alloc(RECORD_BYTES, number & 0xff);
+  record.writeUInt32BE(number);
+  return record;
+}
+
+/** Looks at every byte that comes. */
+class RecordReader {
+  records = 0;
+  failure: string | undefined;
+  #rest = Buffer.alloc(0);
+  #lastMs = performance.now();
+  #pauseMs = 0;
+
+  take(chunk: Buffer): void {
+    const nowMs = performance.now();
+    this.#pauseMs = Math.max(this.#pauseMs, nowMs - this.#lastMs);
+    this.#lastMs = nowMs;
+    this.#rest = Buffer.concat([this.#rest, chunk]);
+    let at = 0;
+    for (; at + RECORD_BYTES <= this.#rest.length; at += RECORD_BYTES)
+      this.#check(this.#rest.subarray(at, at + RECORD_BYTES));
+    this.#rest = this.#rest.subarray(at);
+  }
+
+  /** Longest time without a byte since the last call. */
+  takePauseMs(): number {
+    const pauseMs = Math.max(this.#pauseMs, performance.now() - this.#lastMs);
+    this.#pauseMs = 0;
+    this.#lastMs = performance.now();
+    return pauseMs;
+  }
+
+  fail(what: string): void {
+    this.failure ??= what;
+  }
+
+  #check(record: Buffer): void {
+    const number = record.readUInt32BE();
+    const isWhole = record.subarray(4).every((byte) => byte === (this.records & 0xff));
+    if (number !== this.records || !isWhole) this.fail(`record ${this.records} came as ${number}`);
+    this.records += 1;
+  }
+}
+
+/** A client that streams records to a server which sends them back. */
 export class NumberedStream {
   readonly #socket: net.Socket;
   readonly #intervalMs: number;
+  readonly #reader = new RecordReader();
   readonly #done = Promise.withResolvers<void>();
   #sent = 0;
-  #received = 0;
-  #rest = Buffer.alloc(0);
   #isStopping = false;
-  #lastMs = performance.now();
-  #pauseMs = 0;
-  #failure: string | undefined;
 
   /** `intervalMs`: from an answer to what is sent next. */
   constructor(socket: net.Socket, intervalMs: number) {
@@ -37,7 +80,7 @@ export class NumberedStream {
       if (!this.#isStopping) this.#fail('ended early');
     });
     socket.on('close', () => {
-      if (this.#received < this.#sent) this.#fail(`closed after ${this.#received} of ${this.#sent} records`);
+      if (this.records < this.#sent) this.#fail(`closed after ${this.records} of ${this.#sent} records`);
       this.#done.resolve();
     });
     socket.resume();
@@ -46,19 +89,16 @@ export class NumberedStream {
 
   /** What went wrong, if anything did. */
   get failure(): string | undefined {
-    return this.#failure;
+    return this.#reader.failure;
   }
 
   get records(): number {
-    return this.#received;
+    return this.#reader.records;
   }
 
   /** Longest time without a byte since the last call. */
   takePauseMs(): number {
-    const pauseMs = Math.max(this.#pauseMs, performance.now() - this.#lastMs);
-    this.#pauseMs = 0;
-    this.#lastMs = performance.now();
-    return pauseMs;
+    return this.#reader.takePauseMs();
   }
 
   /** Ends in order: resolves when all that was sent came back and both halves are closed. */
@@ -74,36 +114,86 @@ export class NumberedStream {
   }
 
   #fill(): void {
-    while (!this.#isStopping && this.#sent < this.#received + WINDOW) {
-      const record = Buffer.alloc(RECORD_BYTES, this.#sent & 0xff);
-      record.writeUInt32BE(this.#sent);
+    while (!this.#isStopping && this.#sent < this.records + WINDOW) {
+      this.#socket.write(recordOf(this.#sent));
       this.#sent += 1;
-      this.#socket.write(record);
     }
   }
 
   #take(chunk: Buffer): void {
-    const nowMs = performance.now();
-    this.#pauseMs = Math.max(this.#pauseMs, nowMs - this.#lastMs);
-    this.#lastMs = nowMs;
-    this.#rest = Buffer.concat([this.#rest, chunk]);
-    let at = 0;
-    for (; at + RECORD_BYTES <= this.#rest.length; at += RECORD_BYTES)
-      this.#check(this.#rest.subarray(at, at + RECORD_BYTES));
-    this.#rest = this.#rest.subarray(at);
+    this.#reader.take(chunk);
     // A pause of its own between records: many streams on two cores must leave room for the agents.
     setTimeout(() => this.#fill(), this.#intervalMs);
   }
 
-  #check(record: Buffer): void {
-    const number = record.readUInt32BE();
-    const isWhole = record.subarray(4).every((byte) => byte === (this.#received & 0xff));
-    if (number !== this.#received || !isWhole) this.#fail(`record ${this.#received} came as ${number}`);
-    this.#received += 1;
+  #fail(what: string): void {
+    this.#reader.fail(what);
+    this.#done.resolve();
+  }
+}
+
+/** One end has ended its half, and the other one streams records to it. */
+export class HalfClosedStream {
+  readonly #going: net.Socket;
+  readonly #reader = new RecordReader();
+  readonly #timer: NodeJS.Timeout;
+  readonly #done = Promise.withResolvers<void>();
+  #sent = 0;
+  #isStopping = false;
+
+  private constructor(done: net.Socket, going: net.Socket, intervalMs: number) {
+    this.#going = going;
+    for (const socket of [done, going]) socket.on('error', (error) => this.#fail(error.message));
+    done.on('data', (chunk: Buffer) => this.#reader.take(chunk)).on('end', () => this.#ended());
+    done.on('close', () => this.#ended()).resume();
+    going.on('data', () => this.#fail('bytes behind an end'));
+    this.#timer = setInterval(() => this.#send(), intervalMs);
+    this.#send();
+  }
+
+  /** Begins once the end of `done` is heard at `going`. */
+  static async start(done: net.Socket, going: net.Socket, intervalMs: number): Promise<HalfClosedStream> {
+    done.end();
+    going.resume();
+    await once(going, 'end');
+    return new HalfClosedStream(done, going, intervalMs);
+  }
+
+  get failure(): string | undefined {
+    return this.#reader.failure;
+  }
+
+  get records(): number {
+    return this.#reader.records;
+  }
+
+  takePauseMs(): number {
+    return this.#reader.takePauseMs();
+  }
+
+  /** Ends in order: resolves when the other end has heard it, behind all that was sent. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    clearInterval(this.#timer);
+    this.#going.end();
+    await this.#done.promise;
+  }
+
+  #send(): void {
+    if (this.#sent >= this.records + WINDOW) return;
+    this.#going.write(recordOf(this.#sent));
+    this.#sent += 1;
+  }
+
+  #ended(): void {
+    if (!this.#isStopping) this.#fail('ended early');
+    else if (this.records < this.#sent) this.#fail(`ended after ${this.records} of ${this.#sent} records`);
+    this.#done.resolve();
   }
 
   #fail(what: string): void {
-    this.#failure ??= what;
+    this.#reader.fail(what);
+    clearInterval(this.#timer);
     this.#done.resolve();
   }
 }

@@ -1,10 +1,11 @@
-/** Live upgrades under load: streams of numbered records and new connections all the while, agents replaced node by node. */
+/** Live upgrades under load: streams of numbered records, some half closed, and new connections, while agents are replaced node by node. */
 import assert from 'node:assert/strict';
+import type net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AgentProcess } from './agent-process.ts';
 import { TestMesh } from './mesh.ts';
 import { Client } from './mesh-traffic.ts';
-import { echo, NumberedStream } from './numbered.ts';
+import { echo, HalfClosedStream, NumberedStream } from './numbered.ts';
 import { until } from './until.ts';
 
 /**
@@ -32,7 +33,10 @@ export const TUNNELLED_PER_STREAM = 6 / 2 / WAYS.length;
 
 type RoundKind = 'in-turn' | 'at-once';
 
+type Stream = NumberedStream | HalfClosedStream;
+
 export interface UpgradeOptions {
+  /** Of each way: half of them are sent back what they send, and of the rest either end has ended its half. */
   readonly streams: number;
   /** In each round the agents of both nodes are replaced: one after the other, or at the same moment. */
   readonly rounds: readonly RoundKind[];
@@ -73,9 +77,10 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
     nodes: NODES,
     flags: ['--hold', '10m', '--workers', String(options.workers ?? 'auto')],
   });
-  for (const name of ['server', 'home', 'outside']) mesh.serve(name, PORT, echo);
-  const streams = await openStreams(mesh, options);
-  const inPace = (stream: NumberedStream): boolean => stream.records >= RECORDS_BEFORE || stream.failure !== undefined;
+  const halves = new HalfClosed(options.intervalMs);
+  for (const name of ['server', 'home', 'outside']) mesh.serve(name, PORT, (socket) => halves.serve(socket));
+  const streams = await openStreams(mesh, options, halves);
+  const inPace = (stream: Stream): boolean => stream.records >= RECORDS_BEFORE || stream.failure !== undefined;
   await until('records of every stream', () => streams.every(inPace));
   const calls = new NewConnections(mesh, options.newPerSecond);
   const pausesMs: Record<RoundKind, number[]> = { 'in-turn': [], 'at-once': [] };
@@ -139,16 +144,54 @@ async function takenBy(agent: AgentProcess): Promise<Readonly<Record<string, unk
   return await agent.line(({ message }) => message === 'took the node over', 'line that it took the node over');
 }
 
-async function openStreams(mesh: TestMesh, { streams, intervalMs }: UpgradeOptions): Promise<NumberedStream[]> {
-  const opened: NumberedStream[] = [];
+async function openStreams(mesh: TestMesh, options: UpgradeOptions, halves: HalfClosed): Promise<Stream[]> {
+  const { streams, intervalMs } = options;
+  const opened: Stream[] = [];
   for (let at = 0; at < streams; at += WAYS.length) {
+    const kind = KINDS[(at / WAYS.length) % KINDS.length];
     const batch = WAYS.slice(0, streams - at).map(async ([from, to]) => {
       const socket = await mesh.dial(from, { ip: mesh.pod(to).ip, port: PORT }, PATIENCE_MS);
-      return new NumberedStream(socket, intervalMs);
+      return kind === undefined ? new NumberedStream(socket, intervalMs) : await halves.start(socket, kind);
     });
     opened.push(...(await Promise.all(batch)));
   }
   return opened;
+}
+
+/** Which end has ended its half; `undefined`: none, all that is sent comes back. */
+const KINDS = [undefined, 'client', undefined, 'server'] as const;
+/** First byte of a connection that is not an echo; its number follows. No record begins so. */
+const MARK = 0xff;
+
+/** Applications that know of each accepted connection whose it is: by a number that its client says first. */
+class HalfClosed {
+  readonly #intervalMs: number;
+  readonly #accepted: PromiseWithResolvers<net.Socket>[] = [];
+
+  constructor(intervalMs: number) {
+    this.#intervalMs = intervalMs;
+  }
+
+  serve(socket: net.Socket): void {
+    socket.once('data', (first: Buffer) => {
+      const isOurs = first[0] === MARK && first.length === 3;
+      if (isOurs) return this.#accepted[first.readUInt16BE(1)]?.resolve(socket);
+      echo(socket);
+      socket.unshift(first);
+    });
+    // A client may end with its first words.
+    socket.on('error', () => {});
+  }
+
+  async start(client: net.Socket, whoEnds: 'client' | 'server'): Promise<HalfClosedStream> {
+    const accepted = Promise.withResolvers<net.Socket>();
+    const mark = Buffer.of(MARK, 0, 0);
+    mark.writeUInt16BE(this.#accepted.push(accepted) - 1, 1);
+    client.write(mark);
+    const server = await accepted.promise;
+    const [done, going] = whoEnds === 'client' ? [client, server] : [server, client];
+    return await HalfClosedStream.start(done, going, this.#intervalMs);
+  }
 }
 
 /** Short connections at a steady rate, from inside the mesh and from outside in turn. */
