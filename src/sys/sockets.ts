@@ -1,7 +1,7 @@
 /** Makes sockets inside a network namespace: listeners, unconnected TCP, bound UDP. Options as datapath §1.15, §1.16, §2.2. */
 import { MeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort, ipFamily } from '../base/ip.ts';
-import { callError, libc } from './libc.ts';
+import { callError, lastErrno, libc } from './libc.ts';
 import { inNetns } from './netns.ts';
 import {
   AF_INET,
@@ -145,25 +145,43 @@ function place({ address, port }: { readonly address: string; readonly port: num
 function tryBindForeign(fd: number, family: 4 | 6, ip: string): boolean {
   const [transparent, freebind] = family === 4 ? [IP_TRANSPARENT, IP_FREEBIND] : [IPV6_TRANSPARENT, IPV6_FREEBIND];
   if (!trySetOption(fd, transparent, 1) || !trySetOption(fd, freebind, 1)) return false;
-  if (tryBindAny(fd, ip)) return true;
+  if (tryBindBorrowed(fd, ip)) {
+    // Now, not before: it must not share the port with another of ours, but with a listener that the application makes later.
+    trySetOption(fd, SO_REUSEADDR, 1);
+    return true;
+  }
   // The port is chosen at connect then, so that it must be unique per destination only and not per source address.
   trySetOption(fd, IP_BIND_ADDRESS_NO_PORT, 1);
   return tryBind(fd, ip, 0);
 }
 
 /**
- * A port that the owner of the address hardly uses itself: below the ephemeral ports of Linux (32,768 up), above those of
- * services. Were it one of its live ports, conntrack would take both connections for one, and neither would go on.
+ * Ports that the owner of the address hardly uses itself: beside the ephemeral ports of Linux (32,768 to 60,999), above those of
+ * services. Were it one of its live ports, conntrack would take both connections for one: the new one would get no answer, and
+ * the old one could be reset.
  */
-const BORROWED_PORTS = { first: 16_000, count: 16_000 } as const;
-/** Ports looked at; with so many live or just closed connections that none is free, the kernel chooses. */
-const BORROW_TRIES = 4;
+const BORROWED_PORTS = [
+  { first: 16_000, count: 16_000 },
+  { first: 61_000, count: 4_536 },
+] as const;
+const BORROWED_COUNT = BORROWED_PORTS.reduce((sum, { count }) => sum + count, 0);
+/**
+ * Ports looked at. Each one of a connection that ended within the last minute is taken, 6,000 at 100 connections a second of one
+ * client; when none of so many is free the kernel chooses, among ports that may be its own.
+ */
+const BORROW_TRIES = 64;
 
-function tryBindAny(fd: number, ip: string): boolean {
+function tryBindBorrowed(fd: number, ip: string): boolean {
   for (let tries = 0; tries < BORROW_TRIES; tries += 1) {
-    if (tryBind(fd, ip, BORROWED_PORTS.first + Math.floor(Math.random() * BORROWED_PORTS.count))) return true;
+    if (tryBind(fd, ip, borrowedPort(Math.floor(Math.random() * BORROWED_COUNT)))) return true;
+    if (lastErrno() !== 'EADDRINUSE') return false;
   }
   return false;
+}
+
+function borrowedPort(at: number): number {
+  const [low, high] = BORROWED_PORTS;
+  return at < low.count ? low.first + at : high.first + at - low.count;
 }
 
 function tryBind(fd: number, ip: string, port: number): boolean {

@@ -131,21 +131,32 @@ for (const ip of ['198.51.100.7', '2001:db8::7'] as const) {
   });
 }
 
-test('a borrowed address comes with a port of its own, which its owner hardly uses', privileged, async () => {
+const STRANGER = { family: 4, transparentSourceIp: '198.51.100.7', mark: MARK } as const;
+
+/** The ephemeral ports of Linux, and those of services. */
+function isOwners(port: number): boolean {
+  return port < 16_000 || (port >= 32_000 && port < 61_000);
+}
+
+test('a borrowed address comes with a port of its own, which its owner hardly uses, also when most are taken', privileged, async () => {
   await using pod = await TestNetns.create();
   using undo = new DisposableStack();
-  const options = { family: 4, transparentSourceIp: '198.51.100.7', mark: MARK } as const;
-  const ports = Array.from({ length: 100 }, () => {
-    const { fd } = linuxSys.socketTcp(pod.handle, options);
+  const ports = Array.from({ length: 6_000 }, () => {
+    const { fd } = linuxSys.socketTcp(pod.handle, STRANGER);
     undo.defer(() => linuxSys.close(fd));
     return localAddress(fd)?.port ?? 0;
   });
-  assert.equal(new Set(ports).size, 100);
-  assert.deepEqual(
-    ports.filter((port) => port < 16_000 || port >= 32_000),
-    [],
-    'none is an ephemeral port of Linux',
-  );
+  assert.equal(new Set(ports).size, ports.length);
+  assert.deepEqual(ports.filter(isOwners), []);
+});
+
+test('an application can listen on a port that is borrowed just then', privileged, async () => {
+  await using pod = await TestNetns.create();
+  const { fd } = linuxSys.socketTcp(pod.handle, STRANGER);
+  using _borrowed = { [Symbol.dispose]: () => linuxSys.close(fd) };
+  const { port = 0 } = localAddress(fd) ?? {};
+  await using server = await serveIn(pod, { port }, sayClient);
+  assert.equal(server.port, port);
 });
 
 /** What capture installs, reduced to its core: replies to the foreign address are delivered to the agent's socket. */
