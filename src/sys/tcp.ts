@@ -166,20 +166,32 @@ export function socketFd(socket: net.Socket): number | undefined {
   return fd < 0 ? undefined : fd;
 }
 
-/** Of struct tcp_info: `tcpi_last_data_recv`, and `tcpi_last_ack_recv` after it; both in ms. */
-const LAST_DATA_AT = 52;
-const LAST_ACK_AT = 56;
+/** Places in struct tcp_info (linux/tcp.h), 32 bits each: segments; ms; ms; bytes. The last came with Linux 4.6. */
+const INFO = { unacked: 24, lastDataReceived: 52, lastAckReceived: 56, notSent: 144 } as const;
+const INFO_BYTES = 148;
+
+/** `undefined`: this is no TCP socket, or no more. */
+function tcpInfo(socket: net.Socket): ((field: keyof typeof INFO) => number) | undefined {
+  const fd = socketFd(socket);
+  const info = fd === undefined ? undefined : tryGetBytes(fd, TCP_INFO, INFO_BYTES);
+  if (info?.length !== INFO_BYTES) return undefined;
+  const view = new DataView(info.buffer, info.byteOffset);
+  return (field) => view.getUint32(INFO[field], true);
+}
 
 /**
  * How long ago the kernel of the peer last sent or acknowledged anything, which it does whether or not the process there gets any
  * CPU; `undefined`: this is no TCP socket, or no more.
  */
 export function peerSilenceMs(socket: net.Socket): number | undefined {
-  const fd = socketFd(socket);
-  const info = fd === undefined ? undefined : tryGetBytes(fd, TCP_INFO, LAST_ACK_AT + 4);
-  if (info === undefined || info.length < LAST_ACK_AT + 4) return undefined;
-  const view = new DataView(info.buffer, info.byteOffset);
-  return Math.min(view.getUint32(LAST_DATA_AT, true), view.getUint32(LAST_ACK_AT, true));
+  const info = tcpInfo(socket);
+  return info && Math.min(info('lastDataReceived'), info('lastAckReceived'));
+}
+
+/** The kernel of the peer does not have yet all that was written to the kernel here, or its end. */
+export function hasUndelivered(socket: net.Socket): boolean {
+  const info = tcpInfo(socket);
+  return info !== undefined && info('unacked') + info('notSent') > 0;
 }
 
 /** MSG_DONTWAIT | MSG_NOSIGNAL. */

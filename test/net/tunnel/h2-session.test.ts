@@ -6,6 +6,7 @@ import { MeshError } from '../../../src/base/errors.ts';
 import type { H2Stream } from '../../../src/tunnel/h2-stream.ts';
 import { H2 } from '../../../src/wire/h2-protocol.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { until } from '../../support/until.ts';
 import { echo, enginePair, Peer, Reader, tlsPair } from './h2-peers.ts';
 
 const AUTHORITY = '10.0.0.1:8080';
@@ -409,6 +410,40 @@ test('a session goes on whose peer had no CPU for a minute, and neither had we',
   probe.destroy();
   clock.advance(9_000);
   assert.equal(client.session.isUsable, true);
+});
+
+test('a tunnel that ends in order waits for a peer that reads its last words slowly', async () => {
+  const sockets = await tlsPair();
+  await using _ = sockets;
+  const clock = new FakeClock();
+  const bytes = 3 * 1024 * 1024;
+  const server = new Peer('server', sockets.server, { ...accept, clock });
+  const client = new Peer('client', sockets.client);
+  const stream = client.session.request({ authority: AUTHORITY });
+  const answer = new Reader(stream, { keep: false });
+  await stream.response;
+  const far = server.streams[0]?.stream ?? assert.fail('no stream');
+  stream.end();
+  await new Reader(far).ended;
+  sockets.client.pause();
+  far.write(Buffer.alloc(bytes, 7));
+  far.end();
+  await until('the server has said all', () => server.session.activeStreams === 0);
+  server.session.destroy();
+  assert.equal(await server.closed, undefined);
+  await until('the last words are with the kernel', () => sockets.server.writableFinished);
+  clock.advance(20_000);
+  // It has not read the GOAWAY yet. A socket that is closed would answer this with a reset, and what was not read is lost.
+  const late = client.session.request({ authority: AUTHORITY });
+  await new Promise(setImmediate);
+  sockets.client.resume();
+  await assert.rejects(late.response, { code: 'CV-TUNNEL-CLOSED' });
+  assert.equal(await answer.closed, undefined);
+  assert.equal(answer.bytes, bytes);
+  await until('both are gone', () => {
+    clock.advance(1_000);
+    return sockets.server.destroyed;
+  });
 });
 
 test('a receiver that throws ends its stream and no other', async () => {
