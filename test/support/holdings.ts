@@ -9,8 +9,8 @@ export type Held = Readonly<Record<string, number>>;
 
 const FAMILIES = /^(nodejs_active_resources|culvert_map_entries)\{thread="([^"]+)",(?:type|map)="([^"]+)"\} (\d+)$/;
 const POLL_MS = 100;
-/** Time for what is on its way out; only a leak takes so long. */
-const PATIENCE_MS = 45_000;
+/** Time for what is on its way out, threads of the greedy lane among it; only a leak takes so long. */
+const PATIENCE_MS = 150_000;
 
 export function descriptors({ pid }: AgentProcess): number {
   return readdirSync(`/proc/${pid}/fd`).length;

@@ -81,14 +81,30 @@ export function loseControlPlane(scene: Scene): Promise<void> {
   });
 }
 
+/** An agent gets no CPU at all for a while, then goes on; `longestMs` 0: never. */
+export async function stallAgents(scene: Scene, longestMs: number): Promise<void> {
+  const { mesh, ledger, signal } = scene;
+  if (longestMs === 0) return;
+  await repeat('stall', scene, async () => {
+    const agent = mesh.agents[randomInt(mesh.agents.length)];
+    await pause(signal, randomInt(2_000, 10_000));
+    agent?.kill('SIGSTOP');
+    await pause(signal, randomInt(longestMs / 2, longestMs));
+    agent?.kill('SIGCONT');
+    ledger.count('agents stopped for a while');
+  });
+}
+
 /** Pods are added and deleted in a namespace each, and now and then the CNI agent restarts. */
 export function churnPods(scene: Scene): Promise<void> {
   const { mesh, cluster, ledger, signal } = scene;
   let pods = 0;
+  /** Answers are one behind from then on, in all lanes, until the connection is made anew. */
+  let isLate = false;
   const lane = async (name: string): Promise<void> => {
     const connection = await bounded('the CNI agent has a proxy', cluster.cni('n2').synced());
     using netns = linuxSys.openNetns(mesh.pod(name).inside.path);
-    for (let i = 0; i < PODS_PER_CNI_LIFE && !signal.aborted; i += 1) {
+    for (let i = 0; i < PODS_PER_CNI_LIFE && !signal.aborted && !isLate; i += 1) {
       const uid = `churn-${(pods += 1)}`;
       const workload = { name: uid, namespace: NAMESPACE, serviceAccount: 'churn' };
       try {
@@ -101,12 +117,15 @@ export function churnPods(scene: Scene): Promise<void> {
       ledger.count('pods added and deleted');
     }
   };
-  /** On a machine that is busy enough. Answers are one behind from then on, until the connection is made anew. */
+  /** On a machine that is busy enough. */
   const unlessLate = (error: unknown): void => {
+    if (isLate) return;
     if (!(error instanceof LateError)) throw error;
+    isLate = true;
     ledger.count('answers that the CNI agent did not wait for');
   };
   return repeat('pods', scene, async () => {
+    isLate = false;
     await Promise.all(LANES.map((name) => lane(name).catch(unlessLate)));
     if (signal.aborted) return;
     for (const cni of cluster.cnis) {

@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes, randomInt } from 'node:crypto';
 import type net from 'node:net';
+import { messageOf } from '../../../src/base/errors.ts';
+import { formatHostPort } from '../../../src/base/ip.ts';
 import { Client } from '../../support/mesh-traffic.ts';
 import { NumberedStream } from '../../support/numbered.ts';
 import { bounded, pause, repeat, type Scene } from './actor.ts';
@@ -16,6 +18,8 @@ export const WAYS = [
 ] as const;
 /** What this process itself may take on a busy machine; no claim hangs on it. */
 const PATIENCE_MS = 60_000;
+/** A line is written at the end of a connection, which the agent may see later than its client. */
+const LINES_WITHIN_MS = 3_000;
 const RECORD_INTERVAL_MS = 300;
 const STREAM_LIFE_MS = { min: 2_000, max: 30_000 };
 const MAX_CALL_BYTES = 64 * 1024;
@@ -39,6 +43,7 @@ export async function keepStreams(scene: Scene, count: number): Promise<void> {
 
 async function stream({ ledger, signal, ...scene }: Scene, at: number): Promise<void> {
   const socket = await dial({ ledger, signal, ...scene }, wayOf(at));
+  const address = formatHostPort({ ip: socket.localAddress ?? '', port: socket.localPort ?? 0 });
   const records = new NumberedStream(socket, RECORD_INTERVAL_MS);
   await pause(signal, randomInt(STREAM_LIFE_MS.min, STREAM_LIFE_MS.max));
   const isReset = !signal.aborted && randomInt(2) === 0;
@@ -50,7 +55,18 @@ async function stream({ ledger, signal, ...scene }: Scene, at: number): Promise<
   ledger.count('records', records.records);
   ledger.count(isReset ? 'streams reset' : 'streams ended');
   const problem = failure ?? (isReset ? undefined : records.failure);
-  if (problem !== undefined) throw new Error(problem);
+  if (problem !== undefined) throw new Error(`${problem}; ${await causeOf({ ledger, signal, ...scene }, address)}`);
+}
+
+/** What agents say of the connection of a client, soon. */
+async function causeOf({ mesh, signal }: Scene, address: string): Promise<string> {
+  await pause(signal, LINES_WITHIN_MS);
+  const lines = mesh.agents.flatMap(({ node, lines }) =>
+    lines
+      .filter((line) => line.scope === 'access' && line['src.addr'] === address)
+      .map((line) => `${node.name}: ${line['direction']} ${line['reason'] ?? 'in order'} ${line['error'] ?? ''}`),
+  );
+  return lines.length === 0 ? `no agent tells of ${address}` : lines.join(', ');
 }
 
 /** New connections at `perSecond`, over all ways in turn. */
@@ -73,6 +89,15 @@ export async function makeCalls(scene: Scene, perSecond: number): Promise<void> 
 async function call(scene: Scene, way: (typeof WAYS)[number]): Promise<void> {
   const request = randomBytes(randomInt(1, MAX_CALL_BYTES));
   using client = new Client(await dial(scene, way));
+  try {
+    await exchange(scene, client, request);
+  } catch (error) {
+    throw new Error(`${messageOf(error)}; ${await causeOf(scene, client.address)}`, { cause: error });
+  }
+}
+
+/** One of the ways in which a connection is used and ends. */
+async function exchange(scene: Scene, client: Client, request: Buffer): Promise<void> {
   switch (randomInt(4)) {
     case 0:
       scene.ledger.count('calls reset');

@@ -18,6 +18,7 @@ back. Every few seconds all that the agents hold is counted. Needs root; leaves 
   --workers N     data-plane threads of each agent (default ${DEFAULTS.workers})
   --streams N     long-lived connections (default ${DEFAULTS.streams})
   --calls N       new connections per second (default ${DEFAULTS.callsPerSecond})
+--stalls N      stop each agent now and then for up to N seconds, as if it had no CPU (default 0: never)
   --svg FILE      write a chart
   --output json   print everything as JSON instead of the table
   --help
@@ -41,6 +42,7 @@ function asked(argv: readonly string[]): Asked | undefined {
       workers: { type: 'string', default: String(DEFAULTS.workers) },
       streams: { type: 'string', default: String(DEFAULTS.streams) },
       calls: { type: 'string', default: String(DEFAULTS.callsPerSecond) },
+      stalls: { type: 'string', default: '0' },
       svg: { type: 'string' },
       output: { type: 'string', default: 'table' },
       help: { type: 'boolean', default: false },
@@ -55,15 +57,16 @@ function asked(argv: readonly string[]): Asked | undefined {
     callsPerSecond: count('--calls', values.calls, 500),
     sampleMs: DEFAULTS.sampleMs,
     lifetimeMs: DEFAULTS.lifetimeMs,
+    stallMs: 1_000 * count('--stalls', values.stalls, 40, 0),
     isJson: values.output === 'json',
     svgPath: values.svg,
   };
 }
 
-function count(flag: string, text: string, most: number): number {
+function count(flag: string, text: string, most: number, least = 1): number {
   const value = Number(text);
-  if (!Number.isInteger(value) || value < 1 || value > most)
-    throw new Error(`${flag}: a whole number from 1 to ${most}`);
+  if (!Number.isInteger(value) || value < least || value > most)
+    throw new Error(`${flag}: a whole number from ${least} to ${most}`);
   return value;
 }
 

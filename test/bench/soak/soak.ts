@@ -7,7 +7,7 @@ import { ask } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { echo } from '../../support/numbered.ts';
 import { pause, type Scene } from './actor.ts';
-import { changePolicies, churnPods, DENIED, LANES, loseControlPlane, rotateRoots } from './changes.ts';
+import { changePolicies, churnPods, DENIED, LANES, loseControlPlane, rotateRoots, stallAgents } from './changes.ts';
 import { keepStreams, makeCalls, PORT, WAYS } from './connections.ts';
 import { Ledger } from './ledger.ts';
 import { readingOf, type Sample } from './samples.ts';
@@ -20,6 +20,8 @@ export interface SoakOptions {
   readonly sampleMs: number;
   /** Of certificates; renewed after a quarter of it. */
   readonly lifetimeMs: number;
+  /** Longest that an agent is stopped now and then, as if it had no CPU; 0: never. */
+  readonly stallMs: number;
 }
 
 export const DEFAULTS: SoakOptions = {
@@ -29,6 +31,7 @@ export const DEFAULTS: SoakOptions = {
   callsPerSecond: 10,
   sampleMs: 5_000,
   lifetimeMs: 60_000,
+  stallMs: 0,
 };
 
 export interface SoakReport {
@@ -57,8 +60,6 @@ export async function soak(options: SoakOptions, onProgress: Progress = () => {}
     ZTUNNEL_WORKER_THREADS: String(options.workers),
     NODE_OPTIONS: `--import=${new URL('../../support/garbage-preload.ts', import.meta.url).href}`,
     SECRET_TTL: `${Math.round(options.lifetimeMs / 1_000)}s`,
-    // A machine that does nothing else in time is no reason to end a thread.
-    CULVERT_WORKER_HANG_TIMEOUT: '60s',
     // Tunnels go soon after their connections: what is left at the end is compared with the beginning.
     POOL_UNUSED_RELEASE_TIMEOUT: '2s',
   };
@@ -78,6 +79,7 @@ export async function soak(options: SoakOptions, onProgress: Progress = () => {}
     rotateRoots(scene),
     loseControlPlane(scene),
     churnPods(scene),
+    stallAgents(scene, options.stallMs),
   ]);
   const samples = await sampled(scene, options, onProgress);
   stop.abort();

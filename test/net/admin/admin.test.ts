@@ -139,12 +139,12 @@ test('loopback names with any port, and the dashboard itself, may change things'
   }
 });
 
-test('a head that does not come closes the connection', { timeout: 30_000 }, async () => {
+test('a head that does not come closes the connection', { timeout: 90_000 }, async () => {
   await using admin = await adminFixture();
   await askRaw(admin.port, 'GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ');
 });
 
-test('a connection that says nothing is closed too', { timeout: 30_000 }, async () => {
+test('a connection that says nothing is closed too', { timeout: 90_000 }, async () => {
   await using admin = await adminFixture();
   await askRaw(admin.port, '');
 });
@@ -183,7 +183,7 @@ test('open connections and recent refusals are listed', async () => {
   assert.deepEqual([open.length, open[0].id, refused.length, refused[0].id], [1, 'c-1', 1, 'c-9']);
 });
 
-test('a CPU profile is a pprof message that names the functions that ran', { timeout: 20_000 }, async () => {
+test('a CPU profile is a pprof message that names the functions that ran', { timeout: 90_000 }, async () => {
   await using admin = await adminFixture();
   const profile = ask(admin.port, '/debug/pprof/profile?seconds=1&frequency=1000');
   const second = await ask(admin.port, '/debug/pprof/profile?seconds=1');
@@ -197,7 +197,7 @@ test('a CPU profile is a pprof message that names the functions that ran', { tim
   assert(bytes.includes('burnCpuForTheProfile'), 'the busy function is in the string table');
 });
 
-test('a heap profile is a gzip pprof message once profiling is active', { timeout: 20_000 }, async () => {
+test('a heap profile is a gzip pprof message once profiling is active', { timeout: 90_000 }, async () => {
   await using admin = await adminFixture();
   const { text } = await ask(admin.port, '/debug/pprof/heap/profiling?activate=true', { method: 'POST' });
   assert.equal(text, 'heap profiling active: true\n');

@@ -12,7 +12,7 @@ import { FakeClock } from '../../support/fake-clock.ts';
 import { respond, TestNameserver } from '../../support/nameserver.ts';
 import { DnsWorld, messagesOf, query } from './dns-world.ts';
 
-const bounded = { timeout: 30_000 };
+const bounded = { timeout: 90_000 };
 const TRANSPORTS = ['udp', 'tcp'] as const;
 const [FORMERR, SERVFAIL, NOTIMP] = [1, 2, 4] as const;
 

@@ -7,7 +7,7 @@ import { FakeClock } from '../../support/fake-clock.ts';
 import { echo, type Received, respond, TestNameserver } from '../../support/nameserver.ts';
 import { DnsWorld, query } from './dns-world.ts';
 
-const bounded = { timeout: 30_000 };
+const bounded = { timeout: 90_000 };
 const SERVFAIL = 2;
 
 function rcodeOf(reply: Buffer): number {

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { echo, respond, TestNameserver } from '../../support/nameserver.ts';
 import { DnsWorld, query } from './dns-world.ts';
 
-const bounded = { timeout: 30_000 };
+const bounded = { timeout: 90_000 };
 const TRANSPORTS = ['udp', 'tcp'] as const;
 
 for (const transport of TRANSPORTS) {

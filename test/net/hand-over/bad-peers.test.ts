@@ -34,7 +34,7 @@ import { FakeClock } from '../../support/fake-clock.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { GivingNode, HELLO, hear, say } from './giving-node.ts';
 
-const timed = { timeout: 30_000 };
+const timed = { timeout: 90_000 };
 
 /** Lets time pass for `clock`, as long as `is` does not hold. */
 async function passing(clock: FakeClock, stepMs: number, is: () => boolean): Promise<void> {

@@ -16,7 +16,7 @@ import { socketFd } from '../../../src/sys/tcp.ts';
 import { tcpPair } from '../../support/tcp.ts';
 import { answering, answerOf, GivingNode, POD } from './giving-node.ts';
 
-const timed = { timeout: 30_000 };
+const timed = { timeout: 90_000 };
 
 /** A connection between the two ends of `pair`, with descriptors of its own. */
 function inherited({ near, far }: { near: net.Socket; far: net.Socket }, id: string): InheritedConnection {

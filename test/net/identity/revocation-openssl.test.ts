@@ -62,7 +62,7 @@ for (const [claim, client, lists, want] of [
   ['a leaf below a CA that the root revoked is refused', third, blocks(withIssuing), 'CV-PEER-REVOKED'],
   ['several lists in one file all count', web, blocks(empty + withIssuing + withWeb), 'CV-PEER-REVOKED'],
 ] as const) {
-  test(`lists and peer by openssl: ${claim}`, { timeout: 30_000 }, async () => {
+  test(`lists and peer by openssl: ${claim}`, { timeout: 90_000 }, async () => {
     assert.equal(codeOf(await dial(client, lists)), want);
   });
 }

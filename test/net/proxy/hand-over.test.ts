@@ -13,7 +13,7 @@ import { fillUntilBlocked } from '../../support/tcp.ts';
 import { policy } from '../../unit/model/sample-mesh.ts';
 import { OPEN_MESH, ProxyWorld } from './proxy-world.ts';
 
-const bounded = { timeout: 30_000 };
+const bounded = { timeout: 90_000 };
 
 /** A plaintext connection into the pod, to the target of now, relayed. */
 async function opened(world: ProxyWorld): Promise<net.Socket> {

@@ -8,7 +8,7 @@ import { atAddress, workload } from '../../unit/model/sample-mesh.ts';
 import { type Connect, echoBack, ForeignServer } from './foreign-server.ts';
 import { OPEN_MESH, ProxyWorld } from './proxy-world.ts';
 
-const bounded = { timeout: 30_000 };
+const bounded = { timeout: 90_000 };
 const WAYPOINT = 'spiffe://cluster.local/ns/default/sa/waypoint';
 const { NGHTTP2_REFUSED_STREAM } = http2.constants;
 

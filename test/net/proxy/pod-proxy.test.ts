@@ -14,7 +14,7 @@ import { policy } from '../../unit/model/sample-mesh.ts';
 import { Reader } from '../tunnel/h2-peers.ts';
 import { handshake, OPEN_MESH, ProxyWorld, SERVER } from './proxy-world.ts';
 
-const bounded = { timeout: 20_000 };
+const bounded = { timeout: 90_000 };
 const CUT = 'tunnel closed for abuse';
 /** Nobody reads what a peer sends after its fault; the socket is closed this much later. */
 const CLOSED_MS = 1_000;

@@ -8,7 +8,7 @@ import { Reader } from '../tunnel/h2-peers.ts';
 import { echoBack, ForeignServer } from './foreign-server.ts';
 import { CLIENT, OPEN_MESH, ProxyWorld, revoking } from './proxy-world.ts';
 
-const bounded = { timeout: 30_000 };
+const bounded = { timeout: 90_000 };
 const WAYPOINT = 'spiffe://cluster.local/ns/default/sa/waypoint';
 
 /** The access-log line of a connection that was cut, or refused, because its peer is revoked. */

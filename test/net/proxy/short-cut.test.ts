@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { ProxyWorld } from './proxy-world.ts';
 
-const bounded = { timeout: 30_000 };
+const bounded = { timeout: 90_000 };
 const IDLE_MS = 60_000;
 
 /** What the pod sends to the application comes back. */

@@ -11,7 +11,7 @@ import { type Script, TestNameserver } from '../../support/nameserver.ts';
 import { service, vip, workload } from '../../unit/model/sample-mesh.ts';
 import { ProxyWorld } from './proxy-world.ts';
 
-const bounded = { timeout: 30_000 };
+const bounded = { timeout: 90_000 };
 /** The captured pod is not 127.0.0.1: what listens there is unknown to the mesh, and dialled as it is. */
 const MESH: MeshState = { ...EMPTY_MESH, workloads: [workload('server', { ips: ['127.0.0.2'] })] };
 const GREETING = Buffer.from([5, 1, 0]);

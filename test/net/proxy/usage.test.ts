@@ -7,7 +7,7 @@ import type { WorkloadUse } from '../../../src/telemetry/workload-use.ts';
 import { clientHello } from '../../support/client-hello.ts';
 import { ProxyWorld } from './proxy-world.ts';
 
-const bounded = { timeout: 30_000 };
+const bounded = { timeout: 90_000 };
 
 function usage(world: ProxyWorld): WorkloadUse {
   const [use] = world.proxies.usage();

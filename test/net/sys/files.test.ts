@@ -18,7 +18,7 @@ import { readBounded, watchPath, writeAtomically } from '../../../src/sys/files.
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
-const bounded = { timeout: 10_000 };
+const bounded = { timeout: 90_000 };
 
 function directory(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), 'culvert-files-'));

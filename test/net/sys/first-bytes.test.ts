@@ -9,7 +9,7 @@ import { getOption, SO_RCVLOWAT } from '../../../src/sys/sockopt.ts';
 import { socketFd } from '../../../src/sys/tcp.ts';
 import { type TcpPair, tcpPair } from '../../support/tcp.ts';
 
-const bounded = { timeout: 20_000 };
+const bounded = { timeout: 90_000 };
 
 const hasHello = (head: Uint8Array): boolean => head.length >= 5;
 

@@ -10,7 +10,7 @@ const LISTEN = `
   const server = require('net').createServer().listen(0, '127.0.0.1', () => console.log(server.address().port));
 `;
 
-test('sockets of this process are told from those of others', { timeout: 20_000 }, async () => {
+test('sockets of this process are told from those of others', { timeout: 90_000 }, async () => {
   await using pair = await tcpPair();
   const child = spawn(process.execPath, ['-e', LISTEN], { stdio: ['ignore', 'pipe', 'inherit'] });
   try {

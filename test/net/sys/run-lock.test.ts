@@ -16,7 +16,7 @@ const HOLDER = `
 `;
 
 test('a second agent is refused with the pid of the first, and let in once that died', {
-  timeout: 10_000,
+  timeout: 90_000,
 }, async (t) => {
   const runDir = mkdtempSync(join(tmpdir(), 'culvert-lock-'));
   t.after(() => rmSync(runDir, { recursive: true }));

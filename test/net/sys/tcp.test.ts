@@ -15,7 +15,7 @@ import { FakeClock } from '../../support/fake-clock.ts';
 import { readToEnd, tcpPair } from '../../support/tcp.ts';
 import { until } from '../../support/until.ts';
 
-const bounded = { timeout: 10_000 };
+const bounded = { timeout: 90_000 };
 const limits = { timeoutMs: 5_000, clock: systemClock };
 const options = { family: 4 } as const;
 

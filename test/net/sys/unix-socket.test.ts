@@ -19,7 +19,7 @@ import { MeshError } from '../../../src/base/errors.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import type { UnixListener, UnixSocket, UnixSocketType } from '../../../src/sys/unix-contract.ts';
 
-const timed = { timeout: 30_000 };
+const timed = { timeout: 90_000 };
 const TYPES = ['seqpacket', 'stream'] as const;
 const KIB = 1024;
 const folder = mkdtempSync(join(tmpdir(), 'culvert-unix-'));

@@ -91,7 +91,7 @@ async function stalled(pair: Joined): Promise<void> {
   }
 }
 
-test('closing a relay ends it at once also when a reader has stopped reading', { timeout: 10_000 }, async () => {
+test('closing a relay ends it at once also when a reader has stopped reading', { timeout: 90_000 }, async () => {
   await using pair = await joined();
   await stalled(pair);
   const client = closed(pair.client.near);
@@ -102,7 +102,7 @@ test('closing a relay ends it at once also when a reader has stopped reading', {
   await client;
 });
 
-test('a connection that is cut never looks as if it had ended in order', { timeout: 10_000 }, async () => {
+test('a connection that is cut never looks as if it had ended in order', { timeout: 90_000 }, async () => {
   for (let round = 0; round < 20; round += 1) {
     await using pair = await joined();
     pair.relay.start();
@@ -118,7 +118,7 @@ test('a connection that is cut never looks as if it had ended in order', { timeo
   }
 });
 
-test('a reset by the application ends a tunnelled connection without an error', { timeout: 10_000 }, async () => {
+test('a reset by the application ends a tunnelled connection without an error', { timeout: 90_000 }, async () => {
   const end = Promise.withResolvers<MeshError | undefined>();
   const app = await tcpPair();
   const owner = { addClientBytes: () => {}, addServerBytes: () => {}, relayDone: end.resolve };
@@ -136,7 +136,7 @@ test('a reset by the application ends a tunnelled connection without an error', 
   await app[Symbol.asyncDispose]();
 });
 
-test('a reset that comes with the end of the other direction leaves no socket open', { timeout: 10_000 }, async () => {
+test('a reset that comes with the end of the other direction leaves no socket open', { timeout: 90_000 }, async () => {
   await using pair = await joined();
   pair.relay.start();
   pair.client.near.resume();

@@ -11,7 +11,7 @@ import { FakeClock } from '../../support/fake-clock.ts';
 import { type EnginePair, enginePair } from './h2-peers.ts';
 
 const bounded = { timeout: 60_000 };
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 90_000;
 
 async function until(holds: () => boolean): Promise<void> {
   const endMs = performance.now() + PATIENCE_MS;

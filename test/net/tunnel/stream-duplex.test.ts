@@ -8,7 +8,7 @@ import type { H2Stream } from '../../../src/tunnel/h2-stream.ts';
 import { duplexOf } from '../../../src/tunnel/stream-duplex.ts';
 import { echo, enginePair, Peer, Reader, tlsOptions } from './h2-peers.ts';
 
-const bounded = { timeout: 30_000 };
+const bounded = { timeout: 90_000 };
 const accept = { onStream: (stream: H2Stream) => stream.respond(200) };
 
 /** A session inside a stream of another one, both ours. */

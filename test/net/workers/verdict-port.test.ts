@@ -40,7 +40,7 @@ const OPEN: MeshState = {
 const CLOSED: MeshState = { ...OPEN, policies: [policy('nobody', { rules: [] })] };
 
 /** Only a hang gets here. */
-const LIMIT = { timeout: 30_000 };
+const LIMIT = { timeout: 90_000 };
 
 /** A worker's end and the main thread's end, with a real port between them that the test can stop. */
 function world(state = OPEN, log: Logger = silentLogger) {

@@ -63,7 +63,7 @@ export interface SubjectOptions {
 }
 
 /** How long `until` waits: far over what anything here takes on a busy machine. */
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 90_000;
 const POLL_MS = 10;
 
 /** A client that runs. */

@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { dialFrom, readFrom, serveIn, skipWithoutRoot, TestNetns } from '../../support/netns.ts';
 import { CaptureAgent, isRedirected, podOf, podWithApp } from './capture-agent.ts';
 
-const privileged = { skip: skipWithoutRoot, timeout: 20_000 };
+const privileged = { skip: skipWithoutRoot, timeout: 90_000 };
 
 test(
   'a stopped agent leaves the pod refused, not plaintext; the next one takes it up as it is',

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { readFrom, serveIn, skipWithoutRoot, TestNetns } from '../../support/netns.ts';
 import { CaptureAgent, isRedirected, podOf, podWithApp } from './capture-agent.ts';
 
-const privileged = { skip: skipWithoutRoot, timeout: 20_000 };
+const privileged = { skip: skipWithoutRoot, timeout: 90_000 };
 
 for (const families of ['v4', 'v6', 'dual'] as const) {
   test(`a pod is captured while its application runs, and released again (${families})`, privileged, async () => {

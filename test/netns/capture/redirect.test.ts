@@ -4,7 +4,7 @@ import { createRedirection } from '../../../src/capture/redirect.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { skipWithoutRoot, TestNetns } from '../../support/netns.ts';
 
-const privileged = { skip: skipWithoutRoot, timeout: 20_000 };
+const privileged = { skip: skipWithoutRoot, timeout: 90_000 };
 const wanted = { ipv4: true, ipv6: true, isIngressMode: false, rerouteInterfaces: [], dnsCapture: false };
 const redirection = createRedirection(linuxSys);
 

@@ -10,7 +10,7 @@ import { skipWithoutRoot } from '../../support/netns.ts';
 import { foreignStream } from './held-connection.ts';
 
 const PORT = 8080;
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 90_000;
 /** Each client has one destination: see `test/support/upgrade.ts`. */
 const { mesh, cni, cniPod } = cniMeshForFile({
   nodes: { n1: ['client', 'near'], n2: ['server', 'leaving', 'late'], n3: ['outside'] },

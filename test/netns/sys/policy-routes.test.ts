@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { skipWithoutRoot, TestNetns } from '../../support/netns.ts';
 
-const privileged = { skip: skipWithoutRoot, timeout: 20_000 };
+const privileged = { skip: skipWithoutRoot, timeout: 90_000 };
 const RULE = ['fwmark', '0x111/0xfff', 'pref', '32764', 'lookup', '100'];
 const TABLE = 'table inet t { chain c { type filter hook input priority 0; }; }';
 

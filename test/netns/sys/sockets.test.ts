@@ -23,7 +23,7 @@ import { dialTcp, dialTcpSpoofed, listenOn, socketFd } from '../../../src/sys/tc
 import { dialFrom, readFrom, serveIn, skipWithoutRoot, TestNetns, Wire } from '../../support/netns.ts';
 import { PYTHON } from '../../support/python-program.ts';
 
-const privileged = { skip: skipWithoutRoot, timeout: 20_000 };
+const privileged = { skip: skipWithoutRoot, timeout: 120_000 };
 const MARK = 0x539;
 const keepalive = { idleSeconds: 180, intervalSeconds: 180, probes: 9, userTimeoutMs: 1_800_000 };
 const limits = { timeoutMs: 5_000, clock: systemClock };
@@ -138,17 +138,21 @@ function isOwners(port: number): boolean {
   return port < 16_000 || (port >= 32_000 && port < 61_000);
 }
 
-test('a borrowed address comes with a port of its own, which its owner hardly uses, also when most are taken', privileged, async () => {
-  await using pod = await TestNetns.create();
-  using undo = new DisposableStack();
-  const ports = Array.from({ length: 6_000 }, () => {
-    const { fd } = linuxSys.socketTcp(pod.handle, STRANGER);
-    undo.defer(() => linuxSys.close(fd));
-    return localAddress(fd)?.port ?? 0;
-  });
-  assert.equal(new Set(ports).size, ports.length);
-  assert.deepEqual(ports.filter(isOwners), []);
-});
+test(
+  'a borrowed address comes with a port of its own, which its owner hardly uses, also when most are taken',
+  privileged,
+  async () => {
+    await using pod = await TestNetns.create();
+    using undo = new DisposableStack();
+    const ports = Array.from({ length: 6_000 }, () => {
+      const { fd } = linuxSys.socketTcp(pod.handle, STRANGER);
+      undo.defer(() => linuxSys.close(fd));
+      return localAddress(fd)?.port ?? 0;
+    });
+    assert.equal(new Set(ports).size, ports.length);
+    assert.deepEqual(ports.filter(isOwners), []);
+  },
+);
 
 test('an application can listen on a port that is borrowed just then', privileged, async () => {
   await using pod = await TestNetns.create();

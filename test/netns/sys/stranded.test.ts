@@ -5,7 +5,7 @@ import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { skipWithoutRoot, TestNetns } from '../../support/netns.ts';
 
-const privileged = { skip: skipWithoutRoot, timeout: 20_000 };
+const privileged = { skip: skipWithoutRoot, timeout: 90_000 };
 
 interface Ending {
   readonly code: number | null;

@@ -7,7 +7,7 @@ import { localAddress } from '../../../src/sys/sockets.ts';
 import { getOption, SO_MARK, SO_REUSEPORT } from '../../../src/sys/sockopt.ts';
 import { serveIn, skipWithoutRoot, TestNetns } from '../../support/netns.ts';
 
-const privileged = { skip: skipWithoutRoot, timeout: 20_000 };
+const privileged = { skip: skipWithoutRoot, timeout: 90_000 };
 
 /** A Node datagram socket on a descriptor that lives in the pod. */
 async function udpIn(pod: TestNetns, address: string, port = 0) {
