@@ -66,7 +66,10 @@ export interface AgentParts {
 }
 
 export interface Agent extends AgentParts {
-  /** Settles when pods are served, which a control plane may put off; rejects when they cannot be. */
+  /**
+   * Settles when pods are served, which a control plane may put off; rejects when they cannot be. What was taken from another
+   * agent until then is left here, for `stop('held')`.
+   */
   readonly serving: Promise<void>;
   /** Resolves when a successor serves this node: what could not move is left here, for `stop('held')`. */
   readonly handedOver: Promise<void>;
@@ -111,7 +114,11 @@ export async function startAgent(config: AgentConfig, deps: AgentDeps): Promise<
     if (!isStopping) handedOver.resolve(awaitSuccessor({ parts, servers, deps }, late));
   };
   parts.mesh.start();
-  const serving = serve();
+  const serving = serve().catch(async (error: unknown) => {
+    // An agent that serves the node needs their ports.
+    await servers.stop();
+    throw error;
+  });
   // What is here already is waited for: who starts an agent with a file learns at once what is wrong with it.
   // Who takes a node over waits for longer, and can be told to stop meanwhile.
   if (config.xds === undefined && !lease.isTaking) await serving;

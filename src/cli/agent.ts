@@ -7,7 +7,7 @@ import { type AgentConfig, resolveConfig } from '../agent/config.ts';
 import { boundHoldMemory } from '../agent/hand-over/hold-memory.ts';
 import type { Environment, Machine, Start } from '../agent/settings-input.ts';
 import { reportStart } from '../agent/start-report.ts';
-import { hasCode, MeshError, messageOf } from '../base/errors.ts';
+import { hasCode, MeshError, messageOf, toMeshError } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
 import { cgroupCpuLimit } from '../sys/cpu-limit.ts';
 import { reserveDescriptors } from '../sys/descriptor-table.ts';
@@ -156,11 +156,7 @@ async function serve(config: AgentConfig): Promise<void> {
     // A process with the id 1, as in a container, ignores what it has no handler for; and nothing is served yet that could drain.
     const agent = await Promise.race([starting, stopped.then(() => undefined)]);
     if (agent === undefined) logs.scope('agent').info?.('stopped before it had started', { reason: await stopped });
-    else {
-      // It serves for as long as nobody stops it, or never, and then it says why.
-      const failed = agent.serving.then(() => new Promise<never>(() => undefined));
-      await Promise.race([stopWhenTold(agent, logs, stopped), failed]);
-    }
+    else await stopWhenTold(agent, logs, stopped);
   } catch (error) {
     sink.flushSync();
     explainFailure(error);
@@ -170,14 +166,32 @@ async function serve(config: AgentConfig): Promise<void> {
   process.exit();
 }
 
+/** Rejects when it cannot serve. */
 async function stopWhenTold(agent: Agent, logs: RootLogger, stopped: Promise<string>): Promise<void> {
-  const reason = await Promise.race([stopped, agent.handedOver.then(() => undefined)]);
+  // It serves for as long as nobody stops it, or never, and then it says why.
+  const failed = agent.serving.then(() => new Promise<never>(() => undefined));
+  let reason: string | undefined;
+  try {
+    reason = await Promise.race([stopped, agent.handedOver.then(() => undefined), failed]);
+  } catch (error) {
+    await holdTaken(agent, logs, stopped, error);
+    throw error;
+  }
   if (reason === undefined) await hold(agent, logs, stopped);
   else {
     logs.scope('agent').info?.('draining', { reason, graceMs: agent.config.drainGraceMs });
     await agent.stop();
   }
   logs.scope('agent').info?.('stopped');
+}
+
+/** The agent before this one has the node still and serves it; what was taken from it until then is this one's. */
+async function holdTaken(agent: Agent, logs: RootLogger, stopped: Promise<string>, error: unknown): Promise<void> {
+  const { live } = agent.dataPlane.totals();
+  if (live === 0) return;
+  const { code, message } = toMeshError(error);
+  logs.scope('hand-over').error?.('the node was not taken over', { code, reason: message, taken: live });
+  await hold(agent, logs, stopped);
 }
 
 /** Another agent serves the node; this one carries what could not move, until it has ended or the hold time is over. */

@@ -3,11 +3,16 @@
  * folder in `FAULTS`. A file `<fault>-<thread>` in it makes the thread do that, once: the file is removed, and there is one
  * `<fault>-<thread>.begun` instead.
  */
-import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isMainThread, threadName } from 'node:worker_threads';
+import koffi from 'koffi';
+import { tryGetBytes } from '../../src/sys/sockopt.ts';
 
 const POLL_MS = 20;
+const SO_TYPE = { name: 'SO_TYPE', level: 1, option: 3 } as const;
+const SOCK_SEQPACKET = 5;
+const SHUT_RDWR = 2;
 
 const FAULTS = {
   /** A defect outside any connection. */
@@ -21,6 +26,13 @@ const FAULTS = {
   /** The event loop stands still until `<fault>-<thread>.begun` is removed. */
   block: (begun: string) => {
     while (existsSync(begun)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, POLL_MS);
+  },
+  /** What it says to the agent before it, and hears from it, is lost from now on. */
+  mute: () => {
+    const shutdown = koffi.load(null).func('int shutdown(int fd, int how)') as (fd: number, how: number) => number;
+    const fds = readdirSync('/proc/self/fd').map(Number);
+    const links = fds.filter((fd) => tryGetBytes(fd, SO_TYPE, 4)?.[0] === SOCK_SEQPACKET);
+    for (const fd of links) shutdown(fd, SHUT_RDWR);
   },
   /** More heap than there is. */
   exhaust: () => {

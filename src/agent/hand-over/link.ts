@@ -1,6 +1,6 @@
 /** One end of the hand-over socket: whole messages, each wait with a deadline. */
 import { type Clock, deadline } from '../../base/clock.ts';
-import { MeshError } from '../../base/errors.ts';
+import { MeshError, messageOf } from '../../base/errors.ts';
 import type { FdMessage, UnixSocket } from '../../sys/unix-contract.ts';
 import { encode, MAX_PACKET_BYTES, type Reply, type Request } from './protocol.ts';
 
@@ -17,8 +17,13 @@ export class HandOverLink implements Disposable {
     return this.#socket.peer.pid;
   }
 
+  /** Rejects with `CV-HAND-OVER` when the other end is gone. */
   async send(message: Request | Reply, fds: readonly number[] = []): Promise<void> {
-    await this.#socket.send(encode(message), fds);
+    try {
+      await this.#socket.send(encode(message), fds);
+    } catch (error) {
+      throw new MeshError('CV-HAND-OVER', `the other agent does not listen: ${messageOf(error)}`, {}, { cause: error });
+    }
   }
 
   /**
