@@ -64,7 +64,7 @@ async function causeOf({ mesh, signal }: Scene, address: string): Promise<string
   const lines = mesh.agents.flatMap(({ node, lines }) =>
     lines
       .filter((line) => line.scope === 'access' && line['src.addr'] === address)
-      .map((line) => `${node.name}: ${line['direction']} ${line['reason'] ?? 'in order'} ${line['error'] ?? ''}`),
+      .map((line) => `${node.name}: ${JSON.stringify([line['direction'], line['reason'], line['error']])}`),
   );
   return lines.length === 0 ? `no agent tells of ${address}` : lines.join(', ');
 }
