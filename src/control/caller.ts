@@ -40,6 +40,8 @@ export function certificateAuthenticator(trustDomain: string): Authenticator {
 /** `status` of a TokenReview (authentication.k8s.io/v1). */
 export interface TokenReviewStatus {
   readonly authenticated?: boolean;
+  /** Those of the question that the token is for. */
+  readonly audiences?: readonly string[];
   readonly error?: string;
   readonly user?: {
     readonly username?: string;
@@ -77,7 +79,12 @@ export function tokenAuthenticator({ trustDomain, audiences = ['istio-ca'], revi
       const token = bearerToken(header('authorization'));
       if (token === undefined) return undefined;
       const clusterId = header('clusterid') ?? '';
-      return { ...reviewed(await review(token, audiences, clusterId, signal), trustDomain), clusterId };
+      const status = await review(token, audiences, clusterId, signal);
+      // An API server that knows no audiences vouches for every token of the cluster.
+      if (status.authenticated === true && !audiences.some((one) => status.audiences?.includes(one) === true)) {
+        throw refusal(`it is not for ${audiences.join(' or ')}`);
+      }
+      return { ...reviewed(status, trustDomain), clusterId };
     },
   };
 }

@@ -112,6 +112,7 @@ function reviewOf(token: string) {
   if (token !== AGENT_TOKEN) return { authenticated: false };
   return {
     authenticated: true,
+    audiences: ['istio-ca'],
     user: {
       username: 'system:serviceaccount:istio-system:ztunnel',
       groups: ['system:serviceaccounts'],

@@ -8,6 +8,7 @@ import { meshCa } from '../../support/certs.ts';
 const AGENT = 'spiffe://cluster.local/ns/istio-system/sa/ztunnel';
 const GOOD: TokenReviewStatus = {
   authenticated: true,
+  audiences: ['istio-ca'],
   user: {
     username: 'system:serviceaccount:istio-system:ztunnel',
     groups: ['system:authenticated', 'system:serviceaccounts'],
@@ -72,6 +73,8 @@ test('a call without a bearer token is not for the API server', async () => {
 const refusals: readonly (readonly [name: string, status: TokenReviewStatus, why: RegExp])[] = [
   ['not authenticated', { ...GOOD, authenticated: false }, /does not know it/],
   ['nothing at all', {}, /does not know it/],
+  ['another audience', { ...GOOD, audiences: ['vault'] }, /it is not for istio-ca/],
+  ['nothing of audiences, as one does that does not know them', { ...GOOD, audiences: [] }, /it is not for istio-ca/],
   ['an error besides', { ...GOOD, error: 'audience mismatch' }, /audience mismatch/],
   [
     'a user who is no service account',
