@@ -19,6 +19,8 @@ const MAX_PODS = 4_096;
  */
 const ANSWER_MS = 2_000;
 const MAX_ANSWERS = 16_384;
+/** Between two lines that say it is away: it may answer one key and not the next. */
+const LOG_PERIOD_MS = 10_000;
 
 export interface MeshQuestionsDeps {
   readonly demand: MeshDemand;
@@ -33,7 +35,9 @@ export class MeshQuestions {
   readonly #rates = new RecentMap<TokenBucket>(MAX_PODS);
   /** Key → until when its answer counts. */
   readonly #answeredUntilMs = new RecentMap<number>(MAX_ANSWERS);
+  /** As the log has it. */
   #isAway = false;
+  #awaySaidMs = Number.NEGATIVE_INFINITY;
 
   constructor(deps: MeshQuestionsDeps) {
     this.#deps = deps;
@@ -61,23 +65,34 @@ export class MeshQuestions {
   }
 
   async #fetch(key: string): Promise<Refusal | undefined> {
-    const { demand, clock, log } = this.#deps;
+    const { demand, clock } = this.#deps;
     const controller = new AbortController();
     const late = (): MeshError => new MeshError('CV-MESH-SILENT', `no answer within ${ANSWER_TIMEOUT_MS / 1_000} s`);
     try {
       await withDeadline(demand.fetch(key, controller.signal), clock, ANSWER_TIMEOUT_MS, late);
     } catch (error) {
-      if (!this.#isAway)
-        log.warn?.('control plane does not answer, unknown destinations are refused', { key, error: messageOf(error) });
-      this.#isAway = true;
+      this.#sayAway(key, messageOf(error));
       return { code: 'CV-MESH-SILENT', text: `control plane did not answer about ${key}: ${messageOf(error)}` };
     } finally {
       controller.abort();
     }
-    if (this.#isAway) log.info?.('control plane answers again', { key });
-    this.#isAway = false;
+    this.#sayBack(key);
     this.#answeredUntilMs.set(key, clock.monotonicMs() + ANSWER_MS);
     return undefined;
+  }
+
+  #sayAway(key: string, error: string): void {
+    const { clock, log } = this.#deps;
+    const nowMs = clock.monotonicMs();
+    if (this.#isAway || nowMs - this.#awaySaidMs < LOG_PERIOD_MS) return;
+    this.#isAway = true;
+    this.#awaySaidMs = nowMs;
+    log.warn?.('control plane does not answer, unknown destinations are refused', { key, error });
+  }
+
+  #sayBack(key: string): void {
+    if (this.#isAway) this.#deps.log.info?.('control plane answers again', { key });
+    this.#isAway = false;
   }
 
   #rateOf(podUid: string, nowMs: number): TokenBucket {

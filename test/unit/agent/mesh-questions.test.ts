@@ -87,6 +87,20 @@ test('going away and coming back are one line each', async () => {
   ]);
 });
 
+test('a control plane that answers one key and not the next is two lines in ten seconds', async () => {
+  const { clock, questions, logged } = world((key) =>
+    key.startsWith('known') ? Promise.resolve() : Promise.reject(new Error('no')),
+  );
+  for (let n = 0; n < 50; n++) {
+    await questions.ask('pod', `lost ${n}`);
+    await questions.ask('pod', `known ${n}`);
+  }
+  assert.equal(logged.length, 2);
+  clock.advance(10_000);
+  await questions.ask('pod', 'lost');
+  assert.equal(logged.length, 3);
+});
+
 test('a pod that scans addresses is refused over its rate, and other pods are not', async () => {
   const { clock, questions, asked } = world();
   const codes = new Set<string | undefined>();
