@@ -115,6 +115,7 @@ export class CertificateFiles implements CertificateProvider, Disposable {
       if (found.has(directory)) continue;
       place.watch[Symbol.dispose]();
       this.#places.delete(directory);
+      if (place.pair !== undefined) this.#exposed.delete(place.pair.keyFile);
       this.#announce(place.pair?.identities ?? []);
     }
     this.#load(this.#root);
