@@ -1,4 +1,5 @@
 /** All metrics of the agent, assembled: one prom-client registry, one text for the scraper (facts/operations.md §2). */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { ConnectionCounts, ConnectionEnd } from './connection-records.ts';
@@ -12,7 +13,7 @@ import { type RevocationMetrics, revocationMetrics } from './metrics-revocation.
 import { type XdsMetrics, xdsMetrics } from './metrics-xds.ts';
 import { type ZdsMetrics, zdsMetrics } from './metrics-zds.ts';
 
-import { type Family, renderOpenMetrics, type Sample } from './openmetrics.ts';
+import { type Family, openMetricsPieces, type Sample } from './openmetrics.ts';
 import { ThreadTable } from './thread-series.ts';
 import type { ConnectionKind, ConnectionStart } from './traffic.ts';
 import { type TrafficSeries, TrafficSeriesTable } from './traffic-series.ts';
@@ -136,16 +137,22 @@ export class AgentMetrics implements ConnectionCounts, DnsCounts {
     this.own.dnsRefused(code, count);
   }
 
-  /** The whole exposition; numbers are as of this call. */
+  /** The whole exposition; numbers are as of this call, though others have their turns while the text is written. */
   async render(): Promise<string> {
-    return renderOpenMetrics([
+    const families = [
       ...this.traffic.families(),
       ...this.dns.families(),
       this.hostLookups.family(),
       ...(await this.threads.families()),
       ...this.workloads.families(),
       ...(await this.#registered()),
-    ]);
+    ];
+    const pieces: string[] = [];
+    for (const piece of openMetricsPieces(families)) {
+      if (pieces.length > 0) await nextTurn();
+      pieces.push(piece);
+    }
+    return pieces.join('');
   }
 
   async #registered(): Promise<readonly Family[]> {

@@ -2,11 +2,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { AgentMetrics } from '../../../src/telemetry/metrics.ts';
-import { renderOpenMetrics } from '../../../src/telemetry/openmetrics.ts';
+import { type Family, openMetricsPieces } from '../../../src/telemetry/openmetrics.ts';
 import { anyText } from '../../support/any-text.ts';
+import { outbound, shop, trafficFixture } from './traffic-fixture.ts';
+
+function textOf(families: readonly Family[]): string {
+  return [...openMetricsPieces(families)].join('');
+}
 
 test('counters are declared without _total, samples carry it, and the text ends with EOF', () => {
-  const text = renderOpenMetrics([
+  const text = textOf([
     { name: 'a_total', help: 'All a.', type: 'counter', samples: [{ labels: { x: '1' }, value: 2 }] },
     { name: 'g', help: 'A gauge', type: 'gauge', samples: [{ labels: {}, value: 0.5 }] },
   ]);
@@ -17,13 +22,13 @@ test('counters are declared without _total, samples carry it, and the text ends 
 });
 
 test('a family without a sample is left out', () => {
-  assert.equal(renderOpenMetrics([{ name: 'a_total', help: 'h', type: 'counter', samples: [] }]), '# EOF\n');
+  assert.equal(textOf([{ name: 'a_total', help: 'h', type: 'counter', samples: [] }]), '# EOF\n');
 });
 
 test('label values are escaped, so a value cannot end its quotes or its line', () => {
   const samples = [{ labels: { x: 'a"b\\c\nd' }, value: Infinity }];
   assert.equal(
-    renderOpenMetrics([{ name: 'g', help: 'h', type: 'gauge', samples }]),
+    textOf([{ name: 'g', help: 'h', type: 'gauge', samples }]),
     '# HELP g h\n# TYPE g gauge\ng{x="a\\"b\\\\c\\nd"} +Inf\n# EOF\n',
   );
 });
@@ -56,7 +61,7 @@ test('an agent without traffic exposes its build and the unlabelled metrics, and
 test('any label value at all reads back from its line as itself', () => {
   fc.assert(
     fc.property(anyText(), (value) => {
-      const text = renderOpenMetrics([
+      const text = textOf([
         { name: 'g', help: 'h', type: 'gauge', samples: [{ labels: { x: value, y: 'z' }, value: 1 }] },
       ]);
       const [, , sample = '', end] = text.split('\n');
@@ -68,4 +73,30 @@ test('any label value at all reads back from its line as itself', () => {
       );
     }),
   );
+});
+
+test('a text of many series is as of one moment, and leaves the thread to others while it is written', async () => {
+  const { metrics, traffic } = trafficFixture({ maxLabelSets: 1_000 });
+  const records = Array.from({ length: 1_000 }, (_, at) =>
+    traffic.open({
+      ...outbound,
+      id: `c-${at}`,
+      labels: { ...outbound.labels, source: { ...shop, workload: `w-${at}` } },
+    }),
+  );
+  let turns = 0;
+  const immediate = (): void => {
+    turns += 1;
+    for (const record of records) record.addClientBytes(1);
+    pending = setImmediate(immediate);
+  };
+  let pending = setImmediate(immediate);
+
+  const text = await metrics.render();
+
+  clearImmediate(pending);
+  assert(turns >= 15, `${turns} turns`);
+  const counts = [...text.matchAll(/^istio_tcp_received_bytes_total\{.*\} (\d+)$/gm)].map(([, count]) => count);
+  assert.equal(counts.length, 1_000);
+  assert.equal(new Set(counts).size, 1);
 });

@@ -1,15 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { renderOpenMetrics } from '../../../src/telemetry/openmetrics.ts';
+import { type Family, openMetricsPieces } from '../../../src/telemetry/openmetrics.ts';
 import { WorkloadUseTable } from '../../../src/telemetry/workload-use.ts';
 import { use } from './use-fixture.ts';
+
+function textOf(families: readonly Family[]): string {
+  return [...openMetricsPieces(families)].join('');
+}
 
 test('each pod has its series, under the names of its namespace and itself', () => {
   const table = new WorkloadUseTable();
   table.replace([
     { ...use('uid-1', { loopSeconds: 1.5, bufferedBytes: 4096 }), namespace: 'shop', pod: 'web-0', lane: 'greedy' },
   ]);
-  const text = renderOpenMetrics(table.families());
+  const text = textOf(table.families());
   assert.match(text, /^culvert_workload_loop_seconds_total\{namespace="shop",pod="web-0"\} 1\.5$/m);
   assert.match(text, /^culvert_workload_buffered_bytes\{namespace="shop",pod="web-0"\} 4096$/m);
   assert.match(text, /^culvert_workload_greedy\{namespace="shop",pod="web-0"\} 1$/m);
