@@ -1,11 +1,10 @@
-/** Connections of numbered records, which tell what is lost, doubled or out of order: sent back, or after one half has ended. */
-import { once } from 'node:events';
+/** A client that streams numbered records to a server which sends them back, and counts what is lost, doubled or out of order. */
 import type net from 'node:net';
 
 /** Large enough that records cross reads and writes at odd places. */
 const RECORD_BYTES = 332;
 /** Records on their way at once. */
-const WINDOW = 4;
+export const WINDOW = 4;
 
 /** Sends every byte back. */
 export function echo(socket: net.Socket): void {
@@ -16,14 +15,14 @@ export function echo(socket: net.Socket): void {
   socket.on('end', () => socket.end());
 }
 
-function recordOf(number: number): Buffer {
+export function recordOf(number: number): Buffer {
   const record = Buffer.alloc(RECORD_BYTES, number & 0xff);
   record.writeUInt32BE(number);
   return record;
 }
 
 /** Looks at every byte that comes. */
-class RecordReader {
+export class RecordReader {
   records = 0;
   failure: string | undefined;
   #rest = Buffer.alloc(0);
@@ -128,72 +127,6 @@ export class NumberedStream {
 
   #fail(what: string): void {
     this.#reader.fail(what);
-    this.#done.resolve();
-  }
-}
-
-/** One end has ended its half, and the other one streams records to it. */
-export class HalfClosedStream {
-  readonly #going: net.Socket;
-  readonly #reader = new RecordReader();
-  readonly #timer: NodeJS.Timeout;
-  readonly #done = Promise.withResolvers<void>();
-  #sent = 0;
-  #isStopping = false;
-
-  private constructor(done: net.Socket, going: net.Socket, intervalMs: number) {
-    this.#going = going;
-    for (const socket of [done, going]) socket.on('error', (error) => this.#fail(error.message));
-    done.on('data', (chunk: Buffer) => this.#reader.take(chunk)).on('end', () => this.#ended());
-    done.on('close', () => this.#ended()).resume();
-    going.on('data', () => this.#fail('bytes behind an end'));
-    this.#timer = setInterval(() => this.#send(), intervalMs);
-    this.#send();
-  }
-
-  /** Begins once the end of `done` is heard at `going`. */
-  static async start(done: net.Socket, going: net.Socket, intervalMs: number): Promise<HalfClosedStream> {
-    done.end();
-    going.resume();
-    await once(going, 'end');
-    return new HalfClosedStream(done, going, intervalMs);
-  }
-
-  get failure(): string | undefined {
-    return this.#reader.failure;
-  }
-
-  get records(): number {
-    return this.#reader.records;
-  }
-
-  takePauseMs(): number {
-    return this.#reader.takePauseMs();
-  }
-
-  /** Ends in order: resolves when the other end has heard it, behind all that was sent. */
-  async stop(): Promise<void> {
-    this.#isStopping = true;
-    clearInterval(this.#timer);
-    this.#going.end();
-    await this.#done.promise;
-  }
-
-  #send(): void {
-    if (this.#sent >= this.records + WINDOW) return;
-    this.#going.write(recordOf(this.#sent));
-    this.#sent += 1;
-  }
-
-  #ended(): void {
-    if (!this.#isStopping) this.#fail('ended early');
-    else if (this.records < this.#sent) this.#fail(`ended after ${this.records} of ${this.#sent} records`);
-    this.#done.resolve();
-  }
-
-  #fail(what: string): void {
-    this.#reader.fail(what);
-    clearInterval(this.#timer);
     this.#done.resolve();
   }
 }

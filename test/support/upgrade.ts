@@ -1,11 +1,11 @@
 /** Live upgrades under load: streams of numbered records, some half closed, and new connections, while agents are replaced node by node. */
 import assert from 'node:assert/strict';
-import type net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AgentProcess } from './agent-process.ts';
+import { HalfClosed, type HalfClosedStream } from './half-closed.ts';
 import { TestMesh } from './mesh.ts';
 import { Client } from './mesh-traffic.ts';
-import { echo, HalfClosedStream, NumberedStream } from './numbered.ts';
+import { NumberedStream } from './numbered.ts';
 import { until } from './until.ts';
 
 /**
@@ -160,40 +160,6 @@ async function openStreams(mesh: TestMesh, options: UpgradeOptions, halves: Half
 
 /** Which end has ended its half; `undefined`: none, all that is sent comes back. */
 const KINDS = [undefined, 'client', undefined, 'server'] as const;
-/** First byte of a connection that is not an echo; its number follows. No record begins so. */
-const MARK = 0xff;
-
-/** Applications that know of each accepted connection whose it is: by a number that its client says first. */
-class HalfClosed {
-  readonly #intervalMs: number;
-  readonly #accepted: PromiseWithResolvers<net.Socket>[] = [];
-
-  constructor(intervalMs: number) {
-    this.#intervalMs = intervalMs;
-  }
-
-  serve(socket: net.Socket): void {
-    socket.once('data', (first: Buffer) => {
-      const isOurs = first[0] === MARK && first.length === 3;
-      if (isOurs) return this.#accepted[first.readUInt16BE(1)]?.resolve(socket);
-      echo(socket);
-      socket.unshift(first);
-    });
-    // A client may end with its first words.
-    socket.on('error', () => {});
-  }
-
-  async start(client: net.Socket, whoEnds: 'client' | 'server'): Promise<HalfClosedStream> {
-    const accepted = Promise.withResolvers<net.Socket>();
-    const mark = Buffer.of(MARK, 0, 0);
-    mark.writeUInt16BE(this.#accepted.push(accepted) - 1, 1);
-    client.write(mark);
-    const server = await accepted.promise;
-    const [done, going] = whoEnds === 'client' ? [client, server] : [server, client];
-    return await HalfClosedStream.start(done, going, this.#intervalMs);
-  }
-}
-
 /** Short connections at a steady rate, from inside the mesh and from outside in turn. */
 class NewConnections {
   made = 0;

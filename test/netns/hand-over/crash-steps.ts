@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AgentProcess } from '../../support/agent-process.ts';
+import type { HalfClosedStream } from '../../support/half-closed.ts';
 import type { TestMesh } from '../../support/mesh.ts';
 import { ask } from '../../support/mesh-traffic.ts';
 import type { NumberedStream } from '../../support/numbered.ts';
@@ -61,7 +62,7 @@ async function afterHeir({ mesh, node, pods, giver }: Crash, mark: number): Prom
 }
 
 /** Settles as the stream goes on or ends; fails when it does neither, or bytes are lost, doubled or mixed. */
-export async function goesOnOrEnds(stream: NumberedStream, withinMs: number): Promise<void> {
+export async function goesOnOrEnds(stream: NumberedStream | HalfClosedStream, withinMs: number): Promise<void> {
   const deadlineMs = performance.now() + withinMs;
   const before = stream.records;
   while (stream.failure === undefined && stream.records < before + 8) {

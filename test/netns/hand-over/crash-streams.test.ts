@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { AgentProcess } from '../../support/agent-process.ts';
+import { HalfClosed, type HalfClosedStream } from '../../support/half-closed.ts';
 import { TestMesh } from '../../support/mesh.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
-import { echo, NumberedStream } from '../../support/numbered.ts';
+import { NumberedStream } from '../../support/numbered.ts';
 import { goesOnOrEnds, reached } from './crash-steps.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 180_000 };
@@ -15,7 +16,9 @@ const WAYS = [
 ] as const;
 const PORT = 8080;
 const INTERVAL_MS = 20;
-const STREAMS_PER_WAY = 6;
+/** Of each way: which end has ended its half, if any. */
+const STREAMS = [undefined, undefined, undefined, undefined, 'client', 'server'] as const;
+const halves = new HalfClosed(INTERVAL_MS);
 /** A suspended stream whose other side is gone is cut after 20 s; the rest is for a busy machine. */
 const END_WITHIN_MS = 90_000;
 let mesh: TestMesh;
@@ -45,7 +48,7 @@ before(
     if (skipWithoutRoot !== false) return;
     mesh = await TestMesh.start({ nodes: NODES, flags: ['--hold', '5s', '--log-level', 'info,proxy=debug'] });
     for (const node of ['n1', 'n2']) serving.set(node, mesh.agent(node));
-    for (const [, to] of WAYS) mesh.serve(to, PORT, echo);
+    for (const [, to] of WAYS) mesh.serve(to, PORT, (socket) => halves.serve(socket));
   },
   { timeout: 60_000 },
 );
@@ -53,11 +56,11 @@ after(async () => {
   if (skipWithoutRoot === false) await mesh[Symbol.asyncDispose]();
 });
 
-async function opened(): Promise<NumberedStream[]> {
+async function opened(): Promise<(NumberedStream | HalfClosedStream)[]> {
   const all = WAYS.flatMap(([from, to]) =>
-    Array.from({ length: STREAMS_PER_WAY }, async () => {
+    STREAMS.map(async (whoEnds) => {
       const socket = await mesh.dial(from, { ip: mesh.pod(to).ip, port: PORT }, 20_000);
-      return new NumberedStream(socket, INTERVAL_MS);
+      return whoEnds === undefined ? new NumberedStream(socket, INTERVAL_MS) : await halves.start(socket, whoEnds);
     }),
   );
   return await Promise.all(all);
