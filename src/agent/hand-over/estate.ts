@@ -128,8 +128,11 @@ export class EstatePod {
       for (const fd of descriptorsOf(inherited)) closeFd(fd);
       return;
     }
-    this.#sets.push(await this.#start(inherited));
+    const set = await this.#start(inherited);
+    this.#sets.push(set);
     this.#isLeft = false;
+    // The pod may have gone meanwhile.
+    if (this.#isStopped) await set.stop('immediate');
   }
 
   /** Goes on with connections of the process before this one, and owns their descriptors. */

@@ -119,7 +119,7 @@ export class NodeLease implements Disposable {
 
   /** A suspended stream of a pod that its client looks for here, from the agents before us. Never rejects. */
   async claim(pod: string | undefined, claim: StreamClaim): Promise<ClaimedStream> {
-    if (pod === undefined) return 'nowhere';
+    if (pod === undefined || (this.#heir ?? this.#predecessors) === undefined) return 'nowhere';
     if (this.#claims >= MAX_CLAIMS) return 'later';
     this.#claims += 1;
     try {

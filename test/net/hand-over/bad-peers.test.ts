@@ -252,6 +252,28 @@ test(
   },
 );
 
+test(
+  'a pod that leaves while it is taken back from a successor that was lost is not served after that',
+  timed,
+  async () => {
+    await using node = await GivingNode.start();
+    const heir = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
+    const { listeners } = await heir.take(node.key);
+    for (const { fd } of listeners) closeFd(fd);
+    const { promise: ready, resolve } = Promise.withResolvers<void>();
+    node.ready = ready;
+    heir[Symbol.dispose]();
+    while (node.results.length === 0) await new Promise(setImmediate);
+
+    await node.stopPod();
+    resolve();
+    using _next = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
+
+    assert.equal(node.starts.length, 2);
+    await assert.rejects(node.answer(), { code: 'ECONNREFUSED' });
+  },
+);
+
 test('clients that look for more streams than fit at once are told to ask again', timed, async () => {
   await using node = await GivingNode.start();
   using taking = await lease(node.folder, true);

@@ -55,6 +55,8 @@ export class GivingNode implements AsyncDisposable {
   legacy: Legacy = { certificates: [] };
   /** Nothing is held any more. */
   leave: () => Promise<void> = async () => {};
+  /** Resolves when the pod may be served. */
+  ready: Promise<void> = Promise.resolve();
   port = 0;
   hasLeft = false;
   readonly #undo = new AsyncDisposableStack();
@@ -99,10 +101,19 @@ export class GivingNode implements AsyncDisposable {
 
   /** Resolves with the key of the pod. */
   async serve(pod: ServedPod): Promise<string> {
-    const plane = { start: async (_pod: ServedPod, _netns: Netns, from?: Inheritance) => this.#serve(from) };
+    const start = async (_pod: ServedPod, _netns: Netns, from?: Inheritance) => {
+      await this.ready;
+      return this.#serve(from);
+    };
+    const plane = { start };
     const served = await this.#estate.serve(pod, this.#netns, plane, NO_INHERITANCE);
     this.#undo.defer(() => served.stop('immediate'));
     return this.keyOf(pod);
+  }
+
+  /** The pod has left the node. */
+  async stopPod(): Promise<void> {
+    await this.#estate.get(this.key)?.stop('immediate');
   }
 
   keyOf(pod: ServedPod): string {
