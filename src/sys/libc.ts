@@ -19,6 +19,12 @@ export const libc = {
     type: number,
     protocol: number,
   ) => number,
+  socketpair: program.func('int socketpair(int domain, int type, int protocol, void *fds)') as (
+    domain: number,
+    type: number,
+    protocol: number,
+    fds: Int32Array,
+  ) => number,
   bind: program.func('int bind(int fd, const void *address, uint32_t length)') as (
     fd: number,
     address: Bytes,

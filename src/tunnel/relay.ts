@@ -2,6 +2,7 @@
 import { type Clock, delay } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import { closeFd } from '../sys/duplicate.ts';
+import { endedSocket } from '../sys/ended-socket.ts';
 import type { Obstacle } from '../telemetry/connection-view.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
 import type { Splice } from './splice.ts';
@@ -119,11 +120,15 @@ export class Relay {
     return { downstream, upstream };
   }
 
-  /** As `detach`, of the socket at the other end of `tunnel`, which is its owner's to deal with then. */
+  /**
+   * As `detach`, of the socket at the other end of `tunnel`, which is its owner's to deal with then. When that has closed in
+   * order, only the tunnel has still to hear of its end: another socket says so.
+   */
   detachFrom(tunnel: ByteStream): number | undefined {
     const side = this.#sideBeside(tunnel);
-    const socket = side.isClosed || !side.isFlushed ? undefined : side.stream.duplicate?.();
-    if (socket === undefined) return undefined;
+    if (!side.isFlushed) return undefined;
+    const socket = side.isClosed ? side.isComplete && endedSocket() : side.stream.duplicate?.();
+    if (socket === undefined || socket === false) return undefined;
     this.#isMoved = true;
     side.stream.destroy();
     return socket;

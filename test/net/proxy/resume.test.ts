@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import type net from 'node:net';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { InheritedConnection, InheritedStream } from '../../../src/proxy/inheritance.ts';
 import { closeFd } from '../../../src/sys/duplicate.ts';
 import type { H2Stream } from '../../../src/tunnel/h2-stream.ts';
@@ -354,6 +355,50 @@ test('a stream that is parked moves without asking anybody, and goes on where it
   parked.app.write('hello');
   await new Reader(stream).until(5);
 });
+
+test(
+  'a stream whose application has ended in order while it was parked moves, and its client hears that end',
+  bounded,
+  async () => {
+    await using giver = new ProxyWorld();
+    const accepted = Promise.withResolvers<net.Socket>();
+    const { ip, port } = await giver.app((socket) => accepted.resolve(socket.resume()));
+    const authority = `${ip}:${port}`;
+    const { session } = await giver.tunnel();
+    const stream = session.request({ authority, headers: RESUME_OFFER });
+    const token = readOfferAnswer((await stream.response).headers) ?? assert.fail('no token');
+    const reader = new Reader(stream);
+    stream.end();
+    const app = await accepted.promise;
+    await once(app, 'end');
+    app.write('last word');
+    await reader.until('last word'.length);
+    stream.askToSuspend();
+    await reader.closed;
+    assert.notEqual(stream.remoteTrailers, undefined);
+    app.end();
+    await once(app, 'close');
+    // Read, and with it the socket is closed there, too.
+    for (let turns = 0; turns < 50; turns++) await nextTurn();
+    await using heir = new ProxyWorld({
+      inherited: { listeners: await giver.proxy.leaveListeners(), connections: [] },
+      former: giver,
+    });
+
+    const { connections } = await giver.proxy.moveSome();
+    await heir.proxy.adopt(connections);
+    const next = await resume({ world: heir, authority, token });
+
+    assert.equal(next.status, 200);
+    const rest = new Reader(next.stream);
+    next.stream.end();
+    assert.equal(await rest.closed, undefined);
+    assert.deepEqual([rest.bytes, rest.ends], [0, 1]);
+    const { fields } = await heir.line(({ message }) => message === 'connection complete');
+    assert.deepEqual([fields['error'], fields['bytes_sent']], [undefined, 'last word'.length]);
+    assert.deepEqual([giver.ends.length, giver.proxies.counts('p1')?.connections], [0, 0]);
+  },
+);
 
 test('a thread that a client finds first gets the stream of another one, for its owner alone', bounded, async () => {
   await using world = new ProxyWorld();
