@@ -19,6 +19,8 @@ import type { PodContext } from './pod-context.ts';
 const RESUME_WITHIN_MS = 60_000;
 /** The other end is gone when all that is said there for so long is that it is; it may be on its way between two threads. */
 const GONE_FOR_MS = 5_000;
+/** And it was said so often: who had no CPU meanwhile has heard nothing. */
+const GONE_TIMES = 5;
 const RETRY = { firstMs: 20, maxMs: 500, jitter: 0.5 } as const;
 /** The answer will not be another one. */
 const FINAL: ReadonlySet<ReasonCode> = new Set([
@@ -155,6 +157,7 @@ export class ResumableTunnel implements ResumableOwner {
     const { clock, random } = this.#context.deps;
     this.#isAsking = true;
     let goneSinceMs: number | undefined;
+    let goneTimes = 0;
     for (let attempt = 0; this.#deadline !== undefined; attempt++) {
       try {
         const { stream, token } = await this.#askOnce(route, pool);
@@ -164,9 +167,11 @@ export class ResumableTunnel implements ResumableOwner {
       } catch (caught) {
         const error = toMeshError(caught);
         const nowMs = clock.monotonicMs();
-        goneSinceMs = error.code === 'CV-RESUME-UNKNOWN' ? (goneSinceMs ?? nowMs) : undefined;
+        const isGone = error.code === 'CV-RESUME-UNKNOWN';
+        goneSinceMs = isGone ? (goneSinceMs ?? nowMs) : undefined;
+        goneTimes = isGone ? goneTimes + 1 : 0;
         if (FINAL.has(error.code)) this.#giveUp(error);
-        else if (nowMs - (goneSinceMs ?? nowMs) >= GONE_FOR_MS) this.#giveUp(gone());
+        else if (goneTimes >= GONE_TIMES && nowMs - (goneSinceMs ?? nowMs) >= GONE_FOR_MS) this.#giveUp(gone());
         else await delay(clock, backoffMs(RETRY, attempt, random));
       }
     }

@@ -15,8 +15,11 @@ import type { InheritedConnection, InheritedPair, InheritedStream, WayBack } fro
 import type { PodContext } from './pod-context.ts';
 import { type OpenWayBack, ResumableTunnel } from './resumable-tunnel.ts';
 
-/** Pods are taken over one after the other: the one that calls may follow the one that it called. */
-const NEIGHBOUR_WAIT_MS = 60_000;
+/**
+ * Pods are taken over one after the other: the one that calls may follow the one that it called. A minute at least, and longer
+ * where there is no CPU to take it over.
+ */
+const NEIGHBOUR_MOST_LOOKS = 300;
 /** From look to look, longer each time: thousands may wait. */
 const NEIGHBOUR_LOOKS = { firstMs: 2, maxMs: 200, jitter: 0 } as const;
 
@@ -91,10 +94,9 @@ function shortCutQuestion({ dst }: ConnectionStart, { labels }: ConnectionStart)
 
 /** `undefined`: it did not come in time. */
 async function neighbourOf({ deps }: PodContext, podUid: string): Promise<PodContext | undefined> {
-  const endMs = deps.clock.monotonicMs() + NEIGHBOUR_WAIT_MS;
   for (let look = 0; ; look++) {
     const found = deps.neighbour?.(podUid);
-    if (found !== undefined || deps.clock.monotonicMs() >= endMs) return found;
+    if (found !== undefined || look === NEIGHBOUR_MOST_LOOKS) return found;
     await delay(deps.clock, backoffMs(NEIGHBOUR_LOOKS, look, deps.random));
   }
 }

@@ -59,6 +59,8 @@ export interface H2SessionOptions {
 const MOST_STREAMS = 65_535;
 /** After the last frame the socket may take so long to close by itself. */
 const CLOSE_WITHIN_MS = 1_000;
+/** The kernel counts in ticks: what was acknowledged at once may seem older than what it acknowledges. */
+const TICK_MS = 20;
 /** So often it is given that time while the last words of a tunnel that ends in order are on their way to a slow peer. */
 const MOST_CLOSE_LOOKS = 60;
 /** Padding, priority and table sizes come on top of the header list that a block encodes. */
@@ -320,7 +322,7 @@ export class H2Session {
 
   #isHostAlive(sinceMs: number): boolean {
     const silenceMs = this.#socket instanceof net.Socket ? peerSilenceMs(this.#socket) : undefined;
-    return silenceMs === undefined || silenceMs < this.#clock.monotonicMs() - sinceMs;
+    return silenceMs === undefined || silenceMs < this.#clock.monotonicMs() - sinceMs + TICK_MS;
   }
 
   #dead(): void {

@@ -1,4 +1,4 @@
-/** Two minutes of `npm run soak`: everything comes, goes and changes, and nothing of it is left. */
+/** Two minutes of `npm run soak`: everything comes, goes and changes, agents have no CPU for seconds, and nothing of it is left. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DEFAULTS, soak } from '../bench/soak/soak.ts';
@@ -13,7 +13,7 @@ test('two minutes of churn leave no descriptor, timer, handle or map entry, and 
   skip: skipWithoutRoot,
   timeout: 600_000,
 }, async (t) => {
-  const report = await soak({ ...DEFAULTS, minutes: 2, streams: 40, lifetimeMs: 40_000 });
+  const report = await soak({ ...DEFAULTS, minutes: 2, streams: 40, lifetimeMs: 40_000, stallMs: 6_000 });
   t.diagnostic(JSON.stringify(report.counts));
   for (const failure of report.failures) t.diagnostic(failure);
   assert.deepEqual(
@@ -32,6 +32,7 @@ test('two minutes of churn leave no descriptor, timer, handle or map entry, and 
     'control plane lost',
     'CNI agents restarted',
     'roots rotated',
+    'agents stopped for a while',
   ]) {
     assert(report.counts[what] !== undefined, `nothing was told of "${what}"`);
   }

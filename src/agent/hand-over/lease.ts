@@ -18,8 +18,8 @@ import { HandOverLink } from './link.ts';
 import { Predecessors } from './predecessors.ts';
 import { type HeldAgent, SOCKET_FILE } from './protocol.ts';
 
-/** The lock of an agent that was killed is free when the kernel has closed its files. */
-const LOCK_WAIT_MS = 5_000;
+/** The lock of an agent that was killed is free when the kernel has closed its files, for which it needs a CPU. */
+const LOCK_LOOKS = 100;
 const LOCK_POLL_MS = 50;
 /** Longest the other agent is kept for pods that cannot be captured; they are tried on without it. */
 const READY_WAIT_MS = 30_000;
@@ -237,14 +237,13 @@ export class NodeLease implements Disposable {
     const { clock, log } = this.#deps;
     this.#heir?.[Symbol.dispose]();
     this.#heir = undefined;
-    const endMs = clock.monotonicMs() + LOCK_WAIT_MS;
-    for (;;) {
+    for (let look = 1; ; look++) {
       try {
         this.#lock = takeRunLock(this.#options.runDir);
         log.warn?.('the running agent ended during the hand-over, the rest starts anew', { reason: cause.message });
         return;
       } catch {
-        if (clock.monotonicMs() >= endMs) throw cause;
+        if (look >= LOCK_LOOKS) throw cause;
       }
       await delay(clock, LOCK_POLL_MS);
     }
