@@ -1,6 +1,6 @@
 /** A client that asks over TCP: several queries at a time on one connection, answered as the answers come (RFC 7766). */
 import type net from 'node:net';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, deadline } from '../base/clock.ts';
 import { DnsFrames, dnsFrame } from '../wire/dns-frames.ts';
 import type { SendReply } from './dns-handler.ts';
 
@@ -83,7 +83,7 @@ class DnsConnection {
 
   #rearm(): void {
     this.#timer?.[Symbol.dispose]();
-    this.#timer = this.#options.clock.after(this.#options.idleMs, () => {
+    this.#timer = deadline(this.#options.clock, this.#options.idleMs, () => {
       // A slow nameserver is no idle client.
       if (this.#asked > 0) this.#rearm();
       else this.#socket.destroy();

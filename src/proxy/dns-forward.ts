@@ -3,6 +3,7 @@
  * one before the first has had all its time: a dead server costs a fraction of a timeout, once, because the server that
  * answered last is asked first.
  */
+import { deadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { readHeader } from '../wire/dns-query.ts';
 import { type DnsExchange, type DnsPlace, type OpenExchange, tcpExchange, udpExchange } from './dns-exchange.ts';
@@ -89,13 +90,13 @@ class Forward {
     const { nameservers, timeoutMs, attempts } = this.#settings;
     const stepMs = timeoutMs / nameservers.length;
     if (this.#tries < nameservers.length * attempts) {
-      this.#timer = this.#place.clock.after(stepMs, () => this.#next());
+      this.#timer = deadline(this.#place.clock, stepMs, () => this.#next());
       this.#try((this.#task.first + this.#tries++) % nameservers.length);
     } else if (this.#latest !== undefined || this.#exchanges.size === 0) {
       this.#giveUp();
     } else {
       // The last try failed at once; earlier ones may still be answered.
-      this.#timer = this.#place.clock.after(stepMs, () => this.#giveUp());
+      this.#timer = deadline(this.#place.clock, stepMs, () => this.#giveUp());
     }
   }
 

@@ -82,7 +82,8 @@ export class Handshakes {
   }
 
   /**
-   * Resolves when the first record of the peer is there, with the time that is left for the handshake. Until then it costs a
+   * Resolves when the first record of the peer is there, with the time that is left for the handshake, half of it at least: we may
+   * have had no CPU to see it. Until then it costs a
    * socket: no TLS is set up for who says nothing, or half a word.
    */
   async #greeting(handshake: Handshake): Promise<number> {
@@ -96,7 +97,7 @@ export class Handshakes {
     if (handshake.dropped !== undefined) throw handshake.dropped;
     this.#context.share.enter();
     if (!isThere) throw tlsFailure(new Error('the connection was closed before the handshake'));
-    return Math.max(1, handshakeTimeoutMs - (deps.clock.monotonicMs() - startedMs));
+    return Math.max(handshakeTimeoutMs / 2, handshakeTimeoutMs - (deps.clock.monotonicMs() - startedMs));
   }
 
   /**

@@ -69,6 +69,19 @@ for (const transport of ['udp', 'tcp'] as const) {
   );
 }
 
+test('an answer that came while the agent had no CPU is an answer', bounded, async () => {
+  const clock = new FakeClock();
+  await using nameserver = await TestNameserver.start();
+  await using world = new DnsWorld({ nameservers: [nameserver], clock });
+  nameserver.script = () => undefined;
+  const asked = world.ask(query('a.example'));
+  const { bytes, send } = await nameserver.query();
+  send(respond(bytes));
+  // Nothing is read meanwhile.
+  for (let tries = 0; tries < 2; tries++) clock.stall(30_000);
+  assert.equal(rcodeOf(await asked), 0);
+});
+
 test('a dead nameserver costs a share of the timeout, once: who answered last is asked first', bounded, async () => {
   const clock = new FakeClock();
   await using silent = await TestNameserver.start();
