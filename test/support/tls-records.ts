@@ -74,10 +74,11 @@ export interface ForgedTls {
   readonly maker: RecordMaker;
 }
 
-/** Rejects when the handshake fails. */
+/** Rejects when the handshake fails. Errors of what it returns end those sockets, and need no listener. */
 export async function forgeTls(options: tls.ConnectionOptions): Promise<ForgedTls> {
   const sent = net.connect({ port: options.port ?? 0, ...(options.host === undefined ? {} : { host: options.host }) });
   await once(sent, 'connect');
+  sent.on('error', () => {});
   const received = tls.connect({ ...options, socket: sent });
   const secret = Promise.withResolvers<Buffer>();
   received.on('keylog', (line: Buffer) => {
@@ -85,6 +86,9 @@ export async function forgeTls(options: tls.ConnectionOptions): Promise<ForgedTl
     if (label === 'CLIENT_TRAFFIC_SECRET_0') secret.resolve(Buffer.from(hex, 'hex'));
   });
   await once(received, 'secureConnect');
+  received.on('error', () => {});
+  // Our side's end of the handshake is written after that event.
+  await new Promise(setImmediate);
   const suite = SUITES[received.getCipher().standardName];
   if (suite === undefined) throw new Error(`unknown suite ${received.getCipher().standardName}`);
   return { sent, received, maker: new RecordMaker(suite, await secret.promise) };

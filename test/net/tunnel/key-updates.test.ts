@@ -26,8 +26,6 @@ async function world(): Promise<World> {
   const { port } = listener.address() as net.AddressInfo;
   const accepted = once(listener, 'secureConnection') as Promise<[tls.TLSSocket]>;
   const forged = await forgeTls({ ...tlsOptions, port, host: '127.0.0.1', checkServerIdentity: () => undefined });
-  forged.sent.on('error', () => {});
-  forged.received.on('error', () => {});
   const [socket] = await accepted;
   const peer = new Peer('server', socket);
   forged.sent.write(forged.maker.data(GREETING));

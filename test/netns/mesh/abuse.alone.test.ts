@@ -30,8 +30,8 @@ const FLOOD_SECONDS = 1.5;
 const MEASURE_SECONDS = 1.2;
 const HALF_OPEN = 10_000;
 const HALF_GREETED = 2_000;
-/** Handshakes that the agent keeps open per pod, and a little for everything else. */
-const MOST_DESCRIPTORS = 512 + 200;
+/** Handshakes that the agent keeps open per pod, in each lane while the pod changes it, and a little for everything else. */
+const MOST_DESCRIPTORS = 2 * 512 + 200;
 /** Far above what a flood may hold for a moment, far below what an unbounded queue would take. */
 const MOST_GROWTH = 256 * MIB;
 /** What may stay for good: code that was compiled, tables that grew. */
@@ -57,6 +57,7 @@ const FLOODS = [
   ['HPACK bomb', undefined],
   ['CONNECT with :path', CALM],
   ['data without a stream', undefined],
+  ['key update', CALM],
 ] as const;
 
 /** Whoever was cut waits before it may come again, so each flood comes from an address of its own. */

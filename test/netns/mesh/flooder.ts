@@ -22,6 +22,7 @@ import {
 } from '../../../src/wire/h2-write.ts';
 import { HpackEncoder } from '../../../src/wire/hpack-encoder.ts';
 import { clientHello } from '../../support/client-hello.ts';
+import { forgeTls } from '../../support/tls-records.ts';
 
 export interface FloodReport {
   readonly sessions: number;
@@ -74,6 +75,9 @@ function hpackBomb(): Uint8Array {
   return Buffer.concat([block(CONNECT), literal, Buffer.alloc(1_000, 0xbe)]);
 }
 
+/** Of TLS, below all frames. */
+const KEY_UPDATE = 'key update';
+
 /** Frames number `n` of a session, n from 0; stream ids are odd and grow. */
 const FLOODS: Readonly<Record<string, (n: number) => Uint8Array>> = {
   'rapid reset': (n) => Buffer.concat([headers(2 * n + 1), resetFrame(2 * n + 1, H2.cancel)]),
@@ -111,31 +115,57 @@ function read(path: string): string {
   return readFileSync(path, 'utf8');
 }
 
-/** One tunnel, flooded until the other side closes it or the time is over. */
-async function session(make: (n: number) => Uint8Array, untilMs: number): Promise<void> {
-  const socket = tls.connect({
-    ...material,
-    host: ip,
-    port: 15_008,
-    ALPNProtocols: ['h2'],
-    checkServerIdentity: () => undefined,
-  });
+const OPTIONS: tls.ConnectionOptions = {
+  ...material,
+  host: ip,
+  port: 15_008,
+  ALPNProtocols: ['h2'],
+  checkServerIdentity: () => undefined,
+};
+
+/** A tunnel that is closed may be so before its handshake. */
+interface Tunnel {
+  readonly socket: tls.TLSSocket;
+  readonly sent: net.Socket;
+  /** As one write of frames. */
+  readonly record: (frames: Uint8Array) => Uint8Array;
+  /** Frames, or what else floods, number `n` of this tunnel. */
+  readonly make: (n: number) => Uint8Array;
+}
+
+async function openTunnel(make: (n: number) => Uint8Array): Promise<Tunnel> {
+  const socket = tls.connect(OPTIONS);
   socket.on('error', () => {});
-  const closed = once(socket, 'close');
-  await Promise.race([once(socket, 'secureConnect'), closed]);
+  await Promise.race([once(socket, 'secureConnect'), once(socket, 'close')]);
+  return { socket, sent: socket, record: (frames) => frames, make };
+}
+
+async function openForged(): Promise<Tunnel> {
+  const { sent, received: socket, maker } = await forgeTls(OPTIONS);
+  return { socket, sent, record: (frames) => maker.data(frames), make: () => maker.keyUpdate() };
+}
+
+/** One tunnel, flooded until the other side closes it or the time is over. */
+async function session(open: () => Promise<Tunnel>, untilMs: number): Promise<void> {
+  const { socket, sent, record, make } = await open();
+  const { promise: closed, resolve } = Promise.withResolvers<void>();
+  if (socket.destroyed) resolve();
+  else socket.once('close', () => resolve());
+  // Not by `once`, for which an error is another end than a close.
+  const drained = (): Promise<void> => new Promise((taken) => sent.once('drain', () => taken()));
   if (tally.sessions === 0) process.stdout.write('flooding\n');
   tally.sessions += 1;
   watchGoaway(socket);
-  socket.write(Buffer.concat([PREFACE, settingsFrame([])]));
+  sent.write(record(Buffer.concat([PREFACE, settingsFrame([])])));
   const startedMs = performance.now();
   let bytes = 0;
   for (let n = 0; !socket.destroyed && performance.now() < untilMs; n += BATCH) {
     const batch = Buffer.concat(Array.from({ length: BATCH }, (_, i) => make(n + i)));
     bytes += batch.length;
     tally.frames += BATCH;
-    const isTaken = socket.write(batch);
+    const isTaken = sent.write(batch);
     // A turn for the answers of the other side; without one the GOAWAY would be lost in the reset that follows it.
-    await (isTaken ? new Promise((resolve) => setImmediate(resolve)) : Promise.race([once(socket, 'drain'), closed]));
+    await (isTaken ? new Promise((resolve) => setImmediate(resolve)) : Promise.race([drained(), closed]));
     const aheadMs = startedMs + bytes / BYTES_PER_MS - performance.now();
     if (aheadMs > 1) await sleep(aheadMs);
   }
@@ -201,9 +231,10 @@ if (kind === 'half-open') {
   for (const untilMs = performance.now() + Number(amount) * 1_000; performance.now() < untilMs; );
 } else {
   const make = FLOODS[kind];
-  if (make === undefined) throw new Error(`no flood is called ${kind}`);
+  if (make === undefined && kind !== KEY_UPDATE) throw new Error(`no flood is called ${kind}`);
+  const open = (): Promise<Tunnel> => (make === undefined ? openForged() : openTunnel(make));
   const untilMs = performance.now() + Number(amount) * 1_000;
-  await session(make, performance.now() + FIRST_MS);
-  while (performance.now() < untilMs) await session(make, untilMs);
+  await session(open, performance.now() + FIRST_MS);
+  while (performance.now() < untilMs) await session(open, untilMs);
   process.stdout.write(`${JSON.stringify(tally satisfies FloodReport)}\n`);
 }
