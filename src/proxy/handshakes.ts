@@ -10,7 +10,7 @@ import type { TlsMaterial } from '../model/verdict.ts';
 import { received } from '../sys/first-bytes.ts';
 import { hasFirstRecord } from '../wire/tls-hello.ts';
 import type { Offenders } from './offenders.ts';
-import { HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
+import { GREETING_MS, HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
 
 /** A socket whose handshake is not done. */
 interface Handshake {
@@ -30,6 +30,15 @@ export class Handshakes {
   #tooMany: MeshError | undefined;
   /** Resolves when the next one may begin. */
   #beginning: Promise<void> = Promise.resolve();
+
+  /** Asked whenever more of one has come. */
+  readonly #isGreeting = (head: Uint8Array): boolean => {
+    const { share } = this.#context;
+    share.enter();
+    const isWhole = hasFirstRecord(head);
+    share.leave();
+    return isWhole;
+  };
 
   constructor(context: PodContext, offenders: Offenders) {
     this.#context = context;
@@ -91,7 +100,7 @@ export class Handshakes {
     const { settings, deps } = this.#context;
     const startedMs = deps.clock.monotonicMs();
     const { handshakeTimeoutMs } = settings;
-    const greeting = received(socket, hasFirstRecord);
+    const greeting = received(socket, this.#isGreeting);
     const late = (): MeshError => handshakeTimeout(handshakeTimeoutMs);
     const isThere = await withDeadline(greeting, deps.clock, handshakeTimeoutMs, late);
     if (handshake.dropped !== undefined) throw handshake.dropped;
@@ -117,6 +126,7 @@ export class Handshakes {
       share.enter();
       const { contexts, clock, revocation } = deps;
       secured = acceptTls(handshake.socket, material, { contexts, clock, revocation, timeoutMs });
+      share.expect(GREETING_MS);
     } finally {
       setImmediate(own.resolve);
     }

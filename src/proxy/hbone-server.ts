@@ -75,6 +75,7 @@ export class HboneServer {
     try {
       await this.#handshake(socket, ends);
     } catch (error) {
+      this.#context.share.enter();
       socket.destroy();
       this.#refused(ends, error);
     }
@@ -198,6 +199,7 @@ export class HboneServer {
     // After all frames that came with it: opening and resetting at once costs the peer nothing, and us no verdict.
     await Promise.resolve();
     if (stream.isClosed) {
+      this.#context.share.enter();
       this.#context.refuse({
         start: this.#start(id, question.authority, request, tunnel),
         refusal: refusalOf(GAVE_UP),

@@ -30,6 +30,8 @@ export interface ProxyPod {
 
 export type Direction = 'inbound' | 'outbound';
 
+/** Node answers a greeting before it tells of anything: a key exchange and a signature. */
+export const GREETING_MS = 1;
 /** Node verifies the chain of the peer before it tells that a handshake is done; by profile, ECDSA P-256. */
 export const HANDSHAKE_END_MS = 0.5;
 
@@ -96,6 +98,7 @@ export class PodContext {
   #closed(reporter: 'source' | 'destination'): void {
     this.share.enter();
     this.deps.telemetry.socketClosed(reporter);
+    this.share.leave();
   }
 
   /** Both ends of an accepted socket, canonical. A client that has reset it already has an address all the same. */

@@ -420,6 +420,7 @@ export class PodProxy {
           this.#context.refusalFor(error);
           socket.destroy();
         });
+        this.#context.share.leave();
       },
       onError: (error) => deps.log.error?.('listener failed', { port, error: error.message }),
       isLending: isRelay,

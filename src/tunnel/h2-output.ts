@@ -20,7 +20,9 @@ export class H2Output {
   readonly #share: LoopShare | undefined;
   readonly #flushScheduled = () => {
     this.#isScheduled = false;
+    this.#share?.enter();
     this.flush();
+    this.#share?.leave();
   };
   /** Pages to write, in order; the last one is being filled. More than one only when control frames pile up. */
   #pages: Page[] = [];
@@ -141,5 +143,6 @@ export class H2Output {
     for (const page of this.#writing) givePage(page);
     this.#writing = [];
     this.flush();
+    this.#share?.leave();
   };
 }

@@ -93,6 +93,16 @@ export class LoopShare {
     this.#loop.enter(this.#isClosed ? undefined : this, nativeMs);
   }
 
+  /** The callback that has entered returns: what follows may be somebody else's. */
+  leave(): void {
+    this.#loop.leave();
+  }
+
+  /** Node will work so long for this workload before it calls us. */
+  expect(ms: number): void {
+    if (!this.#isClosed) this.#loop.expect(this, ms);
+  }
+
   /** As `enter`, for what `source` has read. False: it is not its turn, so that it should keep what it read. */
   enterFor(source: TurnSource, nativeMs: number): boolean {
     this.enter(nativeMs);

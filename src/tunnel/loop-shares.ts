@@ -2,7 +2,8 @@
  * Who uses the event loop of this thread, workload by workload, and whose turn it is. Nothing is asked of the kernel and
  * nothing runs by itself: each entry point of the data path says whom it works for, and what ran since the last entry point is
  * that one's, promises and ticks included. What Node did before it called us (reading, decrypting) is priced, since it
- * cannot be seen: a price by profile, never more than the time that passed.
+ * cannot be seen: a price by profile, never more than the time that passed. A callback that returns says so, where one may follow
+ * that is not ours: the handshakes of others, a collection of garbage, the time of another thread are not its own.
  */
 import { setImmediate } from 'node:timers';
 import type { Clock } from '../base/clock.ts';
@@ -21,6 +22,9 @@ const MOST_PIECE_MS = 5;
 /** Nor does a loop sleep longer while somebody waits. */
 const MOST_SLEEP_MS = 1_000;
 
+/** After a callback has returned, for its promises and the way back through Node. */
+const AFTER_MS = 0.02;
+
 /** A workload with a bounded share may use so much of it at once, as the time in which it earns that. */
 const CAP_PERIOD_MS = 100;
 
@@ -38,6 +42,10 @@ export class LoopShares {
   #current: LoopShare | undefined;
   #markMs: number;
   #idleMs: number;
+  /** When the callback of the last entry returned; `undefined`: it has not said so. */
+  #leftMs: number | undefined;
+  /** What Node will do for a workload before it calls us. */
+  #expected: { readonly share: LoopShare; leftMs: number } | undefined;
   #turnedMs = 0;
   #entries = 0;
   #isEndDue = false;
@@ -63,6 +71,7 @@ export class LoopShares {
     this.#turns?.leave(share.user);
     this.#shares.delete(share.user);
     if (this.#current === share) this.#current = undefined;
+    if (this.#expected?.share === share) this.#expected = undefined;
   }
 
   /** @internal LoopShare only: how long the loop has turned, without the time in which it had no CPU. */
@@ -80,6 +89,16 @@ export class LoopShares {
     this.enter(undefined, 0);
   }
 
+  /** The callback that has entered returns. */
+  leave(): void {
+    this.#leftMs = this.#time.nowMs();
+  }
+
+  /** Node will work so long for `share` before it calls anybody about it. */
+  expect(share: LoopShare, ms: number): void {
+    this.#expected = { share, leftMs: ms };
+  }
+
   /** From here on the loop works for `share`, for which Node has worked `nativeMs` before it called us. */
   enter(share: LoopShare | undefined, nativeMs: number): void {
     const nowMs = this.#time.nowMs();
@@ -87,19 +106,36 @@ export class LoopShares {
     const sleptMs = idleMs - this.#idleMs;
     const spentMs = Math.min(MOST_PIECE_MS, Math.max(0, nowMs - this.#markMs - sleptMs));
     this.#turnedMs += spentMs + Math.min(MOST_SLEEP_MS, sleptMs);
+    const ownMs = Math.min(spentMs, nativeMs);
+    const unseenMs = this.#unseenMs(spentMs - ownMs);
     this.#markMs = nowMs;
     this.#idleMs = idleMs;
+    this.#leftMs = undefined;
     this.#entries += 1;
     if (sleptMs > 0) this.#turns?.rested();
-    const ownMs = Math.min(spentMs, nativeMs);
     const former = this.#current;
     this.#current = share;
+    if (unseenMs > 0) this.#chargeUnseen(unseenMs, nowMs);
     if (former === share) {
-      if (share !== undefined) this.#charge(share, spentMs, nowMs);
+      if (share !== undefined) this.#charge(share, spentMs - unseenMs, nowMs);
       return;
     }
-    if (former !== undefined) this.#charge(former, spentMs - ownMs, nowMs);
+    if (former !== undefined) this.#charge(former, spentMs - ownMs - unseenMs, nowMs);
     if (share !== undefined) this.#charge(share, ownMs, nowMs);
+  }
+
+  /** How much of what passed since the last entry came after it had returned. */
+  #unseenMs(ms: number): number {
+    return this.#leftMs === undefined ? 0 : Math.max(0, ms - (this.#leftMs - this.#markMs) - AFTER_MS);
+  }
+
+  #chargeUnseen(ms: number, nowMs: number): void {
+    const expected = this.#expected;
+    if (expected === undefined) return;
+    const own = Math.min(ms, expected.leftMs);
+    expected.leftMs -= own;
+    if (expected.leftMs <= 0) this.#expected = undefined;
+    this.#charge(expected.share, own, nowMs);
   }
 
   #charge(share: LoopShare, ms: number, nowMs: number): void {

@@ -77,6 +77,7 @@ export class TurnedReader implements TurnSource {
     } else {
       this.#flushWith(chunk);
     }
+    share.leave();
   }
 
   /** The end of the chunk that is being received: it comes again, before everything else, in the next turn. */

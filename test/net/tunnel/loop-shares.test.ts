@@ -272,6 +272,42 @@ test('time is charged to who used it: promises to who began them, reading to who
   assert.deepEqual([one.busyMs, other.busyMs], [2 + 2, 1 + 2]);
 });
 
+test('what runs after a callback has returned is charged to nobody, or to whoever is expected to be worked for', () => {
+  let nowMs = 0;
+  const loop = new LoopShares({ time: { nowMs: () => nowMs, idleMs: () => 0 }, clock: systemClock }, LIMITS);
+  const [one, other] = [loop.open(), loop.open()];
+  const work = (): void => {
+    one.enter();
+    nowMs += 0.1;
+    one.leave();
+    nowMs += 2;
+    loop.nobody();
+  };
+  work();
+  assert.ok(one.busyMs >= 0.1 && one.busyMs < 0.2, `${one.busyMs} ms`);
+  assert.equal(one.isHeld, false);
+  other.expect(1.5);
+  work();
+  assert.equal(other.busyMs, 1.5);
+  work();
+  assert.equal(other.busyMs, 1.5);
+  assert.ok(one.busyMs < 0.6);
+});
+
+test('nothing is expected for a workload that has gone', () => {
+  let nowMs = 0;
+  const loop = new LoopShares({ time: { nowMs: () => nowMs, idleMs: () => 0 }, clock: systemClock }, LIMITS);
+  const [one, gone] = [loop.open(), loop.open()];
+  gone.expect(1);
+  gone.close();
+  gone.expect(1);
+  one.enter();
+  one.leave();
+  nowMs += 2;
+  loop.nobody();
+  assert.equal(gone.busyMs, 0);
+});
+
 test('a workload with a bounded share of time sleeps when it has used it, though it is alone, and goes on then', async () => {
   let nowMs = 0;
   const clock = new FakeClock();
