@@ -64,9 +64,10 @@ export class LiveConnections {
     closing.flush();
   }
 
-  delete(connectionId: string): void {
+  /** `tracked`: unless somebody else has added it since. */
+  delete(connectionId: string, tracked?: TrackedConnection): void {
     const live = this.#live.get(connectionId);
-    if (live === undefined) return;
+    if (live === undefined || (tracked !== undefined && live.tracked !== tracked)) return;
     if (live.judgedAfter !== this.#changes) this.#behind -= 1;
     this.#live.delete(connectionId);
   }

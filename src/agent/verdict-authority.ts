@@ -224,8 +224,9 @@ export class VerdictAuthority implements VerdictPort {
     );
   }
 
-  release(connectionId: string): void {
-    this.#live.delete(connectionId);
+  /** `tracked`: what it was remembered by. Another thread may have been asked about the connection since, and has it now. */
+  release(connectionId: string, tracked?: TrackedConnection): void {
+    this.#live.delete(connectionId, tracked);
   }
 
   async identityOf(podUid: string): Promise<string> {

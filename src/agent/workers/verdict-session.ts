@@ -18,7 +18,7 @@ export class VerdictSession implements Disposable {
   readonly #push: (push: VerdictPush) => void;
   readonly #tickets = new Map<number, Ticket>();
   /** Connections of this worker that the authority remembers. */
-  readonly #tracked = new Set<string>();
+  readonly #tracked = new Map<string, TrackedConnection>();
   #pushes: Disposable | undefined;
   #lastTicket = 0;
 
@@ -51,8 +51,9 @@ export class VerdictSession implements Disposable {
         continue;
       }
       const { tracked, generation } = ticket;
-      this.#tracked.add(connectionId);
-      this.#authority.track(connectionId, { ...tracked, source: { ...tracked.source, port } }, generation);
+      const ours = { ...tracked, source: { ...tracked.source, port } };
+      this.#tracked.set(connectionId, ours);
+      this.#authority.track(connectionId, ours, generation);
     }
     for (const connectionId of released) this.#release(connectionId);
     for (const ticket of ticketsLeft) this.#tickets.delete(ticket);
@@ -61,14 +62,14 @@ export class VerdictSession implements Disposable {
   /** The worker is gone, and its connections with it. */
   [Symbol.dispose](): void {
     this.#pushes?.[Symbol.dispose]();
-    for (const connectionId of [...this.#tracked]) this.#release(connectionId);
+    for (const connectionId of [...this.#tracked.keys()]) this.#release(connectionId);
     this.#tickets.clear();
   }
 
   async #judge(question: InboundQuestion): Promise<InboundReply> {
     const { verdict, tracked, generation, isRepeatable } = await this.#authority.judgeInbound(question);
     if (verdict.kind === 'refuse' || tracked === undefined) return { verdict, generation };
-    this.#tracked.add(question.connectionId);
+    this.#tracked.set(question.connectionId, tracked);
     if (!isRepeatable || this.#tickets.size >= MAX_TICKETS) return { verdict, generation };
     const ticket = ++this.#lastTicket;
     this.#tickets.set(ticket, { tracked, generation });
@@ -76,8 +77,9 @@ export class VerdictSession implements Disposable {
   }
 
   #release(connectionId: string): void {
+    const tracked = this.#tracked.get(connectionId);
     this.#tracked.delete(connectionId);
-    this.#authority.release(connectionId);
+    if (tracked !== undefined) this.#authority.release(connectionId, tracked);
   }
 
   /** The generation of before: an answer made meanwhile may only look older than it is. */

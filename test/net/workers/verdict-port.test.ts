@@ -341,6 +341,20 @@ test('a worker that is gone leaves nothing behind at the authority', LIMIT, asyn
   assert.equal(authority.trackedCount, 0);
 });
 
+test('a worker that lets a connection go leaves it to the one that was asked about it since', LIMIT, async () => {
+  using port = world();
+  const { verdicts, authority, pushes, clock } = port;
+  await verdicts.inbound(question('a'));
+  await authority.judgeInbound(question('a'));
+  verdicts.release('a');
+  port.report();
+  assert.equal(authority.trackedCount, 1);
+  authority.replace(CLOSED);
+  clock.advance(0);
+  await port.until(() => pushes.length === 1);
+  assert.deepEqual(pushes[0]?.kind === 'revoke' && pushes[0].connectionIds, ['a']);
+});
+
 test('a connection that names a verdict nobody gave is closed', LIMIT, async () => {
   using port = world();
   const { session, pushes, authority } = port;
