@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { StatusView } from '../../../src/agent/admin-views.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { meshForFile, uidOf } from '../../support/mesh.ts';
+import { dig, ResolvConf } from '../../support/mesh-dns.ts';
 import { type Client, dial, doubling } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
@@ -23,6 +24,8 @@ const TO_GREEDY = 'workload keeps others waiting, threads of a lower priority se
 const TO_COMMON = 'workload is modest again, it shares threads with the others';
 const RELEASED = 'pod released';
 
+const WEB = { name: 'web.demo.svc.cluster.local', vip: '10.96.0.1' } as const;
+const resolvConf = new ResolvConf();
 const folder = mkdtempSync(join(tmpdir(), 'culvert-faults-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -36,6 +39,12 @@ const mesh = meshForFile(
       // Of a core, which on a busy machine the thread has a tenth of.
       CULVERT_GREEDY_LANE: '1%',
       CULVERT_GREEDY_LANE_STAY: '1s',
+      ...resolvConf.env,
+    },
+    mesh: (made) => {
+      resolvConf.write([`nameserver ${made.pod('outside').ip}`]);
+      const { name: hostname, vip } = WEB;
+      return { services: [{ name: 'web', namespace: 'demo', hostname, vips: [`/${vip}`], ports: { 80: PORT } }] };
     },
   },
   (started) => {
@@ -151,6 +160,22 @@ test('a pod that keeps others waiting gets threads of its own, and loses nothing
   assert.equal(others.failures.length, 0);
 });
 
+/** Resolves when DNS of `pod` answers over both transports: while no worker has it, nobody does. */
+async function resolves(pod: string): Promise<void> {
+  const record = `${WEB.name}. A ${WEB.vip}`;
+  const question = [`@${WEB.vip}`, '+tries=1', '+time=2', WEB.name, 'A'];
+  for (let found = ''; found !== `${record},${record}`; ) {
+    const dug = await Promise.all([dig(mesh().pod(pod), ...question), dig(mesh().pod(pod), '+tcp', ...question)]);
+    found = dug.map(([reply]) => reply?.answers[0] ?? '').join();
+  }
+}
+
+test('a greedy pod has DNS as before, over UDP and TCP', privileged, async () => {
+  const metric = await metricsOf(agent());
+  assert.equal(metric('culvert_workload_greedy', { pod: 'client' }), 1);
+  await resolves('client');
+});
+
 /** Resolves when connections to `pod` are taken: they are refused until a worker has the place of one that ended. */
 async function served(pod: string): Promise<void> {
   for (;;) {
@@ -178,7 +203,7 @@ for (const { thread, theirs, others } of [
     await lost.ended();
     assert.equal(await kept.exchange('b'), 'aabb');
     await agent().line((line) => line.message.startsWith('data-plane worker ended'), 'end', mark);
-    await Promise.all([served(theirs), served(others)]);
+    await Promise.all([served(theirs), served(others), resolves('client')]);
   });
 }
 
@@ -213,6 +238,7 @@ test(
     await mesh().captured('server', heir);
     await heir.line((line) => line.message === 'took the node over', 'line that it has the node');
     assert.equal(await inClear.exchange('b'), 'aabb');
+    await resolves('server');
     await greedy?.more(50);
     using next = await dial(mesh(), 'outside', at('server'));
     await next.exchange('c');
