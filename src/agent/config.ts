@@ -66,7 +66,6 @@ function readAll(read: SettingsReader): AgentConfig {
   const sockets = socketSettings(read, sources);
   const budgets = budgetSettings(read);
   const workers = workerSettings(read);
-  const shortCut = shortCutSettings(read);
   return {
     ...node,
     ...xds,
@@ -79,13 +78,13 @@ function readAll(read: SettingsReader): AgentConfig {
     ...tlsSettings(read),
     ...dnsSettings(read),
     ...socksSettings(read),
-    ...shortCut,
+    ...shortCutSettings(read),
     ...lifetimeSettings(read),
     ...handOverSettings(read, sources),
     ...logSettings(read),
     ...budgets,
     ...workers,
-    ...laneSettings(read, { ...sockets, ...budgets, ...workers, ...shortCut }),
+    ...laneSettings(read, { ...sockets, ...budgets, ...workers }),
     ...unsupportedSettings(read),
     proxyArgs: read.start.args.join(' '),
   };

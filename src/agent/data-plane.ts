@@ -3,6 +3,7 @@ import type { ProxySet } from '../capture/capture-contract.ts';
 import type { TlsContexts } from '../identity/tls-context.ts';
 import type { Departed } from '../proxy/departure.ts';
 import type { Inheritance, InheritedConnection, InheritedListener, TunnelNeeds } from '../proxy/inheritance.ts';
+import type { ServedPart } from '../proxy/pod-context.ts';
 import type { ClaimedStream, StreamClaim } from '../proxy/settings.ts';
 import { collectGarbage } from '../sys/garbage.ts';
 import type { Netns } from '../sys/sys.ts';
@@ -22,7 +23,7 @@ export interface ServedPod {
   readonly uid: string;
   /** See `ProxyPod`. */
   readonly isAgent?: boolean | undefined;
-  readonly serves?: 'all' | 'connections' | 'dns' | undefined;
+  readonly serves?: ServedPart | undefined;
 }
 
 export interface MovableSet extends ProxySet {

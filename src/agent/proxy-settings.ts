@@ -49,6 +49,7 @@ export function proxySettings(config: AgentConfig): ProxySettings {
     maxTunnels: MAX_TUNNELS,
     maxConnections: config.maxConnectionsPerPod,
     isFair: config.isFair,
+    isShortCutAccepted: config.isShortCutAccepted,
     budget: config.budget,
     hasRevocationLists: config.crlPath !== undefined,
     pool: { maxStreams: config.poolMaxStreams, idleReleaseMs: config.poolIdleReleaseMs },

@@ -13,7 +13,6 @@ export interface LaneGround {
   readonly workerHeapMib: number;
   readonly isFair: boolean;
   readonly isReusePort: boolean;
-  readonly isShortCutAccepted: boolean;
 }
 
 const GREEDY_LANE = { env: 'CULVERT_GREEDY_LANE' } as const;
@@ -43,10 +42,9 @@ export function laneSettings(read: SettingsReader, ground: LaneGround): LaneSett
   return { greedyLane: undefined };
 }
 
-function lackOf({ workers, isFair, isReusePort, isShortCutAccepted }: LaneGround): string | undefined {
+function lackOf({ workers, isFair, isReusePort }: LaneGround): string | undefined {
   if (workers === 0) return 'while there are no data-plane threads';
   if (!isFair) return 'while CULVERT_FAIR_TURNS is false: nobody waits for turns then';
   if (!isReusePort) return 'while INPOD_PORT_REUSE is false: threads could not share ports';
-  if (isShortCutAccepted) return 'with CULVERT_SAME_NODE_SHORT_CUT: one thread has to serve both pods of a short cut';
   return undefined;
 }

@@ -6,6 +6,7 @@ import type { ConnectionRecord, ConnectionStart } from '../telemetry/traffic.ts'
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import type { LoopShare } from '../tunnel/loop-share.ts';
 import { type IdleLooks, type IdleSweep, Relay, type RelayOwner } from '../tunnel/relay.ts';
+import type { ShortCutEnd } from './departure.ts';
 import type { InheritedConnection, InheritedPair, InheritedStream } from './inheritance.ts';
 import { refusalOf } from './operator-text.ts';
 import type { ResumableTunnel } from './resumable-tunnel.ts';
@@ -47,8 +48,6 @@ export class Connection implements RelayOwner {
   #relay: Relay | undefined;
   /** The other one of a same-node short cut, which has the same relay. */
   #partner: Connection | undefined;
-  /** It moves with its partner: the pod that was called judges. */
-  #isOutbound = false;
   /** Absent until the first sweep. */
   #looks: IdleLooks | undefined;
   #tunnel: ResumableTunnel | undefined;
@@ -147,7 +146,6 @@ export class Connection implements RelayOwner {
       },
     });
     outbound.#joined(relay, inbound);
-    outbound.#isOutbound = true;
     inbound.#joined(relay, outbound);
     relay.start();
   }
@@ -162,9 +160,14 @@ export class Connection implements RelayOwner {
     return this.#cutFor === undefined && partner !== undefined && partner.#cutFor !== undefined;
   }
 
-  /** Another process could go on with it. */
-  get isMovable(): boolean {
-    return !this.#isOutbound && (this.#tunnel?.isMovable ?? this.#relay?.isMovable === true);
+  /** Another process or thread could go on with it; of a short cut, when `shortCuts` is the end of it that this is. */
+  isMovable(shortCuts: ShortCutEnd | undefined): boolean {
+    if (this.#partner !== undefined && shortCuts !== this.#end) return false;
+    return this.#tunnel?.isMovable ?? this.#relay?.isMovable === true;
+  }
+
+  get #end(): ShortCutEnd {
+    return this.#isInbound ? 'called' : 'caller';
   }
 
   /** True when nothing moved since the previous call for `sweep`. */
@@ -202,8 +205,9 @@ export class Connection implements RelayOwner {
       return undefined;
     }
     const partner = this.#partner;
-    const outbound = partner === undefined ? undefined : partner.#leave();
-    return { ...moved, ...(outbound && { outbound }), start: this.#leave(), pausedAtMs };
+    if (partner === undefined) return { ...moved, start: this.#leave(), pausedAtMs };
+    const [outbound, inbound] = this.#isInbound ? [partner, this] : [this, partner];
+    return { ...moved, outbound: outbound.#leave(), start: inbound.#leave(), pausedAtMs };
   }
 
   #leave(): ConnectionStart {

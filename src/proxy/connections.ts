@@ -3,6 +3,7 @@ import { setImmediate } from 'node:timers';
 import type { MeshError } from '../base/errors.ts';
 import type { IdleSweep } from '../tunnel/relay.ts';
 import { Connection, type ConnectionParts } from './connection.ts';
+import type { ShortCutEnd } from './departure.ts';
 
 export class Connections {
   readonly #open = new Map<string, Connection>();
@@ -62,9 +63,9 @@ export class Connections {
     for (const connection of [...this.#open.values()]) connection.close(error);
   }
 
-  /** Those that another process could go on with. */
-  movable(): IteratorObject<Connection> {
-    return this.#open.values().filter(({ isMovable }) => isMovable);
+  /** Those that another process or thread could go on with; of short cuts, those whose end here is `shortCuts`. */
+  movable(shortCuts: ShortCutEnd | undefined): IteratorObject<Connection> {
+    return this.#open.values().filter((connection) => connection.isMovable(shortCuts));
   }
 
   /** Somebody waits for a verdict or for an upstream. */

@@ -26,19 +26,28 @@ export interface Departed {
   readonly isLast: boolean;
 }
 
+/**
+ * Who takes a same-node short cut along. To another process the pod that was called, which judges it there again. Between
+ * threads the one that calls: it is the other one's connection, and no load of its own, to a pod that stays.
+ */
+export type ShortCutEnd = 'called' | 'caller';
+
 /** To be asked until it says that it was the last part. */
 export class Departure {
   readonly #connections: Connections;
   readonly #clock: Clock;
+  readonly #shortCuts: ShortCutEnd | undefined;
   /** Tried once. */
   readonly #slow = new Set<Connection>();
   #atOnce: number = AT_ONCE.first;
   #lastMs: number | undefined;
   #askedMs: number;
 
-  constructor(connections: Connections, clock: Clock) {
+  /** `shortCuts`: those that go along; absent: none. */
+  constructor(connections: Connections, clock: Clock, shortCuts: ShortCutEnd | undefined) {
     this.#connections = connections;
     this.#clock = clock;
+    this.#shortCuts = shortCuts;
     this.#askedMs = clock.monotonicMs();
   }
 
@@ -67,7 +76,7 @@ export class Departure {
 
   /** First those that stand still already: their peers wait for them elsewhere. */
   #fresh(): readonly Connection[] | undefined {
-    const untried = this.#connections.movable().filter((connection) => !this.#slow.has(connection));
+    const untried = this.#connections.movable(this.#shortCuts).filter((connection) => !this.#slow.has(connection));
     const fresh = untried.toArray();
     const parked = fresh.filter(({ tunnel }) => tunnel?.isParked === true);
     if (parked.length > 0) return parked.slice(0, AT_ONCE.max);

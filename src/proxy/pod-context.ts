@@ -25,7 +25,14 @@ export interface ProxyPod {
    */
   readonly isAgent?: boolean | undefined;
   /** What of it this thread serves; another one of this process does the rest. Default: all. */
-  readonly serves?: 'all' | 'connections' | 'dns' | undefined;
+  readonly serves?: ServedPart | undefined;
+}
+
+/** `nothing`: it is there for short cuts of other pods alone. */
+export type ServedPart = 'all' | 'connections' | 'dns' | 'nothing';
+
+export function servesConnections({ serves = 'all' }: Pick<ProxyPod, 'serves'>): boolean {
+  return serves === 'all' || serves === 'connections';
 }
 
 export type Direction = 'inbound' | 'outbound';

@@ -12,7 +12,7 @@ import type { H2Stream } from '../tunnel/h2-stream.ts';
 import type { IdleSweep } from '../tunnel/relay.ts';
 import type { TunnelPool } from './connect.ts';
 import type { Connection } from './connection.ts';
-import { type Departed, Departure } from './departure.ts';
+import { type Departed, Departure, type ShortCutEnd } from './departure.ts';
 import { DnsServer } from './dns-server.ts';
 import { HboneServer } from './hbone-server.ts';
 import {
@@ -25,7 +25,7 @@ import {
 } from './inheritance.ts';
 import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './plaintext.ts';
-import { type Direction, PodContext, type ProxyPod } from './pod-context.ts';
+import { type Direction, PodContext, type ProxyPod, servesConnections } from './pod-context.ts';
 import { resumeConnection } from './resume.ts';
 import type { ClaimedStream, ProxyDeps, ProxySettings, StreamClaim } from './settings.ts';
 import { serveSocks } from './socks.ts';
@@ -77,6 +77,8 @@ export class PodProxy {
   #accepted = 0;
   #stopError = STOP_ERRORS.drain;
   #departure: Departure | undefined;
+  /** To another process. */
+  #isLeft = false;
   #stopping: Promise<void> | undefined;
 
   private constructor(context: PodContext) {
@@ -133,9 +135,9 @@ export class PodProxy {
     for (const id of connectionIds) this.#context.connections.get(id)?.close(error);
   }
 
-  /** For connections that come from another pod without a tunnel; `undefined` when a listener would not take them either. */
+  /** For connections that come from another pod without a tunnel; `undefined` when this process would not take others either. */
   get neighbour(): PodContext | undefined {
-    const isLeaving = this.#stopping !== undefined || this.#departure !== undefined;
+    const isLeaving = this.#stopping !== undefined || this.#isLeft;
     return isLeaving || this.#context.pod.isAgent === true ? undefined : this.#context;
   }
 
@@ -186,7 +188,8 @@ export class PodProxy {
    * `stop`. The descriptors are the caller's.
    */
   leaveListeners(): readonly InheritedListener[] {
-    const listeners = this.rest();
+    this.#isLeft = true;
+    const listeners = this.#leave('called');
     this.#dns?.stopListening();
     if (!this.#context.settings.isReusePort) this.#dns?.close(new MeshError('CV-DRAIN', 'another process answers'));
     return listeners;
@@ -194,8 +197,12 @@ export class PodProxy {
 
   /** The same for another thread of this process, until `serveAgain`. DNS stays. */
   rest(): readonly InheritedListener[] {
+    return this.#leave(this.#context.settings.isShortCutAccepted ? 'caller' : undefined);
+  }
+
+  #leave(shortCuts: ShortCutEnd | undefined): readonly InheritedListener[] {
     const { connections, deps } = this.#context;
-    this.#departure = new Departure(connections, deps.clock);
+    this.#departure = new Departure(connections, deps.clock, shortCuts);
     this.#context.parked.leave();
     const listeners = this.#servers.splice(0).flatMap((one) => this.#leaveListener(one));
     this.#hbone.goaway();
@@ -360,10 +367,11 @@ export class PodProxy {
   }
 
   #begin(listeners: readonly InheritedListener[]): void {
-    const { isAgent = false, serves = 'all' } = this.#context.pod;
-    if (serves === 'dns') this.rest();
-    else this.#open(listeners);
-    if (!isAgent && serves !== 'connections') this.#dns?.listen();
+    const { pod } = this.#context;
+    const { isAgent = false, serves = 'all' } = pod;
+    if (servesConnections(pod)) this.#open(listeners);
+    else this.rest();
+    if (!isAgent && (serves === 'all' || serves === 'dns')) this.#dns?.listen();
   }
 
   #listen(inherited: Set<InheritedListener>): void {

@@ -12,6 +12,7 @@ import type { ConnectionStart } from '../telemetry/traffic.ts';
 import type { TunnelPool } from './connect.ts';
 import { Connection } from './connection.ts';
 import type { InheritedConnection, InheritedPair, InheritedStream, WayBack } from './inheritance.ts';
+import { refusalOf } from './operator-text.ts';
 import type { PodContext } from './pod-context.ts';
 import { type OpenWayBack, ResumableTunnel } from './resumable-tunnel.ts';
 
@@ -54,22 +55,33 @@ async function resumePair(context: PodContext, { sockets, ...paused }: Inherited
   countMoved(context, paused);
 }
 
-/** The pod that was called judges again, by the identity of the one that calls; that one may be taken over later. */
+/**
+ * The pod that was called judges again, by the identity of the one that calls. `own` is one of the two. From another process
+ * it is the one that was called, and the other may be taken over later; from another thread it may be either, and both are here.
+ */
 async function resumeShortCut(
-  context: PodContext,
+  own: PodContext,
   { sockets, ...paused }: InheritedPair,
   outboundStart: ConnectionStart,
 ): Promise<void> {
-  const { telemetry } = context.deps;
+  const { telemetry, sys, neighbour } = own.deps;
   const { start } = paused;
-  const downstream = adoptTcp(context.deps.sys, sockets.downstream);
-  const upstream = adoptOther(context, sockets.upstream, downstream);
-  context.hold(downstream, 'outbound');
+  const downstream = adoptTcp(sys, sockets.downstream);
+  const upstream = adoptOther(own, sockets.upstream, downstream);
+  own.hold(downstream, 'outbound');
   const giveUp = (): void => {
     telemetry.open(outboundStart).close();
     resetSocket(downstream);
     resetSocket(upstream);
   };
+  const context = start.podUid === own.pod.uid ? own : neighbour?.(start.podUid);
+  if (context === undefined) {
+    telemetry
+      .open(start)
+      .close(refusalOf(new MeshError('CV-DRAIN', 'the pod that was called is not served here any more')));
+    giveUp();
+    return;
+  }
   if ((await refusalOfNow(context, start, shortCutQuestion(start, outboundStart))) !== undefined) {
     giveUp();
     return;

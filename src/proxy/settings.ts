@@ -51,13 +51,15 @@ export interface ProxySettings {
   readonly http2Server: H2Settings;
   /** Workloads take turns on the event loop; without it work is counted and nobody waits. */
   readonly isFair: boolean;
+  /** Pods of this node may reach each other without a tunnel. */
+  readonly isShortCutAccepted: boolean;
   /** Of a pod that has none of its own. */
   readonly budget: Budget;
   /** Absent = no DNS proxy. */
   readonly dns?: DnsProxySettings;
 }
 
-/** The pod of that UID while this thread serves it and takes new connections for it. */
+/** The pod of that UID while this thread knows it and this process takes new connections for it. */
 export type Neighbour = (podUid: string) => PodContext | undefined;
 
 /** Whose suspended stream is looked for, by whom. */

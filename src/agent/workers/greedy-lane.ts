@@ -38,13 +38,14 @@ export interface GreedyLaneDeps {
   readonly clock: Clock;
   readonly log: Logger;
   readonly common: LaneWorkers;
+  /** Those that are served. */
+  readonly pods: () => Iterable<PooledPod>;
+  /** Pods have connections in the lane of others: by short cuts. */
+  readonly areMixed: boolean;
   /** Not started yet. */
   readonly make: () => LaneWorkers;
-  /**
-   * Counts what the pod has open in `lane`, which it leaves or has left, against its budget in the other. False: nothing is left
-   * there.
-   */
-  readonly reckon: (pod: PooledPod, lane: Lane) => Promise<boolean>;
+  /** Counts what the pods have open in `lane`, where they are not or will not be, against their budgets in the other; who has some. */
+  readonly reckon: (pods: readonly PooledPod[], lane: Lane) => Promise<ReadonlySet<PooledPod>>;
   /** Nobody uses them any more: stops them. */
   readonly end: (workers: LaneWorkers) => Promise<void>;
 }
@@ -85,10 +86,10 @@ export class GreedyLane {
     this.#watch.forget(worker);
   }
 
-  /** To be called once a second, with the pods that are served. */
-  look(pods: readonly PooledPod[]): void {
+  /** To be called once a second. */
+  look(): void {
+    const pods = [...this.#deps.pods()];
     const nowMs = this.#deps.clock.monotonicMs();
-    const isReckoning = ++this.#looks % LOOKS_PER_RECKONING === 0;
     this.#watch.look(
       pods.map(({ start }) => start),
       nowMs,
@@ -97,8 +98,8 @@ export class GreedyLane {
       if (pod.change !== undefined) continue;
       const lane = this.#watch.laneOf(pod.start.id);
       if (lane !== pod.lane && nowMs >= this.#closedUntilMs) this.#begin(pod, this.#change(pod, lane));
-      else if (pod.hasLeft && isReckoning) this.#begin(pod, this.#reckonLeft(pod));
     }
+    if (++this.#looks % LOOKS_PER_RECKONING === 0) this.#reckonAll(pods);
     this.#endIdle(nowMs);
   }
 
@@ -117,8 +118,19 @@ export class GreedyLane {
     });
   }
 
-  async #reckonLeft(pod: PooledPod): Promise<void> {
-    pod.hasLeft = await this.#deps.reckon(pod, pod.lane === 'common' ? 'greedy' : 'common');
+  #reckonAll(pods: readonly PooledPod[]): void {
+    const areMixed = this.#deps.areMixed && this.#workers !== undefined;
+    for (const lane of ['common', 'greedy'] as const) {
+      const others = pods.filter((pod) => pod.change === undefined && pod.lane !== lane && (areMixed || pod.hasLeft));
+      if (others.length === 0) continue;
+      const work = this.#reckon(others, lane);
+      for (const pod of others) this.#begin(pod, work);
+    }
+  }
+
+  async #reckon(pods: readonly PooledPod[], lane: Lane): Promise<void> {
+    const left = await this.#deps.reckon(pods, lane);
+    for (const pod of pods) pod.hasLeft = left.has(pod);
   }
 
   async #change(pod: PooledPod, lane: Lane): Promise<void> {
@@ -129,13 +141,13 @@ export class GreedyLane {
       const greedy = await this.#open();
       const [from, to] = lane === 'greedy' ? [common, greedy] : [greedy, common];
       const former = pod.lane;
-      await reckon(pod, former);
+      await reckon([pod], former);
       if (pod.isLeaving) return;
       await give(start, from, to);
       pod.lane = lane;
       log.info?.(SAID[lane], { uid: start.pod.uid, cores: rounded(share), heldPerSecond: rounded(heldPerSecond) });
       await follow(pod, from, to);
-      pod.hasLeft = await reckon(pod, former);
+      await this.#reckon([pod], former);
     } catch (error) {
       const { code, message } = toMeshError(error, 'CV-WORKER');
       log.warn?.('workload stays in its lane', { uid: start.pod.uid, lane: pod.lane, code, reason: message });
@@ -158,6 +170,7 @@ export class GreedyLane {
       await workers.stop();
       throw error;
     }
+    for (const { start } of this.#deps.pods()) workers.accompany(start);
     this.#workers = workers;
     return workers;
   }

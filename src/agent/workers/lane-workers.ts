@@ -13,8 +13,8 @@ import {
   sumOfNeeds,
   type TunnelNeeds,
 } from '../../proxy/inheritance.ts';
+import { type ServedPart, servesConnections } from '../../proxy/pod-context.ts';
 import { closeFd } from '../../sys/duplicate.ts';
-import type { ServedPod } from '../data-plane.ts';
 import type { PodStart } from './protocol.ts';
 import type { Worker } from './worker.ts';
 import { noWorker, type WorkerSlot } from './worker-slot.ts';
@@ -24,6 +24,8 @@ const WORKER_WAIT_MS = 5_000;
 
 export interface LaneParts {
   readonly lane: Lane;
+  /** What it serves of a pod that another lane has; absent: nothing new, and it need not know it. */
+  readonly atRest: ServedPart | undefined;
   readonly clock: Clock;
   /** One place for each worker, for the pods of this lane. */
   readonly slots: (lane: LaneWorkers) => readonly WorkerSlot[];
@@ -32,12 +34,14 @@ export interface LaneParts {
 export class LaneWorkers {
   readonly slots: readonly WorkerSlot[];
   readonly #lane: Lane;
+  readonly #atRest: ServedPart | undefined;
   readonly #clock: Clock;
   readonly #pods = new Map<number, PodStart>();
   readonly #waiting = new Set<() => void>();
 
-  constructor({ lane, clock, slots }: LaneParts) {
+  constructor({ lane, atRest, clock, slots }: LaneParts) {
     this.#lane = lane;
+    this.#atRest = atRest;
     this.#clock = clock;
     this.slots = slots(this);
   }
@@ -49,7 +53,8 @@ export class LaneWorkers {
 
   /** No new connections come here, and none is left. */
   get isIdle(): boolean {
-    return this.#pods.size === 0 && this.slots.every((slot) => slot.worker !== undefined && slot.totals().live === 0);
+    const isServing = this.#pods.values().some(({ pod }) => servesConnections(pod));
+    return !isServing && this.slots.every((slot) => slot.worker !== undefined && slot.totals().live === 0);
   }
 
   get running(): readonly Worker[] {
@@ -92,16 +97,24 @@ export class LaneWorkers {
     }
   }
 
+  /** Of a pod that another lane has: what it serves at rest. */
+  accompany(start: PodStart): void {
+    if (this.#atRest === undefined) return;
+    const pod = serving(start, this.#atRest);
+    this.#pods.set(pod.id, pod);
+    for (const slot of this.slots) slot.servePod(pod);
+  }
+
   /** New connections of the pod go to another process; those that are here, stay. The descriptors are the caller's. */
   async leave({ id }: PodStart): Promise<readonly InheritedListener[]> {
     this.#pods.delete(id);
     return await this.#listenersOf((link) => link.call('leaveListeners', id));
   }
 
-  /** The same to the other lane. DNS stays with the common one. */
+  /** The same to the other lane. */
   async rest(pod: PodStart): Promise<readonly InheritedListener[]> {
-    if (this.#lane === 'common') this.#pods.set(pod.id, serving(pod, 'dns'));
-    else this.#pods.delete(pod.id);
+    if (this.#atRest === undefined) this.#pods.delete(pod.id);
+    else this.#pods.set(pod.id, serving(pod, this.#atRest));
     return await this.#listenersOf((link) => link.call('rest', pod.id));
   }
 
@@ -166,7 +179,7 @@ export class LaneWorkers {
   }
 }
 
-function serving(start: PodStart, serves: ServedPod['serves']): PodStart {
+function serving(start: PodStart, serves: ServedPart): PodStart {
   return { ...start, pod: { ...start.pod, serves } };
 }
 

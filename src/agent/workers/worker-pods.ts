@@ -8,6 +8,7 @@ import {
   type TunnelNeeds,
   withSockets,
 } from '../../proxy/inheritance.ts';
+import { servesConnections } from '../../proxy/pod-context.ts';
 import { closeFd, duplicate } from '../../sys/duplicate.ts';
 import { netnsHandle } from '../../sys/netns.ts';
 import type { Netns } from '../../sys/sys.ts';
@@ -31,7 +32,7 @@ export class WorkerPods {
   start({ pod: { id, pod, netns }, inherited }: PodInheritance): void {
     const known = this.#pods.get(id);
     if (known !== undefined) {
-      if (pod.serves !== 'dns') known.set.serveAgain(copyOf({ ...inherited, connections: [] }).listeners);
+      if (servesConnections(pod)) known.set.serveAgain(copyOf({ ...inherited, connections: [] }).listeners);
       return;
     }
     // The descriptor is the main thread's to close.

@@ -15,6 +15,7 @@ import {
   socketsOf,
   sumOfNeeds,
 } from '../../proxy/inheritance.ts';
+import type { ServedPart } from '../../proxy/pod-context.ts';
 import { type ClaimedStream, claimedOf, type StreamClaim } from '../../proxy/settings.ts';
 import { closeFd } from '../../sys/duplicate.ts';
 import { collectGarbage } from '../../sys/garbage.ts';
@@ -96,7 +97,9 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
         log,
         common: this.#common,
         make: () => this.#lane('greedy'),
-        reckon: (pod, left) => this.#reckon(pod, left),
+        pods: () => this.#pods.values(),
+        areMixed: options.worker.start.settings.isShortCutAccepted,
+        reckon: (pods, left) => this.#reckon(pods, left),
         end: (workers) => this.#endLane(workers),
       });
   }
@@ -120,6 +123,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     const start: PodStart = { id: ++this.#lastPod, pod: { uid, isAgent }, netns: { fd, path, id } };
     const pod: PooledPod = { start, lane: 'common', isLeaving: false, change: undefined, hasLeft: false };
     this.#pods.set(start.id, pod);
+    this.#greedy?.workers?.accompany(start);
     const set: MovableSet = {
       needs: async () => sumOfNeeds(await Promise.all(this.#lanes().map((lane) => lane.needs(start)))),
       warm: (needs) => this.#laneOf(pod).warm(start, needs),
@@ -238,7 +242,13 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   #lane(lane: Lane): LaneWorkers {
     const slots = (workers: LaneWorkers): readonly WorkerSlot[] =>
       Array.from({ length: this.#options.count }, (_, at) => this.#slot(lane, `${NAMES[lane]}-${at + 1}`, workers));
-    return new LaneWorkers({ lane, clock: this.#deps.clock, slots });
+    return new LaneWorkers({ lane, atRest: this.#atRest(lane), clock: this.#deps.clock, slots });
+  }
+
+  /** DNS stays with the common lane. A short cut is in the lane of the pod that calls, where the other one has to be too. */
+  #atRest(lane: Lane): ServedPart | undefined {
+    if (lane === 'common') return 'dns';
+    return this.#options.worker.start.settings.isShortCutAccepted ? 'nothing' : undefined;
   }
 
   #slot(lane: Lane, name: string, workers: LaneWorkers): WorkerSlot {
@@ -323,16 +333,22 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     if (uses !== undefined) this.#usage.tell(worker.name, worker, uses);
   }
 
-  /** What the pod has open in the lane that it leaves, or has left, counts in the other. False: nothing any more. */
-  async #reckon({ start }: PooledPod, lane: Lane): Promise<boolean> {
-    const { uid } = start.pod;
+  /** See `GreedyLaneDeps`. */
+  async #reckon(pods: readonly PooledPod[], lane: Lane): Promise<ReadonlySet<PooledPod>> {
     const asked = (this.#workersOf(lane)?.running ?? []).map((worker) =>
       worker.ask((link) => link.call('usage', undefined), []),
     );
-    const uses = (await Promise.all(asked)).flat().filter(({ podUid }) => podUid === uid);
-    const connections = uses.reduce((sum, { openConnections }) => sum + openConnections, 0);
-    if (this.#budgets.leave(uid, connections === 0 ? undefined : { lane, connections })) this.#tellBudgets();
-    return connections > 0;
+    const uses = Map.groupBy((await Promise.all(asked)).flat(), ({ podUid }) => podUid);
+    const left = new Set<PooledPod>();
+    let isNews = false;
+    for (const pod of pods) {
+      const { uid } = pod.start.pod;
+      const connections = (uses.get(uid) ?? []).reduce((sum, { openConnections }) => sum + openConnections, 0);
+      if (connections > 0) left.add(pod);
+      isNews = this.#budgets.leave(uid, connections === 0 ? undefined : { lane, connections }) || isNews;
+    }
+    if (isNews) this.#tellBudgets();
+    return left;
   }
 
   #tellBudgets(): void {
@@ -379,7 +395,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   #checkLater(): void {
     this.#checks = this.#deps.clock.after(CHECK_MS, () => {
       for (const slot of this.#slots()) slot.checkBeat(CHECK_MS, this.#options.hangMs);
-      this.#greedy?.look([...this.#pods.values()]);
+      this.#greedy?.look();
       this.#checkLater();
     });
   }

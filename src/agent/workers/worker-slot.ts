@@ -95,6 +95,11 @@ export class WorkerSlot {
     }
   }
 
+  /** The same for one that has nothing to be waited for; a worker that comes later does it by itself. */
+  servePod(pod: PodStart): void {
+    if (this.worker !== undefined) void this.#servePod(this.worker, pod);
+  }
+
   /** What `ask` answers, or `nothing` when there is no worker, or it ends meanwhile. */
   async ask<Answer>(ask: (link: Worker['link']) => Promise<Answer>, nothing: Answer): Promise<Answer> {
     const worker = this.#worker;
@@ -130,7 +135,7 @@ export class WorkerSlot {
     await worker.ready();
     if (this.#isStopping) return;
     this.#isRunning = true;
-    for (const pod of this.#deps.pods()) void this.#servePod(worker, pod);
+    for (const pod of this.#deps.pods()) this.servePod(pod);
     onChange();
     const stable = clock.after(STABLE_MS, () => {
       this.#shortLives = 0;

@@ -275,6 +275,7 @@ export const proxySettingsOfTests: ProxySettings = {
   ports: PORTS,
   isIpv6Enabled: false,
   isReusePort: false,
+  isShortCutAccepted: false,
   connectTimeoutMs: 10_000,
   handshakeTimeoutMs: 10_000,
   responseTimeoutMs: 20_000,

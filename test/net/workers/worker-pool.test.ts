@@ -43,6 +43,7 @@ const settings = {
   maxTunnels: 1,
   maxConnections: 1,
   isFair: true,
+  isShortCutAccepted: false,
   budget: { connections: 50_000, handshakesPerSecond: 1_000, bufferedBytes: 1 << 28, loopShare: 1 },
   hasRevocationLists: false,
   pool: { maxStreams: 1, idleReleaseMs: 60_000 },

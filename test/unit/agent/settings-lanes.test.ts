@@ -30,14 +30,14 @@ const good: readonly {
     env: { CULVERT_WORKER_HEAP_MIB: '64' },
     want: { ...STANDARD, heapMib: 32 },
   },
+  {
+    claim: 'same-node short cuts go with them',
+    env: { CULVERT_SAME_NODE_SHORT_CUT: 'accept-no-network-policy' },
+    want: STANDARD,
+  },
   { claim: 'without threads there are no lanes', env: {}, flags: { workers: '0' }, want: undefined },
   { claim: 'without turns nobody is greedy', env: { CULVERT_FAIR_TURNS: 'false' }, want: undefined },
   { claim: 'without shared ports there are no lanes', env: { INPOD_PORT_REUSE: 'false' }, want: undefined },
-  {
-    claim: 'a short cut needs both of its pods in one thread',
-    env: { CULVERT_SAME_NODE_SHORT_CUT: 'accept-no-network-policy' },
-    want: undefined,
-  },
   {
     claim: 'off is right wherever there are none',
     env: { CULVERT_GREEDY_LANE: 'off' },
@@ -62,10 +62,6 @@ const bad: readonly { readonly env: Environment; readonly flags?: Environment; r
   { env: { CULVERT_GREEDY_LANE: '25%' }, flags: { workers: '0' }, problem: /no data-plane threads/ },
   { env: { CULVERT_GREEDY_LANE: '25%', CULVERT_FAIR_TURNS: 'false' }, problem: /CULVERT_FAIR_TURNS is false/ },
   { env: { CULVERT_GREEDY_LANE: '25%', INPOD_PORT_REUSE: 'false' }, problem: /INPOD_PORT_REUSE is false/ },
-  {
-    env: { CULVERT_GREEDY_LANE: '25%', CULVERT_SAME_NODE_SHORT_CUT: 'accept-no-network-policy' },
-    problem: /CULVERT_SAME_NODE_SHORT_CUT/,
-  },
 ];
 
 for (const { env, flags = {}, problem } of bad) {
