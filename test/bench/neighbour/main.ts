@@ -6,12 +6,12 @@
 import { type ChildProcess, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import { getPriority, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import type { AgentProcess } from '../../support/agent-process.ts';
 import { identityOf, TestMesh } from '../../support/mesh.ts';
 import { meshMaterial } from '../../support/mesh-hbone.ts';
 import { metricsOf } from '../../support/metric-text.ts';
@@ -34,6 +34,7 @@ const ACTOR = fileURLToPath(new URL('./actor.ts', import.meta.url));
 const PORT = 8080;
 const AGENT_CPU = '0';
 const LOAD_CPU = '1';
+const HIGHEST = -20;
 const PODS = ['a-client', 'a-server', 'b-client', 'b-server'];
 const MIB = 2 ** 20;
 /** From the first greed to the state that lasts: the agent looks for some seconds before it gives a pod threads of its own. */
@@ -161,9 +162,9 @@ async function withoutAgent(mesh: TestMesh): Promise<Measured> {
 }
 
 async function round(mesh: TestMesh, way: Way): Promise<Round> {
-  const agent = mesh.spawnAgent('n1', ['--workers', '1'], { ...WAYS[way], RUST_LOG: 'capture=info,warn' });
+  const agent = ahead(() => mesh.spawnAgent('n1', ['--workers', '1'], { ...WAYS[way], RUST_LOG: 'capture=info,warn' }));
   for (const pod of PODS) await mesh.captured(pod, agent);
-  prioritize(agent);
+  spawnSync('taskset', ['-apc', AGENT_CPU, String(agent.pid)]);
   const probe = actor(mesh, 'b-client', ['probe', mesh.pod('b-server').ip, String(PORT)], '-20');
   try {
     await measure(probe);
@@ -187,11 +188,15 @@ async function round(mesh: TestMesh, way: Way): Promise<Round> {
   }
 }
 
-/** Threads that begin later have what the agent gives them. */
-function prioritize(agent: AgentProcess): void {
-  spawnSync('taskset', ['-apc', AGENT_CPU, String(agent.pid)]);
-  spawnSync('renice', ['-n', '-20', '-g', String(agent.pid)]);
-  spawnSync('sh', ['-c', `renice -n -20 -p $(ls /proc/${agent.pid}/task)`]);
+/** What is started has the highest priority, and gives its threads what it wants from there. */
+function ahead<T>(start: () => T): T {
+  const own = getPriority();
+  setPriority(HIGHEST);
+  try {
+    return start();
+  } finally {
+    setPriority(own);
+  }
 }
 
 function tell(way: string, { alone, beside: other, greed }: Measured, more = ''): void {
