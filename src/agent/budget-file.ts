@@ -35,9 +35,9 @@ export function parseBudgetFile(content: string, file: string): BudgetRules {
   return decodeFile({ text: content, file, code: 'CV-BUDGET-INVALID', decode: rules });
 }
 
-/** An empty file says nothing, as `{}` does. */
+/** An empty file is not one without budgets: it is what a full disk or a slip leaves, and would lift all of them. */
 const rules: Decoder<BudgetRules> = (value, place) => {
-  if (value === null || value === undefined) return NO_RULES;
+  if (value === null || value === undefined) return place.refuse('the file is empty', 'write "{}" for no budgets');
   const fields = fieldsOf(value, place);
   const defaults = fields?.or('defaults', change, {}) ?? {};
   const workloads = fields?.or('workloads', list(rule), []) ?? [];

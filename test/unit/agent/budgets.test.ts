@@ -112,6 +112,9 @@ for (const [content, message] of mistakes) {
   });
 }
 
-test('an empty file says nothing', () => {
-  assert.deepEqual(parseBudgetFile('', 'f'), { defaults: {}, workloads: [] });
+test('a file that says nothing is {}; an empty one is refused', () => {
+  assert.deepEqual(parseBudgetFile('{}', 'f'), { defaults: {}, workloads: [] });
+  for (const empty of ['', '# nothing\n']) {
+    assert.throws(() => parseBudgetFile(empty, 'f'), { message: 'f:1:1: the file is empty; write "{}" for no budgets' });
+  }
 });
