@@ -26,8 +26,8 @@ const ATTRIBUTE_HEADER_BYTES = 4;
 
 /** The kernel puts at most 32 KiB into one datagram of a dump. */
 const RECEIVE_BYTES = 64 * 1024;
-/** Some 300,000 sockets: a pod with as many connections as one may have, each of which is several, is listed whole. */
-const MAX_DATAGRAMS = 1_024;
+/** Thousands of routes. */
+const MAX_DATAGRAMS = 64;
 const MSG_DONTWAIT = 0x40;
 /** Emptied before the next request of this thread. */
 const buffer = new Uint8Array(RECEIVE_BYTES);
@@ -41,21 +41,21 @@ export interface NetlinkMessage {
  * Payloads of the kernel's answer to one request; for an acknowledgement none. Runs in the namespace of the thread. Throws
  * `CV-SYS` with the errno the kernel answered.
  */
-export function netlinkRequest(protocol: number, request: Uint8Array): Uint8Array[] {
+export function netlinkRequest(protocol: number, request: Uint8Array, maxDatagrams = MAX_DATAGRAMS): Uint8Array[] {
   const fd = libc.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, protocol);
   if (fd < 0) throw callError('CV-SYS', 'socket(AF_NETLINK)');
   try {
     if (libc.send(fd, request, request.length, 0) < 0) throw callError('CV-SYS', 'send on netlink');
-    return readAnswer(fd, isDump(request));
+    return readAnswer(fd, isDump(request), maxDatagrams);
   } finally {
     libc.close(fd);
   }
 }
 
 /** The kernel answers while we send, so there is nothing to wait for. */
-function readAnswer(fd: number, isMultipart: boolean): Uint8Array[] {
+function readAnswer(fd: number, isMultipart: boolean, maxDatagrams: number): Uint8Array[] {
   const payloads: Uint8Array[] = [];
-  for (let datagrams = 0; datagrams < MAX_DATAGRAMS; datagrams += 1) {
+  for (let datagrams = 0; datagrams < maxDatagrams; datagrams += 1) {
     const received = libc.recv(fd, buffer, buffer.length, MSG_DONTWAIT);
     if (received < 0) throw callError('CV-SYS', 'recv on netlink');
     for (const { type, payload } of decodeMessages(buffer.subarray(0, received))) {
@@ -65,7 +65,7 @@ function readAnswer(fd: number, isMultipart: boolean): Uint8Array[] {
     }
     if (!isMultipart) return payloads;
   }
-  throw new MeshError('CV-SYS', 'netlink answered too much', { limit: MAX_DATAGRAMS });
+  throw new MeshError('CV-SYS', 'netlink answered too much', { limit: maxDatagrams });
 }
 
 function isAcknowledgement(payload: Uint8Array): boolean {

@@ -25,6 +25,9 @@ const ID_BYTES = 48;
 const LOCAL_IP_AT = 4;
 const PEER_IP_AT = 20;
 
+/** Some 300,000 sockets: a pod with as many connections as one may have, each of which is several, is listed whole. */
+const MAX_SOCKET_DATAGRAMS = 1_024;
+
 const OWN_DESCRIPTORS = '/proc/self/fd';
 const TCP_LISTEN = 10;
 /** ESTABLISHED, SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING: there is a peer, and someone here cares. */
@@ -68,6 +71,7 @@ function dumpFamily(family: number): TcpSocket[] {
   const answer = netlinkRequest(
     NETLINK_SOCK_DIAG,
     request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, new Uint8Array(ID_BYTES)),
+    MAX_SOCKET_DATAGRAMS,
   );
   return answer.filter(({ length }) => length >= MESSAGE_BYTES).map(decodeSocket);
 }

@@ -115,6 +115,8 @@ for (const [content, message] of mistakes) {
 test('a file that says nothing is {}; an empty one is refused', () => {
   assert.deepEqual(parseBudgetFile('{}', 'f'), { defaults: {}, workloads: [] });
   for (const empty of ['', '# nothing\n']) {
-    assert.throws(() => parseBudgetFile(empty, 'f'), { message: 'f:1:1: the file is empty; write "{}" for no budgets' });
+    assert.throws(() => parseBudgetFile(empty, 'f'), {
+      message: 'f:1:1: the file is empty; write "{}" for no budgets',
+    });
   }
 });
