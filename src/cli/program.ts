@@ -1,6 +1,7 @@
 /** The `culvert` program: all commands, and one place that turns what went wrong into a message and an exit code. */
 import { Command, CommanderError } from 'commander';
 import { MeshError, messageOf } from '../base/errors.ts';
+import { reasonOf } from '../base/reasons.ts';
 import { allCommand } from './all.ts';
 import { certificatesCommand } from './certificates.ts';
 import { connectionsCommand } from './connections.ts';
@@ -83,7 +84,7 @@ function usageExit({ exitCode }: CommanderError): number {
 /** Nobody foresaw any other error: its stack is the only clue. */
 function errorText(error: unknown): string {
   if (error instanceof CliError) return error.message;
-  if (error instanceof MeshError) return `${error.code}: ${error.message}`;
+  if (error instanceof MeshError) return `${error.code}: ${error.message}\n  - ${reasonOf(error.code).next}`;
   return error instanceof Error ? String(error.stack) : messageOf(error);
 }
 

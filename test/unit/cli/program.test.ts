@@ -2,6 +2,10 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { test } from 'node:test';
+import { Command } from 'commander';
+import { MeshError } from '../../../src/base/errors.ts';
+import { reasonOf } from '../../../src/base/reasons.ts';
+import { run } from '../../../src/cli/program.ts';
 import { culvert, fakeAgent } from './cli-fixture.ts';
 
 const usage: readonly { claim: string; argv: readonly string[]; err: RegExp }[] = [
@@ -110,4 +114,14 @@ test('a reader that goes away ends the program quietly', async () => {
   const [code] = await once(child, 'close');
   assert.equal(complaint, '');
   assert.equal(code, 0);
+});
+
+test('an error of the mesh is said with its code and what to do next', async () => {
+  let err = '';
+  const terminal = { env: {}, isTty: false, out: () => {}, err: (text: string) => void (err += text), nowMs: () => 0 };
+  const release = new Command('release').action(() => {
+    throw new MeshError('CV-SYS', 'nft could not be run');
+  });
+  assert.equal(await run(['release'], { version: '1', terminal, roles: () => Promise.resolve([release]) }), 1);
+  assert.equal(err, `culvert: CV-SYS: nft could not be run\n  - ${reasonOf('CV-SYS').next}\n`);
 });
