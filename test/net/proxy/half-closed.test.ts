@@ -10,7 +10,7 @@ import { workload } from '../../unit/model/sample-mesh.ts';
 import { ProxyWorld } from './proxy-world.ts';
 import { Pair } from './resume-pair.ts';
 
-const bounded = { timeout: 60_000 };
+const bounded = { timeout: 120_000 };
 /** The captured pod is not 127.0.0.1: what listens there is unknown to the mesh, and dialled as it is. */
 const OUTSIDE: MeshState = { ...EMPTY_MESH, workloads: [workload('server', { ips: ['127.0.0.2'] })] };
 

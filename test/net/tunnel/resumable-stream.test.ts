@@ -10,7 +10,7 @@ import { type BytesUnderWay, ResumableStream } from '../../../src/tunnel/resumab
 import { FakeClock } from '../../support/fake-clock.ts';
 import { type EnginePair, enginePair } from './h2-peers.ts';
 
-const bounded = { timeout: 60_000 };
+const bounded = { timeout: 120_000 };
 const PATIENCE_MS = 90_000;
 
 async function until(holds: () => boolean): Promise<void> {
