@@ -20,8 +20,8 @@ const HELLO = Buffer.concat([
   Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
   Buffer.from('000000040000000000', 'hex'),
 ]);
-/** Length 24, type SETTINGS: the first frame of our server. */
-const SERVER_SETTINGS = Buffer.from('00001804', 'hex');
+/** Length 30, type SETTINGS: the first frame of our server. */
+const SERVER_SETTINGS = Buffer.from('00001e04', 'hex');
 
 interface Answer {
   /** The server spoke HTTP/2: it took us in. */
