@@ -1,7 +1,7 @@
 /** One request for a certificate: a new key, the question to the provider with its deadline, and the check of the answer. */
 import { type Clock, deadline } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
-import type { Entry } from './certificate-entry.ts';
+import { type Entry, unavailable } from './certificate-entry.ts';
 import type { CertificateProvider, IssuedCertificate } from './certificate-provider.ts';
 import { createCsr } from './csr.ts';
 import { adoptIssued, type Held } from './issued-certificate.ts';
@@ -17,6 +17,7 @@ export interface AttemptDeps {
 /** Rejects with what the provider says, or `CV-CA-UNREACHABLE` after 10 s even when it ignores its signal. `entry.abort` ends it early. */
 export async function issueOnce(entry: Entry, deps: AttemptDeps, ttlMs: number): Promise<Held> {
   const keys = await generateKeyPair();
+  if (entry.isForgotten) throw unavailable(entry);
   const issued = await ask(entry, deps, createCsr(entry.identity, keys), ttlMs);
   return adoptIssued(entry.identity, issued, keys.privateKey, deps.clock.wallMs());
 }

@@ -291,6 +291,16 @@ test('a handshake behind a full queue waits at most 15 s', async () => {
   await assert.rejects(waiting, { code: 'CV-CERT-UNAVAILABLE', message: /has not answered yet/ });
 });
 
+test('nothing is asked of the CA for an identity that is forgotten while its key is made', async () => {
+  await using lab = await Lab.open();
+  const waiting = lab.manager.get(id('cart'));
+  lab.manager.forget(id('cart'));
+  await assert.rejects(waiting, { message: /no pod of this node uses the identity any more/ });
+  // Keys are made in turn: by then the other one is there, too.
+  await lab.manager.get(id('web'));
+  assert.deepEqual(lab.requests, [id('web')]);
+});
+
 test('forgetting an identity stops its renewal, fails who waits and drops the key', async () => {
   await using lab = await Lab.open();
   await lab.manager.get(id('cart'));
