@@ -7,7 +7,7 @@ import { workloadLabels } from '../model/labels.ts';
 import { addressKey } from '../model/mesh-demand.ts';
 import type { MeshIndex } from '../model/mesh-index.ts';
 import { type OutboundDecision, outboundDecision, outboundSelfCall } from '../model/outbound-verdict.ts';
-import type { OutboundQuestion, OutboundVerdict, PeerLabels } from '../model/verdict.ts';
+import type { OutboundQuestion, OutboundVerdict, PeerLabels, Refusal } from '../model/verdict.ts';
 import type { Hand } from '../model/verdict-cache.ts';
 import type { Workload } from '../model/workload.ts';
 import type { HostNames } from './host-names.ts';
@@ -16,6 +16,8 @@ import type { MeshQuestions } from './mesh-questions.ts';
 
 /** Decisions per connection: an address, a waypoint or gateway, a host name, and changes of the mesh while those are found. */
 const MAX_DECISIONS = 8;
+/** Of a host name, on demand: each may be a question, and others are not dialled. */
+const MAX_ADDRESSES = 32;
 
 /** How one verdict comes about. */
 interface Course {
@@ -105,7 +107,7 @@ export class OutboundDecider {
       const refusal = await this.#questions?.ask(question.podUid, missing);
       return refusal && { kind: 'refuse', refusal };
     }
-    return decision.kind === 'verdict' ? decision.verdict : await this.#resolve(source, decision);
+    return decision.kind === 'verdict' ? decision.verdict : await this.#resolve(question.podUid, source, decision);
   }
 
   /** Key of what may exist and would change the verdict; nothing when the mesh state is complete. */
@@ -115,14 +117,27 @@ export class OutboundDecider {
     return address ?? (decision.kind === 'verdict' ? decision.missing : undefined);
   }
 
+  /** On demand a name may lead to a pod or a service that nobody has asked about yet. */
+  async #askWho(podUid: string, { network }: Workload, ips: readonly string[]): Promise<Refusal | undefined> {
+    const questions = this.#questions;
+    if (questions === undefined) return undefined;
+    const keys = ips.flatMap((ip) => addressKey(this.#deps.index, network, ip) ?? []);
+    const refusals = await Promise.all(keys.map((key) => questions.ask(podUid, key)));
+    return refusals.find((refusal) => refusal !== undefined);
+  }
+
   async #resolve(
+    podUid: string,
     source: Workload,
     { upstream, withAddresses }: Extract<OutboundDecision, { kind: 'resolve' }>,
   ): Promise<OutboundVerdict | undefined> {
     const { index, names, onLookup } = this.#deps;
     onLookup?.(workloadLabels(source), upstream.hostname);
     try {
-      const ips = await names.addressesOf(upstream.hostname);
+      const all = await names.addressesOf(upstream.hostname);
+      const ips = this.#questions === undefined ? all : all.slice(0, MAX_ADDRESSES);
+      const refusal = await this.#askWho(podUid, source, ips);
+      if (refusal !== undefined) return { kind: 'refuse', refusal };
       // Told anew meanwhile, perhaps with HBONE: what was decided for the former record does not count.
       return index.workloads.byUid(upstream.uid) === upstream ? withAddresses(ips) : undefined;
     } catch (error) {

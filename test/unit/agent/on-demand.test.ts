@@ -180,6 +180,22 @@ test('an endpoint known by host name alone is looked up, once for many connectio
   assert.deepEqual(lookups, ['client db.example.com', 'client db.example.com', 'client db.example.com']);
 });
 
+test('on demand the address that a host name leads to is asked for, too: a pod there is not reached in plaintext', async () => {
+  const lookupHost = async (): Promise<HostRecord[]> => [{ ip: '10.0.0.2', ttlMs: 60_000 }];
+  const { authority, asked, fetch, connect } = world({
+    state: { workloads: [EXTERNAL], services: [WEB] },
+    lookupHost,
+    tells: { '/10.0.0.2': { workloads: [workload('pod', { ips: ['10.0.0.2'] })] } },
+  });
+  authority.askFor({ fetch });
+  assert.equal(outcome(await connect('10.1.0.1')), 'hbone 10.0.0.2');
+  assert.deepEqual(asked, ['/10.0.0.2']);
+
+  authority.askFor({ fetch: () => Promise.reject(new Error('away')) });
+  authority.apply({ ...NOTHING, removedWorkloads: ['Kubernetes//Pod/default/pod'] });
+  assert.equal(outcome(await connect('10.1.0.1')), 'CV-MESH-SILENT');
+});
+
 test('a look-up that fails refuses and says why', async () => {
   const lookupHost = (): Promise<never> => Promise.reject(new Error('queryA ESERVFAIL db.example.com'));
   const { connect } = world({ state: { workloads: [EXTERNAL], services: [WEB] }, lookupHost });
