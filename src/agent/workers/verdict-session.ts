@@ -21,6 +21,7 @@ export class VerdictSession implements Disposable {
   readonly #tracked = new Map<string, TrackedConnection>();
   #pushes: Disposable | undefined;
   #lastTicket = 0;
+  #isOver = false;
 
   constructor(authority: VerdictAuthority, push: (push: VerdictPush) => void) {
     this.#authority = authority;
@@ -61,6 +62,7 @@ export class VerdictSession implements Disposable {
 
   /** The worker is gone, and its connections with it. */
   [Symbol.dispose](): void {
+    this.#isOver = true;
     this.#pushes?.[Symbol.dispose]();
     for (const connectionId of [...this.#tracked.keys()]) this.#release(connectionId);
     this.#tickets.clear();
@@ -70,6 +72,8 @@ export class VerdictSession implements Disposable {
     const { verdict, tracked, generation, isRepeatable } = await this.#authority.judgeInbound(question);
     if (verdict.kind === 'refuse' || tracked === undefined) return { verdict, generation };
     this.#tracked.set(question.connectionId, tracked);
+    // The worker went while the verdict waited for a record of the pod.
+    if (this.#isOver) this.#release(question.connectionId);
     if (!isRepeatable || this.#tickets.size >= MAX_TICKETS) return { verdict, generation };
     const ticket = ++this.#lastTicket;
     this.#tickets.set(ticket, { tracked, generation });

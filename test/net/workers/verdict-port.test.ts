@@ -355,6 +355,16 @@ test('a worker that lets a connection go leaves it to the one that was asked abo
   assert.deepEqual(pushes[0]?.kind === 'revoke' && pushes[0].connectionIds, ['a']);
 });
 
+test('a verdict that comes after its worker has gone is remembered by nobody', LIMIT, async () => {
+  using port = world(EMPTY_MESH);
+  const { session, authority } = port;
+  const reply = session.calls.inbound(question('a'));
+  session[Symbol.dispose]();
+  authority.replace(OPEN);
+  assert.equal((await reply).verdict.kind, 'accept');
+  assert.equal(authority.trackedCount, 0);
+});
+
 test('a connection that names a verdict nobody gave is closed', LIMIT, async () => {
   using port = world();
   const { session, pushes, authority } = port;
