@@ -93,11 +93,14 @@ export async function warmUp(bench: Bench): Promise<void> {
 export async function expectTunnel(bench: Bench): Promise<void> {
   const { pods, running } = bench;
   const load = request(bench, 1, 1);
-  await sleep(500);
   const port = running.tunnelPort ?? HTTP_PORT;
   const connected = async (local: number): Promise<boolean> =>
     (await run(['ss', '-Htn', 'state', 'established', `sport = :${local}`], pods.server)).trim() !== '';
-  const isUsed = await connected(port);
+  let isUsed = false;
+  for (let looks = 0; looks < 15 && !isUsed; looks += 1) {
+    await sleep(50);
+    isUsed = await connected(port);
+  }
   const isLeak = running.unusedPort !== undefined && (await connected(running.unusedPort));
   await load;
   if (!isUsed) throw new Error(`nothing is connected to port ${port} of the server pod`);
