@@ -70,22 +70,18 @@ export function claimIn({ connections: [found], said }: Offer): ClaimedStream {
 /** Its descriptors are the caller's, and as many as belong to it; else throws `CV-HAND-OVER`, and the message has them still. */
 export function receivedOf({ data, fds }: FdMessage): Received {
   const reply = decodeReply(data);
-  const { least, most } = descriptorsWith(reply);
+  const most = descriptorsWith(reply);
+  const least = reply.type === 'inherited' ? 0 : most;
   if (fds.count < least || fds.count > most) {
     throw new MeshError('CV-HAND-OVER', `the running agent sent ${fds.count} descriptors with ${reply.type}`);
   }
   return { reply, fds: Array.from({ length: fds.count }, () => fds.take()).filter((fd) => fd !== undefined) };
 }
 
-function descriptorsWith(reply: Reply): { readonly least: number; readonly most: number } {
-  if (reply.type === 'inherited') return { least: 0, most: 1 };
-  const exactly = countWith(reply);
-  return { least: exactly, most: exactly };
-}
-
-function countWith(reply: Reply): number {
+/** At most; only with `inherited` there may be none. */
+function descriptorsWith(reply: Reply): number {
   if (reply.type === 'connections') return reply.connections.reduce((sum, one) => sum + socketsWith(one), 0);
-  return reply.type === 'listener' || reply.type === 'left' ? 1 : 0;
+  return reply.type === 'listener' || reply.type === 'left' || reply.type === 'inherited' ? 1 : 0;
 }
 
 /** Of what is not an answer to what was asked. Closes what came with it. */
