@@ -92,8 +92,7 @@ export class Handshakes {
 
   /**
    * Resolves when the first record of the peer is there, with the time that is left for the handshake, half of it at least: we may
-   * have had no CPU to see it. Until then it costs a
-   * socket: no TLS is set up for who says nothing, or half a word.
+   * have had no CPU to see it. Until then it costs a socket: no TLS is set up for who says nothing, or half a word.
    */
   async #greeting(handshake: Handshake): Promise<number> {
     const { socket } = handshake;

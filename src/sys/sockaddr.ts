@@ -1,8 +1,12 @@
 /** `struct sockaddr_in` and `sockaddr_in6` of Linux as bytes (ip(7), ipv6(7)). Pure. */
 import { formatIp, type HostPort, ipBytes, ipFamily } from '../base/ip.ts';
 
+export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
+export const SOCK_STREAM = 1;
+/** SOCK_NONBLOCK | SOCK_CLOEXEC: with every socket of ours. */
+export const SOCK_FLAGS = 0o2_004_000;
 export const SOCKADDR_IN_BYTES = 16;
 export const SOCKADDR_IN6_BYTES = 28;
 

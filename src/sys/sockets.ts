@@ -8,6 +8,8 @@ import {
   AF_INET6,
   decodeSockaddr,
   encodeSockaddr,
+  SOCK_FLAGS,
+  SOCK_STREAM,
   SOCKADDR_IN_BYTES,
   SOCKADDR_IN6_BYTES,
 } from './sockaddr.ts';
@@ -32,10 +34,7 @@ import {
 } from './sockopt.ts';
 import type { DialOptions, ListenOptions, Netns } from './sys.ts';
 
-const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
-/** SOCK_NONBLOCK | SOCK_CLOEXEC. */
-const SOCK_FLAGS = 0o2_004_000;
 /** As the reference for listeners in a pod. */
 const DEFAULT_BACKLOG = 128;
 const V6_ANY = '::';

@@ -4,6 +4,7 @@ import { MeshError } from '../base/errors.ts';
 import { receiveMessage, sendMessage } from './fd-message.ts';
 import { FdWatch } from './fd-watch.ts';
 import { callError, errnoError, lastErrno, libc } from './libc.ts';
+import { AF_UNIX, SOCK_FLAGS, SOCK_STREAM } from './sockaddr.ts';
 import { SO_PEERCRED, tryGetBytes } from './sockopt.ts';
 import type {
   FdMessage,
@@ -14,10 +15,7 @@ import type {
   UnixSocketType,
 } from './unix-contract.ts';
 
-const AF_UNIX = 1;
-const TYPE = { stream: 1, seqpacket: 5 } as const satisfies Record<UnixSocketType, number>;
-/** SOCK_NONBLOCK | SOCK_CLOEXEC. */
-const SOCK_FLAGS = 0o2_004_000;
+const TYPE = { stream: SOCK_STREAM, seqpacket: 5 } as const satisfies Record<UnixSocketType, number>;
 /** sun_path with its terminating zero. */
 const PATH_BYTES = 108;
 const DEFAULT_BACKLOG = 128;
