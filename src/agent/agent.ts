@@ -13,9 +13,10 @@ import { selfCheck } from '../sys/self-check.ts';
 import type { Sys } from '../sys/sys.ts';
 import type { RootLogger } from '../telemetry/logger.ts';
 import { AgentMetrics } from '../telemetry/metrics.ts';
+import { Readiness, type ReadinessTask } from './admin/readiness.ts';
+import { AgentServers } from './admin/servers.ts';
 import { Budgets, type BudgetTable } from './budgets.ts';
 import { certificateVault, openCertificateSource } from './certificate-source.ts';
-import type { AgentConfig } from './config.ts';
 import type { DataPlane } from './data-plane.ts';
 import { awaitSuccessor } from './hand-over/await-successor.ts';
 import { Estate } from './hand-over/estate.ts';
@@ -26,13 +27,12 @@ import { prepareOwnNamespace } from './own-namespace.ts';
 import { podSource } from './pod-source.ts';
 import { authoritySettings } from './proxy-settings.ts';
 import { watchProcess, watchThread } from './quiet-thread.ts';
-import { Readiness, type ReadinessTask } from './readiness.ts';
 import { watchRevocationLists } from './revocation-lists.ts';
 import { servePod, serveSelf } from './serve-pod.ts';
-import { AgentServers } from './servers.ts';
+import type { AgentConfig } from './settings/config.ts';
 import { type DataPlaneParts, startDataPlane } from './start-data-plane.ts';
 import { watchThreads } from './thread-holdings.ts';
-import { VerdictAuthority } from './verdict-authority.ts';
+import { VerdictAuthority } from './verdicts/verdict-authority.ts';
 
 export interface AgentDeps {
   readonly sys: Sys;

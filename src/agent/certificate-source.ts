@@ -12,8 +12,8 @@ import { RpcChannel, type RpcChannelOptions } from '../rpc/channel.ts';
 import { readBounded } from '../sys/files.ts';
 import type { AgentMetrics } from '../telemetry/metrics.ts';
 import type { AgentDeps } from './agent.ts';
-import type { AgentConfig } from './config.ts';
-import type { RpcServerSettings } from './settings-rpc.ts';
+import type { AgentConfig } from './settings/config.ts';
+import type { RpcServerSettings } from './settings/rpc.ts';
 
 /** Servers of the Workload API end connections that are pinged more often than every five minutes (default of grpc-go). */
 const SOCKET_KEEPALIVE = { intervalMs: 600_000, timeoutMs: 20_000 } as const;

@@ -12,7 +12,7 @@ import type { ConnectionRecords, TrafficTotals } from '../telemetry/connection-r
 import type { ConnectionView } from '../telemetry/connection-view.ts';
 import type { Holdings } from '../telemetry/thread-series.ts';
 import type { WorkloadUse } from '../telemetry/workload-use.ts';
-import type { ConnectionsView, WorkerView } from './admin-views.ts';
+import type { ConnectionsView, WorkerView } from './admin/views.ts';
 import type { BudgetTable } from './budgets.ts';
 import type { PodProxies } from './pod-proxies.ts';
 import type { Inspect } from './thread-inspector.ts';

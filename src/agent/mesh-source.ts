@@ -16,12 +16,12 @@ import { XdsClient } from '../xds/client.ts';
 import { type LocalMesh, MeshFile } from '../xds/mesh-file.ts';
 import { nodeOf } from '../xds/node.ts';
 import { ResponseLog } from '../xds/response-log.ts';
-import type { MeshView } from './admin-views.ts';
+import type { MeshView } from './admin/views.ts';
 import type { AgentDeps } from './agent.ts';
-import type { AgentConfig } from './config.ts';
-import type { EnrolledPod } from './local-pods.ts';
-import type { XdsConfig } from './settings-xds.ts';
-import type { VerdictAuthority } from './verdict-authority.ts';
+import type { AgentConfig } from './settings/config.ts';
+import type { XdsConfig } from './settings/xds.ts';
+import type { EnrolledPod } from './verdicts/local-pods.ts';
+import type { VerdictAuthority } from './verdicts/verdict-authority.ts';
 
 export interface MeshSourceParts {
   readonly authority: VerdictAuthority;

@@ -3,8 +3,8 @@ import { NodeNetns } from '../capture/netns-claims.ts';
 import { createRedirection } from '../capture/redirect.ts';
 import { takeGroup } from '../sys/process-group.ts';
 import type { Sys } from '../sys/sys.ts';
-import type { AgentConfig } from './config.ts';
 import { OWN_GID } from './pod-source.ts';
+import type { AgentConfig } from './settings/config.ts';
 
 const OWN_NETNS = '/proc/self/ns/net';
 

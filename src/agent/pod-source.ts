@@ -12,7 +12,7 @@ import { staticSource } from '../capture/static-source.ts';
 import { zdsSource } from '../capture/zds-source.ts';
 import type { ZdsMetrics } from '../telemetry/metrics-zds.ts';
 import type { AgentDeps } from './agent.ts';
-import type { AgentConfig } from './config.ts';
+import type { AgentConfig } from './settings/config.ts';
 
 /** Of everything the agent itself sends in dedicated mode; that of Istio's sidecar, which its rules exempt too. */
 export const OWN_GID = 1337;

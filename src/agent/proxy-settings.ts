@@ -1,8 +1,8 @@
 /** From the resolved configuration to the slices that the data plane and the verdict authority take. */
 import { PORTS } from '../model/ports.ts';
 import type { ProxySettings } from '../proxy/settings.ts';
-import type { AgentConfig } from './config.ts';
-import type { AuthoritySettings } from './verdict-authority.ts';
+import type { AgentConfig } from './settings/config.ts';
+import type { AuthoritySettings } from './verdicts/verdict-authority.ts';
 
 function portsOf({ isSocksEnabled }: Pick<AgentConfig, 'isSocksEnabled'>): ProxySettings['ports'] {
   const { hbone, inboundPlaintext: plaintext, outbound, socks } = PORTS;

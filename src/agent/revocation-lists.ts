@@ -3,7 +3,7 @@ import type { CertificateManager } from '../identity/certificate-manager.ts';
 import { CrlFile } from '../identity/crl-file.ts';
 import type { AgentMetrics } from '../telemetry/metrics.ts';
 import type { AgentDeps } from './agent.ts';
-import type { VerdictAuthority } from './verdict-authority.ts';
+import type { VerdictAuthority } from './verdicts/verdict-authority.ts';
 
 export interface RevocationParts {
   readonly metrics: AgentMetrics;

@@ -4,10 +4,10 @@ import type { Netns, Sys } from '../sys/sys.ts';
 import type { DataPlane, ServedPod } from './data-plane.ts';
 import { type Estate, estateKey } from './hand-over/estate.ts';
 import type { NodeLease } from './hand-over/lease.ts';
-import type { EnrolledPod } from './local-pods.ts';
 import type { MeshSource } from './mesh-source.ts';
-import type { NodeSettings } from './settings-node.ts';
-import type { VerdictAuthority } from './verdict-authority.ts';
+import type { NodeSettings } from './settings/node.ts';
+import type { EnrolledPod } from './verdicts/local-pods.ts';
+import type { VerdictAuthority } from './verdicts/verdict-authority.ts';
 
 export interface ServingParts {
   readonly authority: VerdictAuthority;

@@ -7,13 +7,13 @@ import { ownNetnsFd } from '../sys/netns.ts';
 import { ConnectionRecords } from '../telemetry/connection-records.ts';
 import { DnsRecords } from '../telemetry/dns-records.ts';
 import type { AgentMetrics } from '../telemetry/metrics.ts';
+import type { Readiness } from './admin/readiness.ts';
 import type { AgentDeps } from './agent.ts';
-import type { AgentConfig } from './config.ts';
 import { type DataPlane, mainThreadPlane } from './data-plane.ts';
 import { PodProxies } from './pod-proxies.ts';
 import { proxySettings } from './proxy-settings.ts';
-import type { Readiness } from './readiness.ts';
-import type { VerdictAuthority } from './verdict-authority.ts';
+import type { AgentConfig } from './settings/config.ts';
+import type { VerdictAuthority } from './verdicts/verdict-authority.ts';
 import { WorkerPool } from './workers/worker-pool.ts';
 
 export interface DataPlaneParts {

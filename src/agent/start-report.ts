@@ -1,10 +1,10 @@
 /** What the log says before anything happens: build, limits and settings (facts/operations.md §3.6). */
 import { readFileSync } from 'node:fs';
 import type { RootLogger } from '../telemetry/logger.ts';
+import { sortKeys } from './admin/config-dump.ts';
+import { configSection } from './admin/config-dump-settings.ts';
 import { buildInfo, buildInfoText } from './build-info.ts';
-import type { AgentConfig } from './config.ts';
-import { sortKeys } from './config-dump.ts';
-import { configSection } from './config-dump-settings.ts';
+import type { AgentConfig } from './settings/config.ts';
 
 export function reportStart(config: AgentConfig, version: string, logs: RootLogger): void {
   const log = logs.scope('agent');

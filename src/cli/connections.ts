@@ -1,6 +1,6 @@
 /** `culvert connections`: who talks to whom now, and who was refused (columns of facts/operations.md §7.1, then ours). */
 import { type Command, Option } from 'commander';
-import type { ConnectionsView } from '../agent/admin-views.ts';
+import type { ConnectionsView } from '../agent/admin/views.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';
 import { getJson } from './admin-client.ts';
 import { CliError, EXIT_USAGE } from './exit-codes.ts';

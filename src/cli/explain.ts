@@ -1,7 +1,7 @@
 /** `culvert explain`: what a reason code means, or what happened to one connection. */
 import { Argument, Command, Option } from 'commander';
 import { stringify } from 'yaml';
-import type { ExplainView } from '../agent/admin-views.ts';
+import type { ExplainView } from '../agent/admin/views.ts';
 import type { ConnectionView, PeerView } from '../telemetry/connection-view.ts';
 import { type AdminAddress, request, unexpected } from './admin-client.ts';
 import { bytesText, durationText } from './durations.ts';

@@ -1,5 +1,5 @@
 /** Where an agent has its certificates from, and what each identity waits for: what `/config_dump` has no field for. */
-import type { IdentitiesView, RevocationView } from '../agent/admin-views.ts';
+import type { IdentitiesView, RevocationView } from '../agent/admin/views.ts';
 import { type AdminAddress, request, unexpected } from './admin-client.ts';
 import type { Cell } from './table.ts';
 

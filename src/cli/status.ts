@@ -1,7 +1,7 @@
 /** `culvert status`: one page about one agent. */
 import type { Command } from 'commander';
 
-import type { ControlPlaneView, HeldView, PodView, StatusView } from '../agent/admin-views.ts';
+import type { ControlPlaneView, HeldView, PodView, StatusView } from '../agent/admin/views.ts';
 
 import { REASONS } from '../base/reasons.ts';
 import { getJson } from './admin-client.ts';

@@ -1,5 +1,5 @@
 /** What `culvert top` shows: rates between two looks at an agent, sorted. Pure. */
-import type { UsageView } from '../agent/admin-views.ts';
+import type { UsageView } from '../agent/admin/views.ts';
 import type { Lane } from '../model/lane.ts';
 import type { NamedUse, USE_TOTALS } from '../telemetry/workload-use.ts';
 

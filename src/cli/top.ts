@@ -1,8 +1,8 @@
 /** `culvert top`: what each workload uses of the agent, now. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { UsageView } from '../agent/admin-views.ts';
-import { parseDurationMs } from '../agent/settings-reader.ts';
+import type { UsageView } from '../agent/admin/views.ts';
+import { parseDurationMs } from '../agent/settings/reader.ts';
 import { getJson } from './admin-client.ts';
 import { bytesText } from './durations.ts';
 import type { Terminal } from './terminal.ts';

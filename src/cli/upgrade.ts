@@ -1,6 +1,6 @@
 /** `culvert upgrade --plan`: what would become of each open connection if a successor took this node over now. */
 import type { Command } from 'commander';
-import type { ConnectionsView, StatusView } from '../agent/admin-views.ts';
+import type { ConnectionsView, StatusView } from '../agent/admin/views.ts';
 import type { ConnectionView, Obstacle } from '../telemetry/connection-view.ts';
 import { getJson } from './admin-client.ts';
 import { durationText } from './durations.ts';

@@ -1,7 +1,7 @@
 /** Opens the hand-over socket of an agent that serves its node, and joins it to what the agent has. */
 import { join } from 'node:path';
+import type { AgentServers } from '../admin/servers.ts';
 import type { AgentDeps, AgentParts } from '../agent.ts';
-import type { AgentServers } from '../servers.ts';
 import { Giver } from './giver.ts';
 import { SOCKET_FILE } from './protocol.ts';
 

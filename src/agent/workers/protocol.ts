@@ -22,7 +22,7 @@ import type { DnsGains } from '../../telemetry/dns-gains.ts';
 import type { Holdings } from '../../telemetry/thread-series.ts';
 import type { TrafficReport } from '../../telemetry/traffic-report.ts';
 import type { WorkloadUse } from '../../telemetry/workload-use.ts';
-import type { ConnectionsView } from '../admin-views.ts';
+import type { ConnectionsView } from '../admin/views.ts';
 import type { BudgetTable } from '../budgets.ts';
 import type { ServedPod } from '../data-plane.ts';
 import type { Inspection } from '../thread-inspector.ts';

@@ -1,7 +1,7 @@
 /** The main thread's end of one worker's verdict port: asks the authority, and remembers what the worker holds of it. */
 import type { TrackedConnection } from '../../model/inbound-verdict.ts';
 import type { InboundQuestion, VerdictPush } from '../../model/verdict.ts';
-import type { VerdictAuthority } from '../verdict-authority.ts';
+import type { VerdictAuthority } from '../verdicts/verdict-authority.ts';
 import type { Dated, InboundReply, MainCalls, WorkerReport } from './protocol.ts';
 
 /** A worker holds fewer: it gives tickets back as others take their place. */

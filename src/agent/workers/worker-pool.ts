@@ -24,7 +24,7 @@ import type { TrafficTotals } from '../../telemetry/connection-records.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { Holdings } from '../../telemetry/thread-series.ts';
 import type { WorkloadUse } from '../../telemetry/workload-use.ts';
-import type { ConnectionsView, WorkerView } from '../admin-views.ts';
+import type { ConnectionsView, WorkerView } from '../admin/views.ts';
 import type { BudgetTable } from '../budgets.ts';
 import type { DataPlane, MovableSet, ServedPod } from '../data-plane.ts';
 import type { Inspect } from '../thread-inspector.ts';

@@ -7,7 +7,7 @@ import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import { addDnsGains } from '../../telemetry/dns-gains.ts';
 import { type MirrorDeps, TrafficMirror } from '../../telemetry/traffic-mirror.ts';
-import type { VerdictAuthority } from '../verdict-authority.ts';
+import type { VerdictAuthority } from '../verdicts/verdict-authority.ts';
 import type { BusyPod } from './busy-pods.ts';
 import { HeartbeatWatch } from './heartbeat.ts';
 import { type Item, PortLink } from './port-link.ts';

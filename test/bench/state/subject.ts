@@ -1,6 +1,6 @@
 /** The measured process of `npm run bench:state`: the verdict authority of one node in a big mesh. Forked by `main.ts`. */
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
-import { VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
+import { VerdictAuthority } from '../../../src/agent/verdicts/verdict-authority.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { nextHop } from '../../../src/model/next-hop.ts';
 import type { Policy } from '../../../src/model/policy.ts';

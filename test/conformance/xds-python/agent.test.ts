@@ -1,7 +1,7 @@
 /** Agents fed by a control plane and a CA that nobody here wrote: python3-grpcio, python3-protobuf and openssl. */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import type { StatusView } from '../../../src/agent/admin-views.ts';
+import type { StatusView } from '../../../src/agent/admin/views.ts';
 import { identityOf, meshForFile } from '../../support/mesh.ts';
 import { ask, dial, doubling } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';

@@ -1,6 +1,6 @@
 /** An admin server on a free port with providers the test can look into. */
-import { type AdminProviders, startAdminServer } from '../../../src/agent/admin.ts';
-import type { StatusView } from '../../../src/agent/admin-views.ts';
+import { type AdminProviders, startAdminServer } from '../../../src/agent/admin/admin-server.ts';
+import type { StatusView } from '../../../src/agent/admin/views.ts';
 import { ThreadInspector } from '../../../src/agent/thread-inspector.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';

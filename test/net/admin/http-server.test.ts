@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { Agent } from 'node:http';
 import net from 'node:net';
 import { test } from 'node:test';
-import { HttpServer, type HttpServerOptions } from '../../../src/agent/http-server.ts';
+import { HttpServer, type HttpServerOptions } from '../../../src/agent/admin/http-server.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import { ask } from './http.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Readiness, startReadinessServer } from '../../../src/agent/readiness.ts';
+import { Readiness, startReadinessServer } from '../../../src/agent/admin/readiness.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import { FakeClock } from '../../support/fake-clock.ts';

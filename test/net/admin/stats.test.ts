@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import zlib from 'node:zlib';
-import { startStatsServer } from '../../../src/agent/stats.ts';
+import { startStatsServer } from '../../../src/agent/admin/stats.ts';
 import { MeshError } from '../../../src/base/errors.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';

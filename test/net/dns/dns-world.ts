@@ -3,7 +3,7 @@ import dgram from 'node:dgram';
 import { once } from 'node:events';
 import net from 'node:net';
 import { encode, type RecordType } from 'dns-packet';
-import { VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
+import { VerdictAuthority } from '../../../src/agent/verdicts/verdict-authority.ts';
 import type { Clock } from '../../../src/base/clock.ts';
 import { MeshError } from '../../../src/base/errors.ts';
 import type { HostPort } from '../../../src/base/ip.ts';

@@ -3,7 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import net from 'node:net';
 import { PodProxies } from '../../../src/agent/pod-proxies.ts';
-import { VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
+import { VerdictAuthority } from '../../../src/agent/verdicts/verdict-authority.ts';
 import type { Clock } from '../../../src/base/clock.ts';
 import type { HostPort } from '../../../src/base/ip.ts';
 import type { LogFields, Logger } from '../../../src/base/log.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { MessageChannel } from 'node:worker_threads';
-import { VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
+import { VerdictAuthority } from '../../../src/agent/verdicts/verdict-authority.ts';
 import { CachedVerdicts } from '../../../src/agent/workers/cached-verdicts.ts';
 import { type Item, PortLink } from '../../../src/agent/workers/port-link.ts';
 import type { MainCalls, WorkerCalls } from '../../../src/agent/workers/protocol.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { VerdictAuthority } from '../../../src/agent/verdict-authority.ts';
+import { VerdictAuthority } from '../../../src/agent/verdicts/verdict-authority.ts';
 import { WorkerPool } from '../../../src/agent/workers/worker-pool.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { DEFAULT_TLS_POLICY } from '../../../src/identity/tls-policy.ts';

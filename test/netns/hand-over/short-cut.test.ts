@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type net from 'node:net';
 import { test } from 'node:test';
-import type { ConnectionsView } from '../../../src/agent/admin-views.ts';
+import type { ConnectionsView } from '../../../src/agent/admin/views.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { identityOf, type MeshRecord, meshForFile } from '../../support/mesh.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';

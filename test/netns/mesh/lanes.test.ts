@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { StatusView } from '../../../src/agent/admin-views.ts';
+import type { StatusView } from '../../../src/agent/admin/views.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { meshForFile, uidOf } from '../../support/mesh.ts';
 import { dig, ResolvConf } from '../../support/mesh-dns.ts';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ConnectionsView } from '../../../src/agent/admin-views.ts';
+import type { ConnectionsView } from '../../../src/agent/admin/views.ts';
 import { formatHostPort } from '../../../src/base/ip.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { identityOf, type MeshRecord, meshForFile, NAMESPACE, uidOf } from '../../support/mesh.ts';

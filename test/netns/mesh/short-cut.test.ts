@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type net from 'node:net';
 import { test } from 'node:test';
-import type { ConnectionsView, ExplainView } from '../../../src/agent/admin-views.ts';
+import type { ConnectionsView, ExplainView } from '../../../src/agent/admin/views.ts';
 import { identityOf, type MeshRecord, meshForFile, NAMESPACE } from '../../support/mesh.ts';
 import { serveWaypoint } from '../../support/mesh-hbone.ts';
 import { ask, Client, dial, doubling, naming } from '../../support/mesh-traffic.ts';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { StatusView } from '../../../src/agent/admin-views.ts';
+import type { StatusView } from '../../../src/agent/admin/views.ts';
 import type { AgentProcess, LogLine } from '../../support/agent-process.ts';
 import type { Fault } from '../../support/fault-preload.ts';
 import { meshForFile } from '../../support/mesh.ts';

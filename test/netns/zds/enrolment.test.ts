@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { StatusView } from '../../../src/agent/admin-views.ts';
+import type { StatusView } from '../../../src/agent/admin/views.ts';
 import { createRedirection } from '../../../src/capture/redirect.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { CNI_RULES } from '../../support/cni-agent.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { resolveConfig } from '../../../src/agent/config.ts';
+import { resolveConfig } from '../../../src/agent/settings/config.ts';
 import { reportStart } from '../../../src/agent/start-report.ts';
 import { rootLogger } from '../../../src/telemetry/logger.ts';
 import { FakeClock } from '../../support/fake-clock.ts';

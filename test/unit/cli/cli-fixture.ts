@@ -1,5 +1,5 @@
 /** Runs `culvert …` in this process against an agent that answers from given data. */
-import { HttpServer } from '../../../src/agent/http-server.ts';
+import { HttpServer } from '../../../src/agent/admin/http-server.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { run } from '../../../src/cli/program.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { UsageView } from '../../../src/agent/admin-views.ts';
+import type { UsageView } from '../../../src/agent/admin/views.ts';
 import { run } from '../../../src/cli/program.ts';
 import type { Terminal } from '../../../src/cli/terminal.ts';
 import { topRows } from '../../../src/cli/top-rows.ts';

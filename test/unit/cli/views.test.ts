@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { stripVTControlCharacters } from 'node:util';
 import { parse } from 'yaml';
-import type { StatusView } from '../../../src/agent/admin-views.ts';
+import type { StatusView } from '../../../src/agent/admin/views.ts';
 import { inbound, outbound, trafficFixture } from '../telemetry/traffic-fixture.ts';
 import { culvert, DUMP, fakeAgent } from './cli-fixture.ts';
 

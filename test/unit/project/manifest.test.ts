@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { resolveConfig } from '../../../src/agent/config.ts';
+import { resolveConfig } from '../../../src/agent/settings/config.ts';
 
 interface Manifest {
   readonly kind: string;

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { resolveConfig } from '../../../src/agent/config.ts';
-import { IGNORED, REFUSED } from '../../../src/agent/settings-unsupported.ts';
+import { resolveConfig } from '../../../src/agent/settings/config.ts';
+import { IGNORED, REFUSED } from '../../../src/agent/settings/unsupported.ts';
 
 const readme = readFileSync('README.md', 'utf8');
 
