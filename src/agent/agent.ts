@@ -257,7 +257,7 @@ function makePods(
   return pods;
 }
 
-/** What readiness waits for until the pods are served (facts/operations.md §5.7). */
+/** What readiness waits for until the pods are served. */
 function podsTask({ podSource }: AgentConfig): ReadinessTask {
   return podSource.kind === 'own' ? 'proxy' : 'workload proxy manager';
 }

@@ -1,4 +1,4 @@
-/** Where the mesh state comes from: a mesh file, a control plane, or both into one index (facts/operations.md §6.2, §6.5). */
+/** Where the mesh state comes from: a mesh file, a control plane, or both into one index. */
 import { join } from 'node:path';
 import { delay } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
@@ -127,7 +127,7 @@ async function settled(told: Promise<void>, { index }: VerdictAuthority, { clock
   }
 }
 
-/** As istiod and our own control plane name pods (facts/control.md §6.1). */
+/** As istiod and our own control plane name pods. */
 function podUid(cluster: string, namespace: string, name: string): string {
   return `${cluster}//Pod/${namespace}/${name}`;
 }

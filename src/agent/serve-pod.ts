@@ -50,7 +50,7 @@ const OWN_UID = 'agent';
 
 /**
  * HBONE on 15008 in the netns of the agent, when it knows which pod it runs in: captured scrapers reach its metrics by
- * mutual TLS, as they reach any workload (facts/operations.md §2.5).
+ * mutual TLS, as they reach any workload.
  */
 export async function serveSelf(
   { podName, namespace, serviceAccount }: NodeSettings['self'],

@@ -1,4 +1,4 @@
-/** What the log says before anything happens: build, limits and settings (facts/operations.md §3.6). */
+/** What the log says before anything happens: build, limits and settings. */
 import { readFileSync } from 'node:fs';
 import type { RootLogger } from '../telemetry/logger.ts';
 import { sortKeys } from './admin/config-dump.ts';

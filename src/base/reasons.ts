@@ -3,7 +3,7 @@
  * Log level, CONNECT status, response flag, `culvert explain` and the table in README.md all follow from these rows.
  */
 
-/** Who has to act. Log level and retry follow from it (STYLE.md, Errors). */
+/** Who has to act. Log level and retry follow from it. */
 export type Fault = 'peer' | 'policy' | 'upstream' | 'control' | 'local' | 'bug';
 
 /** The part of the agent that decided. */

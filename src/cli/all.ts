@@ -1,4 +1,4 @@
-/** `culvert all`: everything a config_dump says, as tables one below the other (facts/operations.md §7.1). */
+/** `culvert all`: everything a config_dump says, as tables one below the other. */
 import type { Command } from 'commander';
 import { certificateTable } from './certificates.ts';
 import { readMeshDump } from './mesh-dump.ts';

@@ -1,4 +1,4 @@
-/** `culvert certificates`: the identities this agent holds and the roots it trusts (columns of facts/operations.md §7.1). */
+/** `culvert certificates`: the identities this agent holds and the roots it trusts (columns of `istioctl ztunnel-config certificate`). */
 import type { Command } from 'commander';
 import { readIdentities } from './identities.ts';
 import { type JsonObject, listOf, readMeshDump, textOf } from './mesh-dump.ts';

@@ -1,4 +1,4 @@
-/** `culvert connections`: who talks to whom now, and who was refused (columns of facts/operations.md §7.1, then ours). */
+/** `culvert connections`: who talks to whom now, and who was refused (columns of `istioctl ztunnel-config connections`, then ours). */
 import { type Command, Option } from 'commander';
 import type { ConnectionsView } from '../agent/admin/views.ts';
 import type { ConnectionView } from '../telemetry/connection-view.ts';

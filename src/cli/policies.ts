@@ -1,4 +1,4 @@
-/** `culvert policies`: who may talk to whom (columns of facts/operations.md §7.1, and whether each is enforced). */
+/** `culvert policies`: who may talk to whom (columns of `istioctl ztunnel-config policy`, and whether each is enforced). */
 import type { Command } from 'commander';
 import { inNamespace, type JsonObject, readMeshDump, textOf } from './mesh-dump.ts';
 import type { Cell } from './table.ts';

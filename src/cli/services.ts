@@ -1,4 +1,4 @@
-/** `culvert services`: what clients dial, and how many endpoints can answer (columns of facts/operations.md §7.1). */
+/** `culvert services`: what clients dial, and how many endpoints can answer (columns of `istioctl ztunnel-config service`). */
 import type { Command } from 'commander';
 import {
   inNamespace,

@@ -1,4 +1,4 @@
-/** `culvert workloads`: everything in the mesh that can send or receive (columns of facts/operations.md §7.1). */
+/** `culvert workloads`: everything in the mesh that can send or receive (columns of `istioctl ztunnel-config workload`). */
 import { type Command, Option } from 'commander';
 import {
   inNamespace,

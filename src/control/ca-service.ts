@@ -1,4 +1,4 @@
-/** `IstioCertificateService` (facts/control.md §2.2): signs for whoever proves an identity, and for node agents in the name of their pods. */
+/** `IstioCertificateService`: signs for whoever proves an identity, and for node agents in the name of their pods. */
 import type { KeyObject } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import { MeshError, messageOf } from '../base/errors.ts';

@@ -1,4 +1,4 @@
-/** Who calls a service of the control plane, and how that is found out: client certificate or Kubernetes token (facts/control.md §2.2). */
+/** Who calls a service of the control plane, and how that is found out: client certificate or Kubernetes token. */
 import { MeshError } from '../base/errors.ts';
 import { formatSpiffeId, isSegment, parseSpiffeId } from '../model/spiffe.ts';
 import type { CallContext } from '../rpc/service.ts';

@@ -1,4 +1,4 @@
-/** Which agent may have a certificate in the name of which pod: only for pods of its own node (facts/control.md §2.2). */
+/** Which agent may have a certificate in the name of which pod: only for pods of its own node. */
 import { formatSpiffeId, parseSpiffeId } from '../model/spiffe.ts';
 import type { Caller } from './caller.ts';
 

@@ -71,13 +71,13 @@ function stateText(entry: Entry, nowMs: number): string {
   return `Unavailable: ${unavailable(entry).message}`;
 }
 
-/** `identity error: …`, as facts/operations.md §3.5 has it. */
+/** `identity error: …`, as ztunnel words it. */
 export function unavailable({ identity, error, held }: Entry): MeshError {
   const why = error?.message ?? (held === undefined ? 'the CA has not answered yet' : 'the certificate has expired');
   return new MeshError('CV-CERT-UNAVAILABLE', `identity error: ${why}`, { identity }, { cause: error });
 }
 
-/** The second text is the reference's (facts/operations.md §3.6): operators search for it. */
+/** The second text is the reference's: operators search for it. */
 export function failureText({ error, held }: Entry, nowMs: number, retryMs: number): string {
   const retry = `next retry at ${rfc3339Seconds(retryMs)}`;
   if (held === undefined || !isUsable(held.validity, nowMs)) {

@@ -17,7 +17,7 @@ import type { CertificateVault, KeptCertificate } from './certificate-vault.ts';
 import type { Priority } from './issue-queue.ts';
 import { adoptIssued, type Held, withMoreRoots, withRoots } from './issued-certificate.ts';
 
-/** facts/datapath.md §1.5. */
+/** As ztunnel asks for (`SECRET_TTL`). */
 const DEFAULT_TTL_MS = 24 * 3_600_000;
 /** A node runs a few hundred pods; more identities than this are a fault somewhere else. */
 const MAX_IDENTITIES = 10_000;

@@ -11,7 +11,7 @@ import { issueOnce } from './issue-attempt.ts';
 import { IssueQueue, type Priority } from './issue-queue.ts';
 import type { Held } from './issued-certificate.ts';
 
-/** facts/operations.md §6.4. */
+/** Requests to the CA at once; ztunnel's value. */
 const CONCURRENCY = 8;
 /** Longest a handshake waits for its first certificate, queueing included. */
 const WAIT_MS = 15_000;

@@ -1,4 +1,4 @@
-/** Certificates as `/config_dump` shows them (facts/operations.md §5.5). Private keys never appear. */
+/** Certificates as `/config_dump` shows them. Private keys never appear. */
 import type { TlsMaterial } from '../model/verdict.ts';
 import { readCertificate } from '../wire/x509-san.ts';
 import { rfc3339Seconds } from '../wire/x509-time.ts';

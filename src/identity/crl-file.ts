@@ -1,4 +1,4 @@
-/** The revocation lists of a file (`CRL_PATH`): watched, checked, handed on; the last good ones stay (facts/datapath.md §1.4). */
+/** The revocation lists of a file (`CRL_PATH`): watched, checked, handed on; the last good ones stay. */
 import { X509Certificate } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
 import { MeshError, messageOf } from '../base/errors.ts';
@@ -9,7 +9,7 @@ import { type Crl, crlBlocks, readCrls, unsignedText } from './crl.ts';
 
 /** A ConfigMap holds 1 MiB at most. */
 const MAX_FILE_BYTES = 8 * 1024 * 1024;
-/** facts/operations.md §6.4. */
+/** Writers of files take several steps; this long after the last one the file is read. */
 const DEBOUNCE_MS = 2_000;
 
 export interface CrlFileDeps {

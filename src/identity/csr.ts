@@ -18,7 +18,7 @@ export interface CertificateRequest {
   readonly commonName?: string;
 }
 
-/** PEM request for `identity`: one URI SAN, empty subject (facts/datapath.md §1.2). */
+/** PEM request for `identity`: one URI SAN, empty subject. */
 export function createCsr(identity: string, keys: KeyPair): string {
   const extensions = sequence(subjectAltName(identity));
   const attributes = tagged(0, sequence(oid(EXTENSION_REQUEST), set(extensions)));

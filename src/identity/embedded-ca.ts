@@ -12,7 +12,7 @@ import { derToPem } from './pem.ts';
 
 const DAY_MS = 86_400_000;
 const DEFAULT_LIFETIMES: CaLifetimes = { rootMs: 3650 * DAY_MS, issuingMs: 365 * DAY_MS };
-/** How often the files are looked at (facts/operations.md §6.4, root watch). */
+/** How often the files are looked at (as ztunnel watches its root). */
 const WATCH_MS = 2_000;
 /** No leaf lives longer, whatever is asked for. */
 const MAX_LEAF_MS = 90 * DAY_MS;

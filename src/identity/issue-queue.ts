@@ -1,4 +1,4 @@
-/** Bounded concurrency for certificate requests; those a handshake waits for go first (facts/operations.md §6.4). */
+/** Bounded concurrency for certificate requests; those a handshake waits for go first. */
 
 /** Highest first: a handshake waits; a pod may need it soon; the old certificate still serves. */
 const PRIORITIES = ['RealTime', 'Warmup', 'Background'] as const;

@@ -1,4 +1,4 @@
-/** The CA of Istio's control plane: `IstioCertificateService/CreateCertificate` (facts/control.md §2.1). */
+/** The CA of Istio's control plane: `IstioCertificateService/CreateCertificate`. */
 import { create } from '@bufbuild/protobuf';
 import { MeshError, messageOf, toMeshError } from '../base/errors.ts';
 import type { ReasonCode } from '../base/reasons.ts';

@@ -1,4 +1,4 @@
-/** ECDSA P-256 keys (facts/datapath.md §1.2): made and used by node:crypto, stored as PKCS#8 PEM. */
+/** ECDSA P-256 keys: made and used by node:crypto, stored as PKCS#8 PEM. */
 import { createPublicKey, generateKeyPair as generate, type KeyObject, sign } from 'node:crypto';
 import { promisify } from 'node:util';
 

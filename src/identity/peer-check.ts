@@ -1,4 +1,4 @@
-/** What a verified chain must also prove: key usage, trust domain, identity (facts/datapath.md §1.3). Host names play no part. */
+/** What a verified chain must also prove: key usage, trust domain, identity. Host names play no part. */
 import { MeshError } from '../base/errors.ts';
 import { parseSpiffeId } from '../model/spiffe.ts';
 import { type CertificateFacts, EKU_CLIENT_AUTH, EKU_SERVER_AUTH, readCertificate } from '../wire/x509-san.ts';

@@ -1,4 +1,4 @@
-/** Who is revoked: judges peers in the handshake, and tells tunnels when a new list names theirs (facts/datapath.md §1.4). */
+/** Who is revoked: judges peers in the handshake, and tells tunnels when a new list names theirs. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type tls from 'node:tls';
 import { MeshError } from '../base/errors.ts';

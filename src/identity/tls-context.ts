@@ -1,4 +1,4 @@
-/** TLS contexts of the mesh (facts/datapath.md §1.2), one per certificate, made once and used for every handshake. */
+/** TLS contexts of the mesh, one per certificate, made once and used for every handshake. */
 import tls from 'node:tls';
 import type { TlsMaterial } from '../model/verdict.ts';
 import { DEFAULT_TLS_POLICY, type TlsPolicy, tlsOptions } from './tls-policy.ts';

@@ -1,4 +1,4 @@
-/** Handshake failures of node:tls and OpenSSL as one `MeshError` that an operator can read (facts/operations.md §3.5). */
+/** Handshake failures of node:tls and OpenSSL as one `MeshError` that an operator can read. */
 import { MeshError } from '../base/errors.ts';
 import { chainVerdictText } from '../wire/x509-verdict.ts';
 

@@ -10,7 +10,7 @@ import type { Revocation } from './revocation.ts';
 import { ALPN_H2, type TlsContexts } from './tls-context.ts';
 import { handshakeTimeout, tlsFailure, wrongAlpn } from './tls-failure.ts';
 
-/** facts/datapath.md §1.2 leaves it unbounded; we give it what the TCP connect gets (§0). */
+/** As long as a TCP connect may take. The reference sets no bound. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 
 export interface HandshakeOptions {

@@ -1,4 +1,4 @@
-/** Which TLS this mesh speaks (facts/datapath.md §1.2): versions, suites and groups, as the operator restricts or widens them. */
+/** Which TLS this mesh speaks: versions, suites and groups, as the operator restricts or widens them. */
 import { constants } from 'node:crypto';
 import tls from 'node:tls';
 import { MeshError } from '../base/errors.ts';

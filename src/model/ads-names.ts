@@ -1,4 +1,4 @@
-/** Which resources a client holds, by the names the control plane gave them (facts/control.md §1.4, §1.10). */
+/** Which resources a client holds, by the names the control plane gave them. */
 
 export interface AdsResource {
   readonly name: string;

@@ -1,5 +1,5 @@
 /**
- * What a delta xDS client says and believes (facts/control.md §1.4, §1.7): events of one stream after another go in, requests
+ * What a delta xDS client says and believes: events of one stream after another go in, requests
  * and consequences come out. It does not send, decode or wait.
  *
  * A response is taken whole or refused whole. After a refusal the server thinks it has sent what we do not have, so the type is
@@ -66,7 +66,7 @@ interface TypeState {
 
 /** Largest echo of names and versions, bytes; with more, everything is told again instead. */
 const MAX_ECHO_BYTES = 32 * 1024 * 1024;
-/** What fits where 4 MiB are received at most, as by istiod (facts/control.md §1.1). */
+/** What fits where 4 MiB are received at most, as by istiod. */
 const SMALL_ECHO_BYTES = 3 * 1024 * 1024;
 /** What protobuf adds to an entry. */
 const ENTRY_BYTES = 12;

@@ -1,4 +1,4 @@
-/** Which DNS queries of a captured pod the mesh answers, and with which addresses (facts/operations.md §1.5 to §1.7). */
+/** Which DNS queries of a captured pod the mesh answers, and with which addresses. */
 import { ipFamily } from '../base/ip.ts';
 import type { Random } from '../base/random.ts';
 import { dnsAliases, hostnamesFor } from './dns-names.ts';

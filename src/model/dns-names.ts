@@ -1,5 +1,5 @@
 /**
- * Which names of the mesh a client may have meant by the name it asked for (facts/operations.md §1.5). Pure text: lower
+ * Which names of the mesh a client may have meant by the name it asked for. Pure text: lower
  * case, no final dot.
  */
 

@@ -1,4 +1,4 @@
-/** The mesh told piece by piece, as somebody asks (`XDS_ON_DEMAND`, facts/control.md §1.4). */
+/** The mesh told piece by piece, as somebody asks (`XDS_ON_DEMAND`). */
 import type { MeshIndex } from './mesh-index.ts';
 
 /** A source of mesh state that tells what it is asked for. */

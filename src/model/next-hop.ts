@@ -32,7 +32,7 @@ export type SettledHop =
   | {
       readonly kind: 'refuse';
       readonly refusal: Refusal;
-      /** Key of what is not known and would have to be, as an on-demand control plane takes it (facts/control.md §1.4). */
+      /** Key of what is not known and would have to be, as an on-demand control plane takes it. */
       readonly missing?: string | undefined;
     }
   /** `upstream` and `service` are absent when nothing is known about the target. */

@@ -1,4 +1,4 @@
-/** When a certificate is renewed and when a failed renewal is tried again (facts/operations.md §6.4), as pure numbers. */
+/** When a certificate is renewed and when a failed renewal is tried again, as pure numbers. */
 import { type BackoffPolicy, backoffMs } from '../base/backoff.ts';
 import type { Random } from '../base/random.ts';
 

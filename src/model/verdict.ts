@@ -1,5 +1,5 @@
 /**
- * The one typed port between the data plane and the owner of the mesh state (DESIGN.md, decision 4). Plain data only:
+ * The one typed port between the data plane and the owner of the mesh state. Plain data only:
  * every question, verdict and push can be structured-cloned, so the port may end in this thread or in another.
  */
 import type { HostPort } from '../base/ip.ts';
@@ -38,7 +38,7 @@ export interface ConnectionLabels {
   readonly securityPolicy: 'mutual_tls' | 'same_node' | 'unknown';
 }
 
-/** Why a connection is not carried. `text` is the operator-facing error of facts/operations.md §3.5. */
+/** Why a connection is not carried. `text` is what the log says, in the words that operators know from ztunnel. */
 export interface Refusal {
   readonly code: ReasonCode;
   readonly text: string;

@@ -1,4 +1,4 @@
-/** A DNS message of a pod in, its reply out (facts/operations.md §1.4): ours from the mesh, all others from a nameserver. */
+/** A DNS message of a pod in, its reply out: ours from the mesh, all others from a nameserver. */
 import { MeshError } from '../base/errors.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { DnsQuestion, DnsVerdict, Refusal } from '../model/verdict.ts';

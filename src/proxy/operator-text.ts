@@ -1,4 +1,4 @@
-/** What an error of the data path is called in logs: the texts that operators and their tools know (facts/operations.md §3.5). */
+/** What an error of the data path is called in logs: the texts that operators and their tools know. */
 import type { ErrorFields, MeshError } from '../base/errors.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { Refusal } from '../model/verdict.ts';

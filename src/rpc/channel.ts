@@ -36,9 +36,9 @@ export interface RpcChannelOptions {
     readonly context?: SecureContextOptions;
   };
   readonly credentials: RpcCredentials;
-  /** Default 5 s for TCP, and as much for TLS (facts/operations.md §6.4). */
+  /** Default 5 s for TCP, and as much for TLS. */
   readonly connectTimeoutMs?: number;
-  /** Default: a PING after 30 s without one, lost after 10 s (same place). */
+  /** Default: a PING after 30 s without one, lost after 10 s. */
   readonly keepalive?: { readonly intervalMs: number; readonly timeoutMs: number };
 }
 
@@ -66,7 +66,7 @@ export interface DuplexCall<I extends DescMessage> {
 
 const CONNECT_TIMEOUT_MS = 5_000;
 const KEEPALIVE = { intervalMs: 30_000, timeoutMs: 10_000 } as const;
-/** A first push of a large mesh is one message (facts/control.md §1.1). */
+/** A first push of a large mesh is one message. */
 const MAX_RECEIVE_BYTES = 200 * 1024 * 1024;
 /** Per connection and per stream: large pushes must not wait for a round trip every 64 KiB. */
 const FLOW_WINDOW_BYTES = 1024 * 1024;

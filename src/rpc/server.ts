@@ -35,7 +35,7 @@ export interface RpcServerDeps {
   readonly log: Logger;
 }
 
-/** istiod's values (facts/control.md §1.1). */
+/** istiod's values. */
 const KEEPALIVE_INTERVAL_MS = 30_000;
 const KEEPALIVE_TIMEOUT_MS = 10_000;
 const HANDSHAKE_TIMEOUT_MS = 10_000;

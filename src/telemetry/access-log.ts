@@ -1,4 +1,4 @@
-/** The fields of an access-log line: their order and rules (facts/operations.md §3.4). */
+/** The fields of an access-log line: their order and rules. */
 import { formatHostPort } from '../base/ip.ts';
 import type { LogFields, Logger } from '../base/log.ts';
 import type { PeerLabels, Refusal } from '../model/verdict.ts';

@@ -1,4 +1,4 @@
-/** Counts and logs every DNS message of the captured pods (facts/operations.md §1.9). */
+/** Counts and logs every DNS message of the captured pods. */
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type ReasonCode, reasonOf } from '../base/reasons.ts';

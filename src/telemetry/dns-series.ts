@@ -1,4 +1,4 @@
-/** The DNS metrics (facts/operations.md §2.4): one object of plain numbers per label set, bounded. */
+/** The DNS metrics: one object of plain numbers per label set, bounded. */
 import type { Family, Sample } from './openmetrics.ts';
 
 /** Types and transports are closed sets, so this is room for some hundred client services. */

@@ -1,4 +1,4 @@
-/** `istio_on_demand_dns_total` (facts/operations.md §1.11, §2.2): look-ups of endpoints known by host name, per client. Bounded. */
+/** `istio_on_demand_dns_total`: look-ups of endpoints known by host name, per client. Bounded. */
 import type { PeerLabels } from '../model/verdict.ts';
 import type { Family } from './openmetrics.ts';
 import { known, sourceLabels } from './traffic-labels.ts';

@@ -1,4 +1,4 @@
-/** Which log lines are written: `target=level` directives, as `RUST_LOG` and `/logging` spell them (facts/operations.md §3.7, §5.4). */
+/** Which log lines are written: `target=level` directives, as `RUST_LOG` and `/logging` spell them. */
 import { MeshError } from '../base/errors.ts';
 
 export const LOG_LEVELS = ['off', 'error', 'warn', 'info', 'debug', 'trace'] as const;

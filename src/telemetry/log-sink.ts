@@ -1,5 +1,5 @@
 /**
- * Where log lines go: batched, never dropped, in memory only up to a bound (facts/operations.md §3.1).
+ * Where log lines go: batched, never dropped, in memory only up to a bound.
  *
  * Not sonic-boom (pino's own): its `flushSync` spins for ever on EPIPE and overtakes a write in flight.
  */

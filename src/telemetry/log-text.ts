@@ -1,4 +1,4 @@
-/** One log event as a tab separated text line (facts/operations.md §3.2). Whatever a peer put into it stays one line. */
+/** One log event as a tab separated text line. Whatever a peer put into it stays one line. */
 import type { LogFields, LogValue } from '../base/log.ts';
 
 /** Longest string value in a line, UTF-16 units; a peer must not be able to fill the log. */

@@ -1,4 +1,4 @@
-/** The agent's logger: scopes with their own level, text or JSON lines, levels changeable while it runs (facts/operations.md §3). */
+/** The agent's logger: scopes with their own level, text or JSON lines, levels changeable while it runs. */
 import { pino } from 'pino';
 import type { Clock } from '../base/clock.ts';
 import type { LogFields, Logger } from '../base/log.ts';

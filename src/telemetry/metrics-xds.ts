@@ -1,4 +1,4 @@
-/** Metrics of the xDS client: ztunnel's (facts/operations.md §2.4), and what else an operator of a control plane asks. */
+/** Metrics of the xDS client: ztunnel's, and what else an operator of a control plane asks. */
 import { Counter, Gauge, type Registry } from 'prom-client';
 
 /** How a stream ended, spelt as ztunnel spells it. */

@@ -1,4 +1,4 @@
-/** All metrics of the agent, assembled: one prom-client registry, one text for the scraper (facts/operations.md §2). */
+/** All metrics of the agent, assembled: one prom-client registry, one text for the scraper. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { ReasonCode } from '../base/reasons.ts';

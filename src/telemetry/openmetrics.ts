@@ -1,4 +1,4 @@
-/** The exposition format: OpenMetrics 1.0 text, whatever the scraper asked for (facts/operations.md §2.1). Pure. */
+/** The exposition format: OpenMetrics 1.0 text, whatever the scraper asked for. Pure. */
 
 export interface Sample {
   /** Absent = the family name (plus `_total` for counters). */

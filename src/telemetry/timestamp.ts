@@ -1,4 +1,4 @@
-/** Log time stamps: RFC 3339, UTC, microseconds (facts/operations.md §3.2). */
+/** Log time stamps: RFC 3339, UTC, microseconds. */
 import type { Clock } from '../base/clock.ts';
 
 /** Drift between both clocks at which the wall clock wins; steps by NTP are larger, rounding is smaller. */

@@ -1,4 +1,4 @@
-/** The label set of the traffic metrics: names, order and rules of facts/operations.md §2.3. */
+/** The label set of the traffic metrics: names, order and rules as in ztunnel. */
 import type { ConnectionLabels, PeerLabels } from '../model/verdict.ts';
 
 /** Longest label value, UTF-16 units. Values come from the mesh state, a certificate or an authenticated peer's baggage. */

@@ -1,4 +1,4 @@
-/** The counters behind the traffic metrics: one object of plain numbers per label set (facts/operations.md §2.2). */
+/** The counters behind the traffic metrics: one object of plain numbers per label set. */
 import type { ResponseFlag } from '../base/reasons.ts';
 import type { ConnectionLabels } from '../model/verdict.ts';
 import type { Family, Sample } from './openmetrics.ts';

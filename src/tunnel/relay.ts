@@ -275,7 +275,7 @@ class Side implements ByteStreamHandlers {
   }
 }
 
-/** A failing socket does not know which way it carries; log lines say it (facts/operations.md §3.5). */
+/** A failing socket does not know which way it carries; log lines say it. */
 function directed(error: MeshError, isDownstream: boolean): MeshError {
   if (error.code !== 'CV-IO') return error;
   return new MeshError('CV-IO', `${isDownstream ? 'send' : 'receive'}: ${error.message}`, error.fields, {

@@ -1,5 +1,5 @@
 /**
- * The delta xDS client (facts/control.md §1): one stream at a time to the control plane, mesh updates out of it. Fail-static: while
+ * The delta xDS client: one stream at a time to the control plane, mesh updates out of it. Fail-static: while
  * there is no stream, or only responses that cannot be used, the last good state stays.
  */
 import { type BackoffPolicy, backoffMs } from '../base/backoff.ts';
@@ -33,7 +33,7 @@ export interface XdsStatus extends FeedStatus {
   readonly lastError?: string;
 }
 
-/** facts/control.md §1.8, with jitter: a thousand nodes come back after an outage. */
+/** ztunnel's delays, with jitter: a thousand nodes come back after an outage. */
 const RECONNECT: BackoffPolicy = { firstMs: 10, maxMs: 15_000, jitter: 0.3 };
 /**
  * A stream that was answered and lived this long was good: the next one is tried at once. A server that takes every stream
@@ -167,7 +167,7 @@ export class XdsClient implements MeshDemand, AsyncDisposable {
     this.#resyncs += 1;
   }
 
-  /** One line when the reason is new; ztunnel's words (facts/operations.md §3.6). */
+  /** One line when the reason is new; ztunnel's words. */
   #report(error: MeshError | undefined, retryMs: number): void {
     const { metrics, log } = this.#deps;
     const termination = terminationOf(error);

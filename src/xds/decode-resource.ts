@@ -10,7 +10,7 @@ import { serviceRecord } from './resource-service.ts';
 import { refuse } from './resource-value.ts';
 import { workloadRecord } from './resource-workload.ts';
 
-/** `key`: canonical resource name (facts/control.md §1.10). */
+/** `key`: canonical resource name. */
 export type DecodedAddress =
   | { readonly kind: 'workload'; readonly key: string; readonly workload: Workload }
   | { readonly kind: 'service'; readonly key: string; readonly service: Service };

@@ -18,7 +18,7 @@ export interface ResponseDecoding {
 }
 
 export interface Rejection {
-  /** `name: reason` of the first bad ones, joined by `; ` (facts/control.md §1.7). */
+  /** `name: reason` of the first bad ones, joined by `; `. */
   readonly reason: string;
   readonly badCount: number;
   /** The policies among them that say whom they select. */

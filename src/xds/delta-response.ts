@@ -15,7 +15,7 @@ export interface DeltaResponse {
   readonly excess?: string;
 }
 
-/** Field numbers of facts/control.md §1.2. */
+/** Field numbers of `DeltaDiscoveryResponse` (wire/pb/discovery.proto). */
 const FIELD = { resources: 2, typeUrl: 4, nonce: 5, removed: 6 } as const;
 
 /** Far over the largest mesh; keeps a message of empty resources from becoming gigabytes of objects. */

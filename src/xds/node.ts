@@ -1,4 +1,4 @@
-/** Who this agent is for the control plane (facts/control.md §1.3). */
+/** Who this agent is for the control plane. */
 import { create, type JsonObject, type JsonValue } from '@bufbuild/protobuf';
 import { type Node, NodeSchema } from '../wire/pb/core_pb.ts';
 

@@ -1,4 +1,4 @@
-/** One encoded `Resource` of a response: its names, and the record inside it or the reason why there is none (facts/control.md §1.2). */
+/** One encoded `Resource` of a response: its names, and the record inside it or the reason why there is none. */
 import { fromBinary } from '@bufbuild/protobuf';
 import { messageOf } from '../base/errors.ts';
 import type { AdsResource } from '../model/ads-names.ts';

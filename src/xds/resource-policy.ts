@@ -1,4 +1,4 @@
-/** `istio.security.Authorization` as a policy (facts/control.md §1.13). What cannot be represented rejects it: it never gets wider. */
+/** `istio.security.Authorization` as a policy. What cannot be represented rejects it: it never gets wider. */
 import type { Message } from '@bufbuild/protobuf';
 import type { Cidr } from '../base/ip.ts';
 import type { Match, Policy, Rule, ServiceAccountMatch, StringMatch } from '../model/policy.ts';

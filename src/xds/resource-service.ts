@@ -1,4 +1,4 @@
-/** `istio.workload.Service` as a record (facts/control.md §1.12, §1.15). */
+/** `istio.workload.Service` as a record. */
 import { type LoadBalancer, type Service, STANDARD_BALANCER } from '../model/workload.ts';
 import {
   IPFamilies,

@@ -1,4 +1,4 @@
-/** `istio.workload.Workload` as a record (facts/control.md §1.12, §1.15). */
+/** `istio.workload.Workload` as a record. */
 import { type ApplicationTunnel, type Locality, NO_LOCALITY, type Workload } from '../model/workload.ts';
 import { isHostname } from '../wire/hbone.ts';
 import {

@@ -1,4 +1,4 @@
-/** The types a mesh is told in, in the order in which they are asked for and pushed (facts/control.md §1.4). */
+/** The types a mesh is told in, in the order in which they are asked for and pushed. */
 export const TYPE_URL = {
   address: 'type.googleapis.com/istio.workload.Address',
   authorization: 'type.googleapis.com/istio.security.Authorization',

@@ -1,4 +1,4 @@
-/** curl as a SOCKS5 client inside a captured pod: facts/datapath.md §4.9. */
+/** curl as a SOCKS5 client inside a captured pod. */
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import { test } from 'node:test';

@@ -1,4 +1,4 @@
-/** curl, whose TLS and HTTP/2 nobody here wrote, as HBONE client of a captured pod: facts/datapath.md §1.2, §1.7, §1.8. */
+/** curl, whose TLS and HTTP/2 nobody here wrote, as HBONE client of a captured pod. */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';

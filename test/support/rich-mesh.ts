@@ -1,4 +1,4 @@
-/** A mesh file that uses every field of ztunnel's local form (facts/operations.md §5.5, §6.5). */
+/** A mesh file that uses every field of ztunnel's local form. */
 
 export const RICH_MESH = `
 workloads:

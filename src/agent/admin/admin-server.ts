@@ -1,4 +1,4 @@
-/** The admin server: loopback only, paths and answers of facts/operations.md §5.2, and five of our own for the command line. */
+/** The admin server: loopback only, ztunnel's paths and answers, and five of our own for the command line. */
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import { reasonOf } from '../../base/reasons.ts';

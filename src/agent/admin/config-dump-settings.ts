@@ -1,4 +1,4 @@
-/** The `config` section of `/config_dump`: every key that ztunnel prints, with what it means here (facts/operations.md §5.5, §5.6). */
+/** The `config` section of `/config_dump`: every key that ztunnel prints, with what it means here. */
 import { formatHostPort } from '../../base/ip.ts';
 import { PORTS } from '../../model/ports.ts';
 import { formatRpcAddress } from '../../rpc/address.ts';

@@ -1,4 +1,4 @@
-/** `/config_dump`, assembled from plain data of its owners (facts/operations.md §5.5). */
+/** `/config_dump`, assembled from plain data of its owners. */
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { BuildInfo } from '../build-info.ts';
 import type { PodView } from './views.ts';

@@ -1,4 +1,4 @@
-/** The small HTTP/1.1 servers of the agent (admin, stats, readiness): every bound of facts/operations.md §5.1 in one place. */
+/** The small HTTP/1.1 servers of the agent (admin, stats, readiness): every bound in one place. */
 import { once } from 'node:events';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';

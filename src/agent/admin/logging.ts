@@ -1,4 +1,4 @@
-/** `POST /logging`: shows and changes the log filter (facts/operations.md §5.4). */
+/** `POST /logging`: shows and changes the log filter. */
 import { MeshError } from '../../base/errors.ts';
 import { isLogLevel, LOG_SCOPES } from '../../telemetry/log-filter.ts';
 import type { LogControl } from '../../telemetry/logger.ts';

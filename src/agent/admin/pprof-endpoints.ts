@@ -1,4 +1,4 @@
-/** `/debug/pprof/…`: CPU and heap profiles of all threads or of one, on demand (facts/operations.md §5.2). */
+/** `/debug/pprof/…`: CPU and heap profiles of all threads or of one, on demand. */
 import type { HeapProfiler, Profiler } from 'node:inspector';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';

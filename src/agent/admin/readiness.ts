@@ -1,4 +1,4 @@
-/** What the agent still waits for before it is ready, and the probe that says so (facts/operations.md §5.7). */
+/** What the agent still waits for before it is ready, and the probe that says so. */
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import { type HttpAnswer, type HttpHandler, HttpServer } from './http-server.ts';

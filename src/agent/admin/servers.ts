@@ -1,4 +1,4 @@
-/** The servers of the agent's own netns: admin on loopback, metrics and readiness for everybody (facts/operations.md §5.1). */
+/** The servers of the agent's own netns: admin on loopback, metrics and readiness for everybody. */
 
 import type { AgentDeps, AgentParts } from '../agent.ts';
 import { startAdminServer } from './admin-server.ts';

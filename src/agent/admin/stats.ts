@@ -1,4 +1,4 @@
-/** The scrape endpoint (facts/operations.md §2.1, §5.8). */
+/** The scrape endpoint. */
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
 import type { Clock } from '../../base/clock.ts';

@@ -1,4 +1,4 @@
-/** Dedicated mode: one pod, served from inside it, without a CNI agent (facts/operations.md §6.2). */
+/** Dedicated mode: one pod, served from inside it, without a CNI agent. */
 import { isSegment } from '../../model/spiffe.ts';
 import type { SettingsReader, Source } from './reader.ts';
 

@@ -1,4 +1,4 @@
-/** The DNS proxy in the pods (facts/operations.md §1.1, §1.8). */
+/** The DNS proxy in the pods. */
 import { messageOf } from '../../base/errors.ts';
 import { type HostPort, parseHostPort } from '../../base/ip.ts';
 import { PORTS } from '../../model/ports.ts';

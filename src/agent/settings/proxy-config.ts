@@ -1,5 +1,5 @@
 /**
- * ProxyConfig, Istio's own description of a proxy (facts/operations.md §6.2): `defaultConfig` of the mesh file, then
+ * ProxyConfig, Istio's own description of a proxy: `defaultConfig` of the mesh file, then
  * `PROXY_CONFIG` over it key by key, then `ISTIO_META_*` variables over its `proxyMetadata`. Keys we do not know are ignored.
  */
 import { parse } from 'yaml';

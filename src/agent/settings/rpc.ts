@@ -1,4 +1,4 @@
-/** How a gRPC server of the control plane is reached: address, trust roots, token, headers (facts/control.md §1.1). */
+/** How a gRPC server of the control plane is reached: address, trust roots, token, headers. */
 import { parseRpcAddress, type RpcAddress } from '../../rpc/address.ts';
 import { type TokenSource, tokenSource } from '../../rpc/token.ts';
 import { parseTrustRoots, type TrustRoots } from '../../rpc/trust-roots.ts';

@@ -1,4 +1,4 @@
-/** Whether connections between two pods of this node may skip the tunnel (DESIGN.md, decision 10). */
+/** Whether connections between two pods of this node may skip the tunnel. */
 import type { SettingsReader } from './reader.ts';
 
 export interface ShortCutSettings {

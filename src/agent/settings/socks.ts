@@ -1,4 +1,4 @@
-/** The SOCKS listener in the pods (facts/datapath.md §4.9). */
+/** The SOCKS listener in the pods. */
 import type { SettingsReader } from './reader.ts';
 
 export interface SocksSettings {

@@ -16,7 +16,7 @@ export function sourceSettings(read: SettingsReader, hasControlPlane: boolean): 
   };
 }
 
-/** Mesh state in ztunnel's local form (facts/operations.md §6.5); beside a control plane it adds to what that tells. */
+/** Mesh state in ztunnel's local form; beside a control plane it adds to what that tells. */
 function localMesh(read: SettingsReader, hasControlPlane: boolean): LocalMesh | undefined {
   const text = read.optional({ env: 'LOCAL_XDS' });
   const source = { flag: 'mesh-file', env: 'LOCAL_XDS_PATH' };

@@ -1,4 +1,4 @@
-/** How many threads carry traffic (facts/operations.md §6.2, "Threads"), and what one of them may use. */
+/** How many threads carry traffic, and what one of them may use. */
 
 import type { Machine } from './input.ts';
 import { LANE_HEAP_PART } from './lanes.ts';

@@ -1,4 +1,4 @@
-/** The control plane that tells the mesh (facts/control.md §1.1, §1.3), if there is one. */
+/** The control plane that tells the mesh, if there is one. */
 import type { JsonValue } from '@bufbuild/protobuf';
 import { canonicalIp } from '../../base/ip.ts';
 import type { NodeIdentity } from '../../xds/node.ts';

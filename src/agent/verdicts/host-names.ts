@@ -1,4 +1,4 @@
-/** Addresses of endpoints that are known by host name alone, resolved when a connection needs them (facts/operations.md §1.11). */
+/** Addresses of endpoints that are known by host name alone, resolved when a connection needs them. */
 import { type Clock, withDeadline } from '../../base/clock.ts';
 import { MeshError, messageOf } from '../../base/errors.ts';
 import { RecentMap } from '../../base/recent-map.ts';

@@ -62,7 +62,7 @@ export class IdentityUses {
   }
 }
 
-/** What the workloads of this node need that speak HBONE, captured yet or not (facts/datapath.md §1.5). */
+/** What the workloads of this node need that speak HBONE, captured yet or not. */
 export class NodeWorkloads {
   readonly #node: string;
   readonly #uses: IdentityUses;

@@ -1,4 +1,4 @@
-/** Questions to an on-demand control plane: one at a time per key, bounded in time and number (facts/control.md §1.4). */
+/** Questions to an on-demand control plane: one at a time per key, bounded in time and number. */
 import { type Clock, withDeadline } from '../../base/clock.ts';
 import { MeshError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';

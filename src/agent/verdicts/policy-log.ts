@@ -1,4 +1,4 @@
-/** What the log says about policies, for those who write them (facts/operations.md §3.6, target `state`). */
+/** What the log says about policies, for those who write them (target `state`). */
 import { formatHostPort, type HostPort } from '../../base/ip.ts';
 import type { LogFields, Logger } from '../../base/log.ts';
 import type { AuthzDecision, DryRunMatch } from '../../model/authz.ts';

@@ -1,5 +1,5 @@
 /**
- * The owner's end of the verdict port (DESIGN.md, decision 4): judges connections against the current mesh, remembers
+ * The owner's end of the verdict port: judges connections against the current mesh, remembers
  * inbound ones while they live, and re-judges them when the mesh changes (datapath facts §4.5 step 8, §4.8).
  */
 import type { Clock } from '../../base/clock.ts';

@@ -1,4 +1,4 @@
-/** The mesh and pod files of the demo (facts/operations.md §6.5; `capture/pod-list.ts`). Pure but for the write. */
+/** The mesh and pod files of the demo (`xds/mesh-file.ts`, `capture/pod-list.ts`). Pure but for the write. */
 import { renameSync, writeFileSync } from 'node:fs';
 import { Scalar, stringify } from 'yaml';
 import type { LabPod } from '../lab/lab.ts';

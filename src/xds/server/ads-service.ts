@@ -26,11 +26,11 @@ export interface AdsServiceDeps {
 /** Proven by the token or the certificate of the call. */
 export interface Caller {
   readonly description: string;
-  /** Refuses by throwing `rpcRefusal('PERMISSION_DENIED', …)` a node that is not the caller's own (facts/control.md §1.1). */
+  /** Refuses by throwing `rpcRefusal('PERMISSION_DENIED', …)` a node that is not the caller's own. */
   readonly admit: (node: Node) => void;
 }
 
-/** istiod's values (facts/control.md §1.6). */
+/** istiod's values. */
 const ISTIOD_DEBOUNCE: DebounceSettings = { quietMs: 100, maxMs: 10_000 };
 
 export class AdsService implements Disposable {

@@ -1,4 +1,4 @@
-/** Several changes in a row become one push: after a quiet while, or after the longest wait (facts/control.md §1.6). */
+/** Several changes in a row become one push: after a quiet while, or after the longest wait. */
 import type { Clock } from '../../base/clock.ts';
 
 export interface DebounceSettings {

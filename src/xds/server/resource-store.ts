@@ -3,7 +3,7 @@ import { hash } from 'node:crypto';
 import { appendTo, takeFrom } from './name-sets.ts';
 
 export interface ServedResource {
-  /** Canonical (facts/control.md §1.10). */
+  /** As it is told to clients; what else it can be asked for by is in `aliases`. */
   readonly name: string;
   /** The message that `Resource.resource` carries. */
   readonly bytes: Uint8Array;
@@ -99,7 +99,7 @@ export class ResourceStore {
     return this.#shelf(typeUrl).byName.size;
   }
 
-  /** The resource with this name or alias, and the endpoints of what was found (facts/control.md §1.6). */
+  /** The resource with this name or alias, and the endpoints of what was found. */
   find(typeUrl: string, key: string): readonly StoredResource[] {
     const { byName, byAlias, byService } = this.#shelf(typeUrl);
     const names = new Set([key, ...(byAlias.get(key) ?? [])]);

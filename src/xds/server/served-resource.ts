@@ -1,4 +1,4 @@
-/** Protobuf messages as resources to serve, with every key that an on-demand client may ask for (facts/control.md §1.4, §1.6). */
+/** Protobuf messages as resources to serve, with every key that an on-demand client may ask for. */
 import { create, toBinary } from '@bufbuild/protobuf';
 import { formatIp } from '../../base/ip.ts';
 import { type Authorization, AuthorizationSchema } from '../../wire/pb/authorization_pb.ts';

@@ -1,5 +1,5 @@
 /**
- * What one stream wants of one type, and what it is to be told next (facts/control.md §1.4 to §1.7). Pure but for the
+ * What one stream wants of one type, and what it is to be told next. Pure but for the
  * store it reads: requests and changed names in, responses out.
  */
 import { create } from '@bufbuild/protobuf';

@@ -1,4 +1,4 @@
-/** OpenSSL's s_client, which nobody here wrote, against port 15008 of a captured pod: the TLS rules of facts/datapath.md §1.2, §1.3. */
+/** OpenSSL's s_client, which nobody here wrote, against port 15008 of a captured pod: which TLS it speaks, and with whom. */
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { writeFileSync } from 'node:fs';

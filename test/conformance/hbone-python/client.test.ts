@@ -1,4 +1,4 @@
-/** python3-h2 as HBONE client of a captured pod: settings, statuses and headers of facts/datapath.md §1.6, §1.8, §1.11, §1.12. */
+/** python3-h2 as HBONE client of a captured pod: settings, statuses and headers. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { identityOf, meshForFile } from '../../support/mesh.ts';

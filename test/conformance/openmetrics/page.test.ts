@@ -86,7 +86,7 @@ const HOST_LOOKUP_LABELS =
   'source_workload source_canonical_service source_canonical_revision source_workload_namespace source_principal source_app ' +
   'source_version source_cluster hostname';
 
-/** facts/operations.md §2.2, §2.4: sample name, type, labels. */
+/** Sample name, type, labels, as ztunnel has them. */
 const expected: readonly (readonly [name: string, type: string, labels: string])[] = [
   ['istio_tcp_connections_opened_total', 'counter', TRAFFIC_LABELS],
   ['istio_tcp_connections_closed_total', 'counter', TRAFFIC_LABELS],
@@ -148,7 +148,7 @@ test('buckets of DNS durations are those of ztunnel, in seconds', { skip }, () =
   );
 });
 
-/** Panels of "Istio Ztunnel Dashboard" (facts/operations.md §7.7) that ask the agent; the others ask the kubelet. */
+/** Panels of "Istio Ztunnel Dashboard" that ask the agent; the others ask the kubelet. */
 const panels: Readonly<Record<string, string>> = {
   'Ztunnel Versions': 'sum by (tag) (istio_build{component="ztunnel"})',
   Connections:

@@ -60,7 +60,7 @@ for (const { path, method, status, type, text } of table) {
   });
 }
 
-/** What GET, POST and HEAD of each path are answered (facts/operations.md §5.2). */
+/** What GET, POST and HEAD of each path are answered. */
 const matrix: Readonly<Record<string, readonly [get: number, post: number, head: number]>> = {
   '/': [200, 200, 200],
   '/config_dump': [200, 200, 200],

@@ -1,4 +1,4 @@
-/** Tokens and roots of the xDS client (facts/control.md §1.1): read again for each stream, and an error that says what is wrong. */
+/** Tokens and roots of the xDS client: read again for each stream, and an error that says what is wrong. */
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { test } from 'node:test';

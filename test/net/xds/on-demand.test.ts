@@ -1,4 +1,4 @@
-/** On demand, against the delta ADS server of this repository: both ends of facts/control.md §1.4. */
+/** On demand, against the delta ADS server of this repository: both ends of the protocol. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { create } from '@bufbuild/protobuf';

@@ -1,4 +1,4 @@
-/** What must hold however connections come and go: one line each, nothing left behind (DESIGN.md §6). */
+/** What must hold however connections come and go: one line each, nothing left behind. */
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';

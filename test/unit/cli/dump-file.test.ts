@@ -1,4 +1,4 @@
-/** Views of a saved config_dump: our counterpart of `istioctl ztunnel-config --file` (facts/operations.md §7.1). */
+/** Views of a saved config_dump: our counterpart of `istioctl ztunnel-config --file`. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';

@@ -22,7 +22,7 @@ export function aliasOf(name: string): string {
   return `/${name}`;
 }
 
-/** Rules of facts/control.md §1.5 and §1.6, without debounce. */
+/** istiod's rules, without debounce. */
 class ModelServer {
   readonly store = { address: new Map<string, Held>(), policy: new Map<string, Held>() };
   readonly #changed = { address: new Set<string>(), policy: new Set<string>() };

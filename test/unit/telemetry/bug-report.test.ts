@@ -1,4 +1,4 @@
-/** `istioctl bug-report` filters and counts our lines: its parser, as facts/operations.md §3.8 tells it, on what we write. */
+/** `istioctl bug-report` filters and counts our lines: its parser, rebuilt, on what we write. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

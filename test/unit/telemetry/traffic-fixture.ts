@@ -29,7 +29,7 @@ const cart: PeerLabels = {
   identity: 'spiffe://cluster.local/ns/retail/sa/cart',
 };
 
-/** The outbound connection of the example in facts/operations.md §3.4. */
+/** An outbound connection with everything that a log line can say. */
 export const outbound: ConnectionStart = {
   id: 'c-1',
   podUid: 'pod-1',

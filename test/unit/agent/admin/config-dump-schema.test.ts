@@ -1,4 +1,4 @@
-/** `/config_dump` of an agent that uses everything is what istioctl, Kiali and others decode (facts/operations.md §5.5, §5.6). */
+/** `/config_dump` of an agent that uses everything is what istioctl, Kiali and others decode. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { configDump, sortKeys, workloadState } from '../../../../src/agent/admin/config-dump.ts';

@@ -19,7 +19,7 @@ function resolve({ env = {}, flag, defaults = 'culvert', cores, cpuLimit }: Row,
   return resolveConfig({ ...minimal, ...env }, flag === undefined ? {} : { workers: flag }, start);
 }
 
-/** facts/operations.md §6.2 and §10.4, test_parse_worker_threads; and what is ours. */
+/** ztunnel's `test_parse_worker_threads`, and what is ours. */
 const table: readonly [claim: string, row: Row, want: number][] = [
   ['a quarter of the cores, rounded up', { cores: 10 }, 3],
   ['at least one', { cores: 2 }, 1],

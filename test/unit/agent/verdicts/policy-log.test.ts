@@ -1,4 +1,4 @@
-/** The lines of facts/operations.md §3.6, from real policies on real decisions. */
+/** ztunnel's log lines about policies, from real policies on real decisions. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PolicyLog } from '../../../../src/agent/verdicts/policy-log.ts';
