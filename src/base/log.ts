@@ -1,7 +1,13 @@
 /** The logger every layer receives. Methods of disabled levels are `undefined`: `log.debug?.('…', { … })` costs nothing. */
 
+import type { ReasonCode } from './reasons.ts';
+
 export type LogValue = string | number | boolean | undefined;
-export type LogFields = Readonly<Record<string, LogValue>>;
+/** In every line `reason` is a code, which operators look up, and `error` is the text. */
+export type LogFields = Readonly<Record<string, LogValue>> & {
+  readonly reason?: ReasonCode | undefined;
+  readonly code?: never;
+};
 type LogMethod = (message: string, fields?: LogFields) => void;
 
 export interface Logger {

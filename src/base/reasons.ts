@@ -64,7 +64,7 @@ export const REASONS = {
     flag: 'DENY',
     status: 401,
     cause: 'a policy that selects this workload could not be understood, so everything it could decide is refused',
-    next: 'fix the policy; the agent log names it and the field (look for "policy rejected")',
+    next: 'culvert policies shows which one and why; a good version is taken by itself',
   },
   'CV-SELF-CALL': {
     fault: 'peer',

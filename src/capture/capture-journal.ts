@@ -88,7 +88,7 @@ export class CaptureJournal implements Disposable {
     try {
       writeAtomically(this.#path, JSON.stringify({ pods: [...this.#entries.values()] }));
     } catch (error) {
-      this.#deps.log.warn?.('journal of captured pods not written', { path: this.#path, reason: messageOf(error) });
+      this.#deps.log.warn?.('journal of captured pods not written', { path: this.#path, error: messageOf(error) });
     }
   }
 
@@ -97,7 +97,7 @@ export class CaptureJournal implements Disposable {
     try {
       return decode(readBounded(this.#path, MAX_FILE_BYTES).toString('utf8'));
     } catch (error) {
-      this.#deps.log.warn?.('journal of captured pods begun anew', { path: this.#path, reason: messageOf(error) });
+      this.#deps.log.warn?.('journal of captured pods begun anew', { path: this.#path, error: messageOf(error) });
       return [];
     }
   }

@@ -99,12 +99,12 @@ export class ForeignRules implements PodRules {
     const { log } = this.#observer;
     const names = namesOf(pod);
     if (unknown !== undefined) {
-      log.warn?.('pod served, but whether it is redirected to us cannot be told', { ...names, reason: unknown });
+      log.warn?.('pod served, but whether it is redirected to us cannot be told', { ...names, error: unknown });
     } else if (gaps.length > 0) {
       const missing = gaps.map(({ text }) => text).join(', ');
       log.warn?.('pod served, but its traffic goes past us', {
         ...names,
-        code: CODE,
+        reason: CODE,
         missing,
         next: reasonOf(CODE).next,
       });

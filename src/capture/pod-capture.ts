@@ -156,8 +156,8 @@ export class PodCapture {
       log.warn?.('pod not done, trying again', {
         ...namesOf(this.#described),
         task,
-        code: error.code,
-        reason: error.message,
+        reason: error.code,
+        error: error.message,
         next,
       });
     }

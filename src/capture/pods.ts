@@ -228,8 +228,8 @@ export class PodManager {
   #noteProblem(error: MeshError | undefined): void {
     if (error !== undefined && error.message !== this.#problem?.message) {
       this.#deps.log.error?.('list of pods refused, the last good one stays', {
-        code: error.code,
-        reason: error.message,
+        reason: error.code,
+        error: error.message,
       });
     }
     this.#problem = error;

@@ -148,7 +148,7 @@ export class ZdsPods implements Disposable {
     if (this.#refused.size >= MAX_PODS) this.#refused.clear();
     this.#refused.set(uid, error.message);
     const { next } = reasonOf(error.code);
-    this.#deps.log.warn?.('pod refused', { uid, code: error.code, reason: error.message, next });
+    this.#deps.log.warn?.('pod refused', { uid, reason: error.code, error: error.message, next });
     return error;
   }
 

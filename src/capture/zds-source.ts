@@ -107,7 +107,7 @@ class ZdsClient implements Disposable {
     // Said once, not every fifteen seconds.
     else if (error.message !== this.#lastProblem) {
       const { next } = reasonOf(error.code);
-      log.warn?.('no pods from the CNI agent, trying again', { code: error.code, reason: error.message, next });
+      log.warn?.('no pods from the CNI agent, trying again', { reason: error.code, error: error.message, next });
     }
     this.#lastProblem = error.message;
     this.#sink.lost(error);

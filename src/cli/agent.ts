@@ -161,7 +161,7 @@ async function serve(config: AgentConfig): Promise<void> {
     });
     // A process with the id 1, as in a container, ignores what it has no handler for; and nothing is served yet that could drain.
     const agent = await Promise.race([starting, stopped.then(() => undefined)]);
-    if (agent === undefined) logs.scope('agent').info?.('stopped before it had started', { reason: await stopped });
+    if (agent === undefined) logs.scope('agent').info?.('stopped before it had started', { cause: await stopped });
     else await stopWhenTold(agent, logs, stopped);
   } catch (error) {
     sink.flushSync();
@@ -176,16 +176,16 @@ async function serve(config: AgentConfig): Promise<void> {
 async function stopWhenTold(agent: Agent, logs: RootLogger, stopped: Promise<string>): Promise<void> {
   // It serves for as long as nobody stops it, or never, and then it says why.
   const failed = agent.serving.then(() => new Promise<never>(() => undefined));
-  let reason: string | undefined;
+  let cause: string | undefined;
   try {
-    reason = await Promise.race([stopped, agent.handedOver.then(() => undefined), failed]);
+    cause = await Promise.race([stopped, agent.handedOver.then(() => undefined), failed]);
   } catch (error) {
     await holdTaken(agent, logs, stopped, error);
     throw error;
   }
-  if (reason === undefined) await hold(agent, logs, stopped);
+  if (cause === undefined) await hold(agent, logs, stopped);
   else {
-    logs.scope('agent').info?.('draining', { reason, graceMs: agent.config.drainGraceMs });
+    logs.scope('agent').info?.('draining', { cause, graceMs: agent.config.drainGraceMs });
     await agent.stop();
   }
   logs.scope('agent').info?.('stopped');
@@ -196,7 +196,7 @@ async function holdTaken(agent: Agent, logs: RootLogger, stopped: Promise<string
   const { live } = agent.dataPlane.totals();
   if (live === 0) return;
   const { code, message } = toMeshError(error);
-  logs.scope('hand-over').error?.('the node was not taken over', { code, reason: message, taken: live });
+  logs.scope('hand-over').error?.('the node was not taken over', { reason: code, error: message, taken: live });
   await hold(agent, logs, stopped);
 }
 
@@ -208,8 +208,8 @@ async function hold(agent: Agent, logs: RootLogger, stopped: Promise<string>): P
   const { dataPlane } = agent;
   const memory = { clock: systemClock, log, dataPlane, rssBytes: () => process.memoryUsage.rss() };
   using _bound = boundHoldMemory(holdMemoryMib * 1_048_576, memory);
-  void stopped.then((reason) => {
-    log.info?.('draining', { reason, graceMs: drainGraceMs });
+  void stopped.then((cause) => {
+    log.info?.('draining', { cause, graceMs: drainGraceMs });
     dataPlane.hasten();
   });
   await agent.stop('held');

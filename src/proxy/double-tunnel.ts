@@ -67,7 +67,7 @@ async function openInner(
       onIdle: () => session.destroy(),
       onClose: (error) => {
         if (error === undefined) return;
-        const fields = { authority: verdict.authority, code: error.code, error: error.message };
+        const fields = { authority: verdict.authority, reason: error.code, error: error.message };
         deps.log.debug?.('inner tunnel closed', fields);
       },
     },

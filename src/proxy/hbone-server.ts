@@ -274,7 +274,7 @@ export class HboneServer {
 
   /** Streams in it have lines of their own; abuse gets one more, so that somebody can find the peer. */
   #sessionFailed({ peer, identity }: TunnelPeer, error: MeshError): void {
-    const fields = { peer: peer.ip, identity, code: error.code, error: error.message };
+    const fields = { peer: peer.ip, identity, reason: error.code, error: error.message };
     const { log } = this.#context.deps;
     if (!isOffence(error)) {
       log.debug?.('tunnel closed', fields);

@@ -215,7 +215,7 @@ export class PodProxy {
     try {
       return [{ port, fd: duplicateListener(server) }];
     } catch (error) {
-      this.#context.deps.log.warn?.('a listener cannot be given away', { port, reason: toMeshError(error).message });
+      this.#context.deps.log.warn?.('a listener cannot be given away', { port, error: toMeshError(error).message });
       return [];
     } finally {
       server.close();

@@ -48,7 +48,7 @@ export async function dialTunnel(
       },
       onClose: (error) => {
         if (error !== undefined) {
-          deps.log.debug?.('tunnel closed', { peer: key.address.ip, code: error.code, error: error.message });
+          deps.log.debug?.('tunnel closed', { peer: key.address.ip, reason: error.code, error: error.message });
         }
         onClosed();
       },

@@ -4,6 +4,7 @@
  */
 import { type BackoffPolicy, backoffMs } from '../base/backoff.ts';
 import { MeshError } from '../base/errors.ts';
+import type { LogFields } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import type { MeshDemand } from '../model/mesh-demand.ts';
 import type { DuplexCall, RpcChannel } from '../rpc/channel.ts';
@@ -173,7 +174,7 @@ export class XdsClient implements MeshDemand, AsyncDisposable {
     const termination = terminationOf(error);
     metrics.streamEnded(termination);
     this.#lastError = error?.message ?? 'the control plane ended the stream';
-    const fields = { reason: 'CV-XDS', error: this.#lastError, retryMs };
+    const fields: LogFields = { reason: 'CV-XDS', error: this.#lastError, retryMs };
     if (termination === 'Complete') log.debug?.('XDS client complete', fields);
     else if (termination === 'Reconnect') log.debug?.('XDS client terminated', fields);
     else {

@@ -1,7 +1,7 @@
 /** From responses to mesh updates: decodes, lets `AdsState` judge, changes the mesh, releases who waits, and answers. */
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { type Clock, delay } from '../base/clock.ts';
-import type { Logger } from '../base/log.ts';
+import type { LogFields, Logger } from '../base/log.ts';
 import { type AdsAcceptance, type AdsRequest, AdsState } from '../model/ads-state.ts';
 import { type MeshUpdate, stepsOf } from '../model/mesh-update.ts';
 import { policyKey } from '../model/policy.ts';
@@ -207,7 +207,7 @@ export class MeshFeed {
     for (const { bytes } of unheard) this.#deps.archive?.append(withResource(typeUrl, bytes));
     this.#deps.metrics.messageRejected(typeUrl);
     this.#refusals.note(reason, (leftOut) => {
-      const fields = { reason: 'CV-XDS', typeUrl, resources: badCount, error: reason, leftOut };
+      const fields: LogFields = { reason: 'CV-XDS', typeUrl, resources: badCount, error: reason, leftOut };
       this.#deps.log.error?.('response refused, the last good state stays', fields);
     });
     return { request: this.#message(request), isResyncDue: false };

@@ -74,7 +74,8 @@ export class MeshFile implements Disposable {
   /** Looks at the file now. A bad version changes nothing but `state`. */
   reload(): void {
     const error = this.#load();
-    if (error !== undefined) this.#deps.log.warn?.('mesh file refused, the last good version stays', { error });
+    if (error === undefined) return;
+    this.#deps.log.warn?.('mesh file refused, the last good version stays', { reason: 'CV-MESH-FILE', error });
   }
 
   [Symbol.dispose](): void {

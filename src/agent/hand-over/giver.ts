@@ -81,7 +81,7 @@ export class Giver implements AsyncDisposable {
         if (socket === undefined) return;
         await this.#serve(socket);
       } catch (error) {
-        log.warn?.('hand-over socket: accept failed', { reason: toMeshError(error).message });
+        log.warn?.('hand-over socket: accept failed', { error: toMeshError(error).message });
         await new Promise<void>((resolve) => clock.after(RETRY_MS, resolve));
       }
     }
@@ -97,7 +97,7 @@ export class Giver implements AsyncDisposable {
     } catch (error) {
       const { code, message } = toMeshError(error);
       if (this.#state.kind === 'alone') result = 'refused';
-      this.#deps.log.warn?.('hand-over broken off', { code, reason: message, pid: socket.peer.pid });
+      this.#deps.log.warn?.('hand-over broken off', { reason: code, error: message, pid: socket.peer.pid });
     }
     if (this.#state.kind !== 'left') this.#deps.onResult(result);
     await this.#apply({ type: 'lost' }, link);
@@ -230,7 +230,7 @@ export class Giver implements AsyncDisposable {
         await work();
         return;
       } catch (error) {
-        this.#deps.log.warn?.('not taken back, trying again', { what, reason: toMeshError(error).message });
+        this.#deps.log.warn?.('not taken back, trying again', { what, error: toMeshError(error).message });
         await new Promise<void>((resolve) => this.#deps.clock.after(RETRY_MS, resolve));
       }
     }
@@ -245,7 +245,7 @@ export class Giver implements AsyncDisposable {
     this.#listener[Symbol.dispose]();
     log.info?.('handed over', { pid: link.peerPid, moved: this.#moved, held: live });
     await link.send({ type: 'left', held: live }, [lock.fd]).catch((error: unknown) => {
-      log.warn?.('the successor is gone, the next agent finds the node free', { reason: toMeshError(error).message });
+      log.warn?.('the successor is gone, the next agent finds the node free', { error: toMeshError(error).message });
     });
     // The lock is held as long as anybody has it open.
     lock[Symbol.dispose]();

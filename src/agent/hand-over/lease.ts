@@ -109,7 +109,7 @@ export class NodeLease implements Disposable {
         ({ isLast } = part);
       }
     } catch (error) {
-      this.#deps.log.error?.('connections of a pod were not taken over', { pod, reason: toMeshError(error).message });
+      this.#deps.log.error?.('connections of a pod were not taken over', { pod, error: toMeshError(error).message });
     } finally {
       this.#following.delete(done.promise);
       this.#followed.add(pod);
@@ -240,7 +240,7 @@ export class NodeLease implements Disposable {
     for (let look = 1; ; look++) {
       try {
         this.#lock = takeRunLock(this.#options.runDir);
-        log.warn?.('the running agent ended during the hand-over, the rest starts anew', { reason: cause.message });
+        log.warn?.('the running agent ended during the hand-over, the rest starts anew', { error: cause.message });
         return;
       } catch {
         if (look >= LOCK_LOOKS) throw cause;

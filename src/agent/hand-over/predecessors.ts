@@ -119,6 +119,6 @@ export class Predecessors implements Disposable {
     const fields = { pid, held, cut, heldForMs };
     if (connections === 0 && why === undefined) this.#log.info?.('the agent before this one has ended', fields);
     else
-      this.#log.warn?.('the agent before this one is gone, with what it held', { ...fields, connections, reason: why });
+      this.#log.warn?.('the agent before this one is gone, with what it held', { ...fields, connections, error: why });
   }
 }

@@ -150,7 +150,7 @@ export class GreedyLane {
       await this.#reckon([pod], former);
     } catch (error) {
       const { code, message } = toMeshError(error, 'CV-WORKER');
-      log.warn?.('workload stays in its lane', { uid: start.pod.uid, lane: pod.lane, code, reason: message });
+      log.warn?.('workload stays in its lane', { uid: start.pod.uid, lane: pod.lane, reason: code, error: message });
       this.#closedUntilMs = this.#deps.clock.monotonicMs() + RETRY_MS;
     }
   }

@@ -171,7 +171,7 @@ export class WorkerSlot {
       await this.#launch();
     } catch (error) {
       const { code, message } = toMeshError(error, 'CV-WORKER');
-      this.#deps.log.error?.('data-plane worker cannot start, trying again', { code, reason: message });
+      this.#deps.log.error?.('data-plane worker cannot start, trying again', { reason: code, error: message });
       this.#again();
     }
   }
@@ -185,8 +185,8 @@ export class WorkerSlot {
       const { code, message } = toMeshError(error);
       this.#deps.log.warn?.('pod has no listeners in a worker, trying again', {
         uid: pod.pod.uid,
-        code,
-        reason: message,
+        reason: code,
+        error: message,
       });
       this.#deps.clock.after(POD_RETRY_MS, () => {
         const isWanted = [...this.#deps.pods()].includes(pod);

@@ -110,7 +110,7 @@ export class AdsSession {
     this.#options.onNack(typeUrl);
     if (answer.reason === this.#lastNack) return;
     this.#lastNack = answer.reason;
-    const reason = answer.reason.slice(0, MAX_REASON);
-    this.#options.log.warn?.('client refused an update', { node: this.nodeId, typeUrl, reason });
+    const error = answer.reason.slice(0, MAX_REASON);
+    this.#options.log.warn?.('client refused an update', { node: this.nodeId, typeUrl, error });
   }
 }

@@ -143,7 +143,7 @@ export class ZdsProxy implements AsyncDisposable {
   warnings(): readonly string[] {
     return this.lines
       .filter(({ level }) => level === 'warn' || level === 'error')
-      .map(({ message, fields }) => `${message}: ${String(fields['reason'] ?? fields['missing'] ?? '')}`);
+      .map(({ message, fields }) => `${message}: ${String(fields['error'] ?? fields['missing'] ?? '')}`);
   }
 
   /** Resolves when `isTrue` holds, looked at after each change of capture. */

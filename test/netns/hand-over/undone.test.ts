@@ -99,7 +99,7 @@ test(
       ({ message }) => message === 'the node was not taken over',
       'that it has failed',
     );
-    assert.deepEqual([said['code'], said['taken']], ['CV-HAND-OVER', 1]);
+    assert.deepEqual([said['reason'], said['taken']], ['CV-HAND-OVER', 1]);
     await endsInOrder(mesh, taken);
     assert.equal(await taken.heir.exited, 1);
     assert.match(taken.heir.stderr.join('\n'), /CV-HAND-OVER/);

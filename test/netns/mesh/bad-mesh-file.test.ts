@@ -102,6 +102,7 @@ for (const { name, text, document, says, isTriedAtStart } of MISTAKES) {
           'refusal of the mesh file',
           marks[i],
         );
+        assert.equal(line['reason'], 'CV-MESH-FILE');
         assert.match(String(line['error']), /mesh\.json:\d+:\d+: |mesh\.json: /);
         for (const part of says) assert.match(String(line['error']), part);
       }

@@ -88,8 +88,8 @@ test(
     mesh().enrol(['client', 'server', 'late', 'late2', 'late3']);
     for (const [pod, port] of taken) {
       const line = await logged('pod not done, trying again', pod, mark);
-      assert.equal(line['code'], 'CV-BIND');
-      assert.match(String(line['reason']), new RegExp(`EADDRINUSE .*:${port}\\)`));
+      assert.equal(line['reason'], 'CV-BIND');
+      assert.match(String(line['error']), new RegExp(`EADDRINUSE .*:${port}\\)`));
       assert.match(String(line['next']), /ss -ltnp/);
     }
     assert.equal((await agent.get('/healthz/ready', 15_021)).status, 500);
@@ -119,9 +119,9 @@ test(
     const records = [mesh().podRecord('server'), { ...mesh().podRecord('late'), netns: gonePath }];
     replaceFile(mesh().podsFile('n2'), JSON.stringify({ pods: records }));
     const line = await logged('pod not done, trying again', 'late', mark);
-    assert.equal(line['code'], 'CV-NETNS');
-    assert.match(String(line['reason']), /ENOENT/);
-    assert.match(String(line['reason']), new RegExp(gonePath));
+    assert.equal(line['reason'], 'CV-NETNS');
+    assert.match(String(line['error']), /ENOENT/);
+    assert.match(String(line['error']), new RegExp(gonePath));
     assert.match(String(line['next']), /enrolment is retried/);
     using _server = mesh().serve('server', 8083, naming('server'));
     assert.match(await ask(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8083 }), /^server/);
@@ -136,8 +136,8 @@ test('a path that is no network namespace is refused by name', privileged, async
   const records = [mesh().podRecord('server'), { ...mesh().podRecord('late'), netns: path }];
   replaceFile(mesh().podsFile('n2'), JSON.stringify({ pods: records }));
   const line = await logged('pod not done, trying again', 'late', mark);
-  assert.equal(line['code'], 'CV-NETNS');
-  assert.match(String(line['reason']), /no-namespace is not a network namespace/);
+  assert.equal(line['reason'], 'CV-NETNS');
+  assert.match(String(line['error']), /no-namespace is not a network namespace/);
 });
 
 test(
@@ -151,7 +151,7 @@ test(
     const isRefused = (line: Readonly<Record<string, unknown>>): boolean =>
       line['message'] === 'list of pods refused, the last good one stays';
     const line = await agent.line(isRefused, 'refusal of the list', mark);
-    assert.match(String(line['reason']), /pods-n2\.json:2:\d+: /);
+    assert.match(String(line['error']), /pods-n2\.json:2:\d+: /);
     using _server = mesh().serve('server', 8084, naming('server'));
     assert.match(await ask(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8084 }), /^server/);
     mesh().enrol(['client', 'server']);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { REASONS } from '../../../src/base/reasons.ts';
 import { outbound, trafficFixture } from '../telemetry/traffic-fixture.ts';
@@ -79,4 +80,19 @@ test('README.md holds the table that `culvert explain --list --output markdown` 
   const { out } = await culvert(['explain', '--list', '--output', 'markdown']);
   const held = /<!-- reasons:start -->\n(.*?)<!-- reasons:end -->/s.exec(readFileSync('README.md', 'utf8'))?.[1];
   assert.equal(held?.trim(), out.trim(), 'put the output of the command between the markers');
+});
+
+test('log lines that an advice tells to look for are logged', () => {
+  const sources = readdirSync('src', { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
+  const code = sources
+    .filter((file) => file !== 'base/reasons.ts')
+    .map((file) => readFileSync(join('src', file), 'utf8'));
+  for (const [reason, { next }] of Object.entries(REASONS)) {
+    for (const [, line = ''] of next.matchAll(/look for "([^"]+)"/g)) {
+      assert(
+        code.some((text) => text.includes(line)),
+        `${reason} names "${line}", which nothing logs`,
+      );
+    }
+  }
 });
