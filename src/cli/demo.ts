@@ -16,6 +16,9 @@ const EXIT_CLAIM_MISSED = 1;
 /** EX_NOPERM of sysexits.h. */
 const EXIT_NEEDS_ROOT = 77;
 
+const HELP = `
+Exit codes: 0 every claim was observed, ${EXIT_CLAIM_MISSED} one was not, ${EXIT_USAGE} wrong usage, ${EXIT_NEEDS_ROOT} it needs root.`;
+
 export function demoCommand(): Command {
   return new Command('demo')
     .description('show a mesh of two nodes on this machine; needs root for network namespaces')
@@ -27,6 +30,7 @@ export function demoCommand(): Command {
     .addOption(
       new Option('--family <family>', 'addresses of the pods').choices(['ipv4', 'ipv6', 'dual']).default('dual'),
     )
+    .addHelpText('after', HELP)
     .action(async (flags: DemoFlags) => {
       process.exitCode = await demo(flags);
     });

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { Command } from 'commander';
 import { MeshError } from '../../../src/base/errors.ts';
 import { reasonOf } from '../../../src/base/reasons.ts';
+import { demoCommand } from '../../../src/cli/demo.ts';
 import { run } from '../../../src/cli/program.ts';
 import { culvert, fakeAgent } from './cli-fixture.ts';
 
@@ -124,4 +125,12 @@ test('an error of the mesh is said with its code and what to do next', async () 
   });
   assert.equal(await run(['release'], { version: '1', terminal, roles: () => Promise.resolve([release]) }), 1);
   assert.equal(err, `culvert: CV-SYS: nft could not be run\n  - ${reasonOf('CV-SYS').next}\n`);
+});
+
+test('the help of the demo has all its exit codes', () => {
+  let help = '';
+  demoCommand()
+    .configureOutput({ writeOut: (text) => (help += text) })
+    .outputHelp();
+  assert.match(help, /^Exit codes: 0 .+, 1 .+, 2 .+, 77 it needs root\.$/m);
 });
