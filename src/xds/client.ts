@@ -3,6 +3,7 @@
  * there is no stream, or only responses that cannot be used, the last good state stays.
  */
 import { type BackoffPolicy, backoffMs } from '../base/backoff.ts';
+import { ChangeLog } from '../base/change-log.ts';
 import { MeshError } from '../base/errors.ts';
 import type { LogFields } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
@@ -15,7 +16,6 @@ import {
   type DeltaDiscoveryRequest,
   type DeltaDiscoveryRequestSchema,
 } from '../wire/pb/discovery_pb.ts';
-import { ChangeLog } from './change-log.ts';
 import { type FeedStatus, MeshFeed, type MeshFeedDeps, type MeshFeedOptions } from './mesh-feed.ts';
 import type { ResponseLog } from './response-log.ts';
 

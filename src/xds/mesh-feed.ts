@@ -1,5 +1,6 @@
 /** From responses to mesh updates: decodes, lets `AdsState` judge, changes the mesh, releases who waits, and answers. */
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { ChangeLog } from '../base/change-log.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import type { LogFields, Logger } from '../base/log.ts';
 import { type AdsAcceptance, type AdsRequest, AdsState } from '../model/ads-state.ts';
@@ -14,7 +15,6 @@ import {
   DeltaDiscoveryResponseSchema,
   ResourceSchema,
 } from '../wire/pb/discovery_pb.ts';
-import { ChangeLog } from './change-log.ts';
 import {
   type DecodeDeps,
   decodeResponse,

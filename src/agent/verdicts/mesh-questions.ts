@@ -1,7 +1,8 @@
 /** Questions to an on-demand control plane: one at a time per key, bounded in time and number. */
+import { ChangeLog } from '../../base/change-log.ts';
 import { type Clock, withDeadline } from '../../base/clock.ts';
 import { MeshError, messageOf } from '../../base/errors.ts';
-import type { Logger } from '../../base/log.ts';
+import type { LogFields, Logger } from '../../base/log.ts';
 import { RecentMap } from '../../base/recent-map.ts';
 import { type RateLimit, TokenBucket } from '../../base/token-bucket.ts';
 import type { MeshDemand } from '../../model/mesh-demand.ts';
@@ -35,12 +36,13 @@ export class MeshQuestions {
   readonly #rates = new RecentMap<TokenBucket>(MAX_PODS);
   /** Key → until when its answer counts. */
   readonly #answeredUntilMs = new RecentMap<number>(MAX_ANSWERS);
+  readonly #silences: ChangeLog;
   /** As the log has it. */
   #isAway = false;
-  #awaySaidMs = Number.NEGATIVE_INFINITY;
 
   constructor(deps: MeshQuestionsDeps) {
     this.#deps = deps;
+    this.#silences = new ChangeLog(deps.clock, LOG_PERIOD_MS);
   }
 
   /**
@@ -82,17 +84,17 @@ export class MeshQuestions {
   }
 
   #sayAway(key: string, error: string): void {
-    const { clock, log } = this.#deps;
-    const nowMs = clock.monotonicMs();
-    if (this.#isAway || nowMs - this.#awaySaidMs < LOG_PERIOD_MS) return;
-    this.#isAway = true;
-    this.#awaySaidMs = nowMs;
-    log.warn?.('control plane does not answer, unknown destinations are refused', { key, error });
+    this.#silences.note('away', (leftOut) => {
+      this.#isAway = true;
+      const fields: LogFields = { reason: 'CV-MESH-SILENT', key, error, leftOut };
+      this.#deps.log.warn?.('control plane does not answer, unknown destinations are refused', fields);
+    });
   }
 
   #sayBack(key: string): void {
     if (this.#isAway) this.#deps.log.info?.('control plane answers again', { key });
     this.#isAway = false;
+    this.#silences.reset();
   }
 
   #rateOf(podUid: string, nowMs: number): TokenBucket {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { MeshQuestions } from '../../../../src/agent/verdicts/mesh-questions.ts';
-import type { Logger } from '../../../../src/base/log.ts';
+import type { LogFields, Logger } from '../../../../src/base/log.ts';
 import { FakeClock } from '../../../support/fake-clock.ts';
 
 function world(fetch: (key: string, signal: AbortSignal) => Promise<void> = () => Promise.resolve()) {
@@ -10,7 +10,14 @@ function world(fetch: (key: string, signal: AbortSignal) => Promise<void> = () =
   const asked: string[] = [];
   const signals: AbortSignal[] = [];
   const logged: string[] = [];
-  const log: Logger = { info: (text) => logged.push(`info ${text}`), warn: (text) => logged.push(`warn ${text}`) };
+  const warnings: (LogFields | undefined)[] = [];
+  const log: Logger = {
+    info: (text) => logged.push(`info ${text}`),
+    warn: (text, fields) => {
+      logged.push(`warn ${text}`);
+      warnings.push(fields);
+    },
+  };
   const demand = {
     fetch: (key: string, signal: AbortSignal) => {
       asked.push(key);
@@ -18,7 +25,7 @@ function world(fetch: (key: string, signal: AbortSignal) => Promise<void> = () =
       return fetch(key, signal);
     },
   };
-  return { clock, asked, signals, logged, questions: new MeshQuestions({ demand, clock, log }) };
+  return { clock, asked, signals, logged, warnings, questions: new MeshQuestions({ demand, clock, log }) };
 }
 
 const NEVER = (): Promise<void> => new Promise(() => undefined);
@@ -87,8 +94,8 @@ test('going away and coming back are one line each', async () => {
   ]);
 });
 
-test('a control plane that answers one key and not the next is two lines in ten seconds', async () => {
-  const { clock, questions, logged } = world((key) =>
+test('a control plane that answers one key and not the next is two lines in ten seconds, which count what they left out', async () => {
+  const { clock, questions, logged, warnings } = world((key) =>
     key.startsWith('known') ? Promise.resolve() : Promise.reject(new Error('no')),
   );
   for (let n = 0; n < 50; n++) {
@@ -99,6 +106,10 @@ test('a control plane that answers one key and not the next is two lines in ten 
   clock.advance(10_000);
   await questions.ask('pod', 'lost');
   assert.equal(logged.length, 3);
+  assert.deepEqual(warnings, [
+    { reason: 'CV-MESH-SILENT', key: 'lost 0', error: 'no', leftOut: 0 },
+    { reason: 'CV-MESH-SILENT', key: 'lost', error: 'no', leftOut: 49 },
+  ]);
 });
 
 test('a pod that scans addresses is refused over its rate, and other pods are not', async () => {

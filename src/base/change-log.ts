@@ -1,5 +1,5 @@
 /** Keeps a log from repeating itself: a line goes out when it says something new, and not more often than its period. */
-import type { Clock } from '../base/clock.ts';
+import type { Clock } from './clock.ts';
 
 export class ChangeLog {
   readonly #clock: Clock;
