@@ -102,8 +102,8 @@ export class H2Core implements StreamHost {
     return this.sender.queued(stream, bytes, stream.isSending);
   }
 
-  dropped(bytes: number): void {
-    this.sender.dropped(bytes);
+  dropped(stream: H2Stream, bytes: number): void {
+    this.sender.dropped(stream, bytes);
   }
 
   sendEnd(stream: H2Stream, trailers: OutgoingHeaders | undefined): void {

@@ -98,9 +98,12 @@ export class H2Sender implements OutputSource {
     return !stream.isBlocked;
   }
 
-  /** The outbox of `stream` was dropped; its turn, if it has one, comes to nothing. */
-  dropped(bytes: number): void {
+  /** The outbox of `stream` was dropped, and its turn with it: while the connection window is closed none comes. */
+  dropped(stream: SendingStream, bytes: number): void {
     this.#hold(-bytes);
+    if (!stream.isReady) return;
+    stream.isReady = false;
+    this.#ready.splice(this.#ready.indexOf(stream), 1);
   }
 
   makeReady(stream: SendingStream): void {

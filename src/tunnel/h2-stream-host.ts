@@ -16,7 +16,7 @@ export interface StreamHost {
   /** `bytes` joined the outbox. False: the writer should wait. */
   queued(stream: H2Stream, bytes: number): boolean;
   /** `bytes` left the outbox unsent. */
-  dropped(bytes: number): void;
+  dropped(stream: H2Stream, bytes: number): void;
   sendEnd(stream: H2Stream, trailers: OutgoingHeaders | undefined): void;
   /** The peer understands `askToSuspend`. */
   readonly canSuspend: boolean;

@@ -410,7 +410,7 @@ export class H2Stream implements ByteStream, SendingStream {
     const bytes = this.bufferedBytes;
     this.outbox?.clear();
     this.outbox = undefined;
-    if (bytes > 0) this.#host.dropped(bytes);
+    if (bytes > 0) this.#host.dropped(this, bytes);
     return bytes;
   }
 }

@@ -3,8 +3,11 @@ import { MAX_31_BITS } from '../wire/h2-protocol.ts';
 import type { H2Role } from './h2-settings.ts';
 import type { H2Stream } from './h2-stream.ts';
 
-/** Streams reset by us whose late frames we still expect without complaint. */
-const REMEMBERED_RESETS = 64;
+/**
+ * Streams reset by us whose late frames we still expect without complaint. All of a session may be reset at once, by an
+ * application that dies, and their slots be taken again before the peer has heard of it.
+ */
+const REMEMBERED_RESETS = 1_024;
 
 export class H2Streams {
   readonly #open = new Map<number, H2Stream>();
