@@ -179,7 +179,7 @@ export class H2Stream implements ByteStream, SendingStream {
   write(chunk: Uint8Array, isLent = false): boolean {
     if (this.#hasLocalEnd || this.#isClosed) return true;
     if (this.#isBrokenPipe) {
-      this.#close(undefined);
+      this.#endInPipe();
       return true;
     }
     let rest = chunk;
@@ -197,10 +197,13 @@ export class H2Stream implements ByteStream, SendingStream {
   /** With `trailers`, they carry END_STREAM. On a CONNECT they are ours alone: RFC 9113 §8.5 knows DATA only. */
   end(trailers?: OutgoingHeaders): void {
     if (this.#hasLocalEnd || this.#isClosed) return;
+    if (this.#isBrokenPipe) {
+      this.#endInPipe();
+      return;
+    }
     this.#hasLocalEnd = true;
     this.#trailers = trailers;
-    if (this.#isBrokenPipe) this.#close(undefined);
-    else if (this.#canSend && this.bufferedBytes === 0) this.#sendEnd();
+    if (this.#canSend && this.bufferedBytes === 0) this.#sendEnd();
   }
 
   pause(): void {
@@ -288,8 +291,7 @@ export class H2Stream implements ByteStream, SendingStream {
     const hadUnsent = this.#dropOutbox() > 0;
     this.#isBrokenPipe = true;
     this.#hasRemoteEnd = true;
-    if (hadUnsent) this.#hasLocalEnd = true;
-    if (this.#hasLocalEnd) this.#isLocalEndSent = true;
+    if (hadUnsent || this.#hasLocalEnd) this.#endInPipe();
     this.#tellEnd();
   }
 
@@ -347,6 +349,13 @@ export class H2Stream implements ByteStream, SendingStream {
       }
     }
     this.#tellEnd();
+  }
+
+  /** What we say is lost from now on; what has come is delivered all the same, as from a TCP socket whose peer is gone. */
+  #endInPipe(): void {
+    this.#hasLocalEnd = true;
+    this.#isLocalEndSent = true;
+    this.#closeIfDone();
   }
 
   /** A receiver that throws is our bug: it ends this stream, not the session, let alone the process. */

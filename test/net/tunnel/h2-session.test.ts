@@ -166,6 +166,28 @@ for (const code of [H2.cancel, H2.noError] as const) {
   });
 }
 
+for (const code of [H2.cancel, H2.noError] as const) {
+  for (const meanwhile of ['end', 'write'] as const) {
+    test(`what came before a reset with code ${code} is delivered to a slow reader, also when we ${meanwhile} meanwhile`, async () => {
+      await using pair = await enginePair(accept);
+      const { near, far } = await connected(pair);
+      const reader = new Reader(near);
+      near.pause();
+      far.write(Buffer.from('first '));
+      far.write(Buffer.from('and last words'));
+      far.reset(code);
+      await until('the reset has come', () => pair.client.session.activeStreams === 0);
+      if (meanwhile === 'end') near.end();
+      else near.write(Buffer.from('into a broken pipe'));
+      assert.equal(reader.closes, 0);
+      near.resume();
+      assert.equal(await reader.closed, undefined);
+      assert.equal(reader.ends, 1);
+      assert.equal(reader.text(), 'first and last words');
+    });
+  }
+}
+
 test('a reset with STREAM_CLOSED or CONNECT_ERROR ends the stream without an end and without an error', async () => {
   await using pair = await enginePair(accept);
   for (const code of [H2.streamClosed, H2.connectError]) {
