@@ -26,7 +26,7 @@ export interface PodSourceParts {
 
 type Deps = Pick<AgentDeps, 'sys' | 'clock' | 'logs'>;
 
-/** A CNI agent writes the redirection before it tells a pod (datapath facts §3.6); with files nobody else does. */
+/** A CNI agent writes the redirection before it tells a pod; with files nobody else does. */
 export function podSource(
   { podSource: from, runDir, ...config }: AgentConfig,
   { sys, clock, logs }: Deps,

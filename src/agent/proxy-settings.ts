@@ -9,12 +9,12 @@ function portsOf({ isSocksEnabled }: Pick<AgentConfig, 'isSocksEnabled'>): Proxy
   return { hbone, plaintext, outbound, ...(isSocksEnabled && { socks }) };
 }
 
-/** Ports no connection may be relayed to: it would come back to us (datapath facts §2.1). */
+/** Ports no connection may be relayed to: it would come back to us. */
 export function illegalPorts(config: Pick<AgentConfig, 'isSocksEnabled'>): readonly number[] {
   return Object.values(portsOf(config));
 }
 
-/** Datapath facts §0: TCP connect. The handshake and the answer to CONNECT have no bound in the reference. */
+/** ztunnel's. The handshake and the answer to CONNECT have no bound there. */
 const CONNECT_TIMEOUT_MS = 10_000;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** The other side may wait 5 s for its state and 10 s for its application. */
@@ -53,7 +53,7 @@ export function proxySettings(config: AgentConfig): ProxySettings {
     budget: config.budget,
     hasRevocationLists: config.crlPath !== undefined,
     pool: { maxStreams: config.poolMaxStreams, idleReleaseMs: config.poolIdleReleaseMs },
-    // Header lists: what we are ready to read, 16 KiB as client and 64 KiB as server (datapath facts §1.6).
+    // Header lists: what we are ready to read, 16 KiB as client and 64 KiB as server.
     http2Client: { ...windows, maxHeaderListBytes: 16_384 },
     http2Server: { ...windows, maxHeaderListBytes: 65_536, maxStreams: 200 },
     ...(config.dnsProxy === undefined ? {} : { dns: { ...config.dnsProxy, ...DNS_LIMITS } }),

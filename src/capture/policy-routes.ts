@@ -1,5 +1,5 @@
 /**
- * The policy routes of a captured pod (datapath §2.5): replies to a client address the agent borrowed are delivered to the
+ * The policy routes of a captured pod: replies to a client address the agent borrowed are delivered to the
  * agent's socket through lo. IPv4 and IPv6 are independent: what exists for one says nothing about the other.
  */
 import type { Netns, PolicyRoute, Sys } from '../sys/sys.ts';

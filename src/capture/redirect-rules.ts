@@ -1,5 +1,5 @@
 /**
- * The nftables rules of a captured pod as text (datapath §2.4 and §2.6): names, marks, order and priorities are those of
+ * The nftables rules of a captured pod as text: names, marks, order and priorities are those of
  * the reference, so that tools and people who know them find what they expect. Pure.
  */
 import { MeshError } from '../base/errors.ts';

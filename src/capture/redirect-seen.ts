@@ -1,6 +1,6 @@
 /**
  * What of a pod's traffic its packet filter sends to us, read from the rules as tools list them: nftables, iptables on
- * nftables, or legacy iptables, whichever the CNI agent wrote (datapath §2.4, §2.6). Pure.
+ * nftables, or legacy iptables, whichever the CNI agent wrote. Pure.
  */
 import { PORTS } from '../model/ports.ts';
 

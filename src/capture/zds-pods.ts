@@ -1,4 +1,4 @@
-/** The pods that a CNI agent told us over ZDS, with the namespaces it passed (datapath facts §3.4). */
+/** The pods that a CNI agent told us over ZDS, with the namespaces it passed. */
 import { type Clock, withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -10,7 +10,7 @@ import type { CapturedPod, PodOptions, PodSink } from './pod-source.ts';
 
 /** Far above what a node runs; each holds a descriptor. */
 const MAX_PODS = 10_000;
-/** The CNI agent takes an answer after 5 s for that to its next message (datapath facts §3.3). */
+/** The CNI agent takes an answer after 5 s for that to its next message. */
 const ANSWER_WITHIN_MS = 4_000;
 
 /** Pods named in one log line. */

@@ -1,4 +1,4 @@
-/** One connection to a CNI agent: says hello, then answers one request after the other (datapath facts §3.3, §3.4). */
+/** One connection to a CNI agent: says hello, then answers one request after the other. */
 import type { Clock } from '../base/clock.ts';
 import { MeshError, messageOf, toMeshError } from '../base/errors.ts';
 import type { FdMessage, UnixSocket } from '../sys/unix-contract.ts';

@@ -1,6 +1,6 @@
 /**
- * Pods as a CNI agent tells them over ZDS (datapath facts §3). It listens, we connect, for ever: while it is away the pods
- * go on as they are, and the agent is not ready.
+ * Pods as a CNI agent tells them over ZDS. It listens, we connect, for ever: while it is away the pods go on as they are,
+ * and the agent is not ready.
  */
 import type { Clock } from '../base/clock.ts';
 import { MeshError, messageOf, toMeshError } from '../base/errors.ts';

@@ -215,7 +215,7 @@ async function hold(agent: Agent, logs: RootLogger, stopped: Promise<string>): P
   await agent.stop('held');
 }
 
-/** The first SIGTERM or SIGINT drains; a second SIGINT exits at once (datapath facts §5.1). */
+/** The first SIGTERM or SIGINT drains; a second SIGINT exits at once. */
 function signalled(): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   let isDraining = false;

@@ -1,4 +1,4 @@
-/** L4 authorization (datapath.md §4.7): one pure function from policies and a connection to a decision with its reason. */
+/** L4 authorization: one pure function from policies and a connection to a decision with its reason. */
 import type { Policy } from './policy.ts';
 import { type CompiledPolicy, type PolicyConnection, type PolicyFacts, policyFacts } from './policy-compile.ts';
 import type { Refusal } from './verdict.ts';
@@ -57,7 +57,7 @@ export function authorize(policies: PolicySet, connection: PolicyConnection): Au
   return { isAllowed: true, match: allow, ...tried };
 }
 
-/** The decision as the operator reads it (operations.md §3.5); `undefined` when allowed. */
+/** The decision as the operator reads it; `undefined` when allowed. */
 export function policyRefusal(decision: AuthzDecision): Refusal | undefined {
   if (decision.isAllowed) return undefined;
   return { code: decision.code, text: `connection closed due to policy rejection: ${rejectionText(decision)}` };

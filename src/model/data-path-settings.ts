@@ -3,7 +3,7 @@
 export interface DataPathSettings {
   /** `NETWORK`; empty text = the only one. */
   readonly network: string;
-  /** Ports of the agent itself: relaying to them would loop (datapath.md §2.1). */
+  /** Ports of the agent itself: relaying to them would loop. */
   readonly illegalPorts: ReadonlySet<number>;
   /** Send `baggage` with a 200 and believe that of a request where the source address says nothing. */
   readonly isResponseBaggageEnabled: boolean;

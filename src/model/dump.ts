@@ -1,4 +1,4 @@
-/** The mesh as `/config_dump` shows it (operations.md §5.5): ztunnel's keys, order and omissions, so that its tools read it. */
+/** The mesh as `/config_dump` shows it: ztunnel's keys, order and omissions, so that its tools read it. */
 import { formatCidr } from '../base/ip.ts';
 import { referenceText } from './gateway-reference.ts';
 import { endpointOf, type MeshIndex } from './mesh-index.ts';

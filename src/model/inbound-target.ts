@@ -1,4 +1,4 @@
-/** Where an inbound CONNECT goes inside the pod (datapath.md §4.5, steps 2 to 6): a target, or the reason to refuse. */
+/** Where an inbound CONNECT goes inside the pod: a target, or the reason to refuse. */
 import { type HostPort, ipFamily } from '../base/ip.ts';
 import { type HboneAuthority, parseHboneAuthority } from '../wire/hbone.ts';
 import type { DataPathSettings } from './data-path-settings.ts';

@@ -18,7 +18,7 @@ import type { PolicyConnection } from './policy-compile.ts';
 import type { ConnectionLabels, InboundQuestion, InboundVerdict, PeerLabels, Refusal } from './verdict.ts';
 import type { Workload } from './workload.ts';
 
-/** What later policy changes are judged by: everything as it was when the connection came (datapath.md §4.8). */
+/** What later policy changes are judged by: everything as it was when the connection came. */
 export interface TrackedConnection extends PolicyConnection {
   /** The destination as known at connect time, in case it leaves the mesh; that alone does not close the connection. */
   readonly workload: Workload;
@@ -111,7 +111,7 @@ function accept(judged: Judged, labels: ConnectionLabels, settings: DataPathSett
   };
 }
 
-/** The TCP peer, unless the kernel must choose (datapath.md §1.16): a pod that calls itself, or an app tunnel on loopback. */
+/** The TCP peer, unless the kernel must choose: a pod that calls itself, or an app tunnel on loopback. */
 function sourceToBind({ question, target }: Judged, settings: DataPathSettings): string | undefined {
   const { ip } = question.peer;
   const isLocalhostTunnel = target.tunnelTarget !== undefined && settings.isLocalhostAppTunnelEnabled;

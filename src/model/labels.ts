@@ -1,4 +1,4 @@
-/** Who a connection is between, as metrics and the access log name it (operations.md §2.3). */
+/** Who a connection is between, as metrics and the access log name it. */
 import type { Baggage } from '../wire/baggage.ts';
 import type { MeshIndex } from './mesh-index.ts';
 import { workloadIdentity } from './spiffe.ts';

@@ -1,4 +1,4 @@
-/** Chooses one endpoint of a service and its target port (datapath.md §4.4): health, scopes, failover, capacity weights. */
+/** Chooses one endpoint of a service and its target port: health, scopes, failover, capacity weights. */
 import { ipFamily } from '../base/ip.ts';
 import type { Random } from '../base/random.ts';
 import type { EndpointPool, Members, Place } from './member-index.ts';

@@ -1,4 +1,4 @@
-/** The mesh as known now, kept current update by update, with the look-ups of datapath.md §4.1. */
+/** The mesh as known now, kept current update by update, and how it is looked up. */
 import type { PolicySet } from './authz.ts';
 import { MemberIndex, type Members } from './member-index.ts';
 import type { MeshUpdate } from './mesh-update.ts';

@@ -1,4 +1,4 @@
-/** Where an outbound connection goes (datapath.md §4.2): refuse, plaintext, HBONE or double HBONE, in order of evaluation. */
+/** Where an outbound connection goes: refuse, plaintext, HBONE or double HBONE, in order of evaluation. */
 import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { Random } from '../base/random.ts';
 import { formatHboneAuthority } from '../wire/hbone.ts';
@@ -167,7 +167,7 @@ interface FarEnd {
   readonly subjectAltNames: readonly string[] | undefined;
 }
 
-/** Double HBONE (datapath.md §1.14): a tunnel to the gateway of the other network, and one inside it to the far end. */
+/** Double HBONE: a tunnel to the gateway of the other network, and one inside it to the far end. */
 function throughGateway(index: MeshIndex, request: OutboundRequest, far: FarEnd, random: Random): NextHop {
   const { source, target } = request;
   const { workload, service, subjectAltNames = [] } = far;

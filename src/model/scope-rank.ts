@@ -1,4 +1,4 @@
-/** How near an endpoint is to its client, by the scopes a service prefers (datapath.md §4.4). */
+/** How near an endpoint is to its client, by the scopes a service prefers. */
 import type { LoadBalancer, Scope, Workload } from './workload.ts';
 
 /** Higher is nearer; `undefined` = excluded by STRICT. */

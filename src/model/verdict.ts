@@ -186,7 +186,7 @@ export type VerdictPush =
 
 export interface VerdictPort {
   outbound(question: OutboundQuestion): Promise<OutboundVerdict>;
-  /** Registers the connection before judging it, so that no policy push can fall between (datapath §4.5 step 8). */
+  /** Registers the connection before judging it, so that no policy push can fall between. */
   inbound(question: InboundQuestion): Promise<InboundVerdict>;
   /** Never rejects for want of a record: the pod's own is waited for up to 5 s, then the query is refused. */
   resolve(question: DnsQuestion): Promise<DnsVerdict>;

@@ -1,4 +1,4 @@
-/** Waypoint resolution (datapath.md §4.3): which instance a connection goes through. A waypoint is never bypassed. */
+/** Waypoint resolution: which instance a connection goes through. A waypoint is never bypassed. */
 import type { Random } from '../base/random.ts';
 import { isInstanceOf, missingKey, referenceText, resolveReference } from './gateway-reference.ts';
 import { pickWeighted, type Upstream } from './load-balance.ts';

@@ -1,6 +1,6 @@
 /**
- * Double HBONE (datapath facts §1.14): a CONNECT stream to the gateway of another network, and inside it TLS, HTTP/2 and
- * CONNECT once more, with whoever serves there. One inner tunnel per connection: the gateway balances streams, not requests.
+ * Double HBONE: a CONNECT stream to the gateway of another network, and inside it TLS, HTTP/2 and CONNECT once more, with
+ * whoever serves there. One inner tunnel per connection: the gateway balances streams, not requests.
  */
 import type { Duplex } from 'node:stream';
 import { connectTls, provedIdentity } from '../identity/tls-handshake.ts';

@@ -1,4 +1,4 @@
-/** Inbound HBONE, port 15008: tunnels of other nodes, and the CONNECT streams in them (datapath facts §4.5). */
+/** Inbound HBONE, port 15008: tunnels of other nodes, and the CONNECT streams in them. */
 import type net from 'node:net';
 import type tls from 'node:tls';
 import { MeshError, toMeshError } from '../base/errors.ts';

@@ -1,4 +1,4 @@
-/** Outbound: what the pod dials, sent on in clear or through tunnels as the verdict says (datapath facts §4.2). */
+/** Outbound: what the pod dials, sent on in clear or through tunnels as the verdict says. */
 import type net from 'node:net';
 import { toMeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';

@@ -1,4 +1,4 @@
-/** Inbound plaintext, port 15006: clients outside the mesh, judged without an identity (datapath facts §4.6). */
+/** Inbound plaintext, port 15006: clients outside the mesh, judged without an identity. */
 import type net from 'node:net';
 import { toMeshError } from '../base/errors.ts';
 import { socketFd } from '../sys/tcp.ts';

@@ -32,7 +32,7 @@ import { serveSocks } from './socks.ts';
 import { neededTunnels } from './tunnel-needs.ts';
 import { type ConnectRequest, dialTunnel } from './tunnels.ts';
 
-/** Reference value (datapath facts §1.15). */
+/** ztunnel's. */
 const BACKLOG = 128;
 /** Longest wait for connections that were told to close. */
 const CLOSE_WITHIN_MS = 2_000;
@@ -293,10 +293,9 @@ export class PodProxy {
   }
 
   /**
-   * Stops accepting at once, says GOAWAY to tunnels, lets connections end for up to `graceMs`, then ends them
-   * (datapath facts §5.1). Those on which nothing moves for the first half of it are ended then: nobody is in the middle of
-   * anything there, and their clients come back before the rush. 0 = now: the pod is gone; that also ends a stop under
-   * way. Idempotent.
+   * Stops accepting at once, says GOAWAY to tunnels, lets connections end for up to `graceMs`, then ends them. Those
+   * on which nothing moves for the first half of it are ended then: nobody is in the middle of anything there, and their
+   * clients come back before the rush. 0 = now: the pod is gone; that also ends a stop under way. Idempotent.
    */
   stop(graceMs: number, why: 'drain' | 'hold' = 'drain'): Promise<void> {
     this.#stopError = STOP_ERRORS[why];

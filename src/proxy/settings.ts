@@ -24,7 +24,7 @@ export interface ProxySettings {
     readonly socks?: number;
   };
   readonly isIpv6Enabled: boolean;
-  /** SO_MARK of every socket, 0x539 (datapath facts §2.2); absent = unmarked. */
+  /** SO_MARK of every socket, 0x539; absent = unmarked. */
   readonly mark?: number;
   readonly isReusePort: boolean;
   readonly keepalive?: KeepaliveOptions;

@@ -1,4 +1,4 @@
-/** Dialling one HBONE tunnel: TCP from the pod's netns, mutual TLS, HTTP/2 (datapath facts §1.1-1.6). */
+/** Dialling one HBONE tunnel: TCP from the pod's netns, mutual TLS, HTTP/2. */
 import { connectTls } from '../identity/tls-handshake.ts';
 import type { TunnelKey } from '../tunnel/client-pool.ts';
 import { H2Session } from '../tunnel/h2-session.ts';

@@ -1,5 +1,5 @@
 /**
- * TLS of a channel: server authentication only (control.md §1.1). grpc-js's own credentials cannot dial an IP address
+ * TLS of a channel: server authentication only. grpc-js's own credentials cannot dial an IP address
  * (node:tls refuses one as server name), have no deadline, and hide why a chain was refused; its extension point is used instead.
  */
 import type { Socket } from 'node:net';

@@ -1,4 +1,4 @@
-/** The bearer token of a call (control.md §1.1, "Auth on the stream"): a file read anew for each call, or a fixed text. */
+/** The bearer token of a call: a file read anew for each call, or a fixed text. */
 import { messageOf } from '../base/errors.ts';
 import type { FileAccess } from './file-access.ts';
 

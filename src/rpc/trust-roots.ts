@@ -1,4 +1,4 @@
-/** Roots that a server certificate is verified with: a file, the roots of the operating system, or PEM text (control.md §1.1). */
+/** Roots that a server certificate is verified with: a file, the roots of the operating system, or PEM text. */
 import { X509Certificate } from 'node:crypto';
 import tls from 'node:tls';
 import { messageOf } from '../base/errors.ts';

@@ -1,4 +1,4 @@
-/** Makes sockets inside a network namespace: listeners, unconnected TCP, bound UDP. Options as datapath §1.15, §1.16, §2.2. */
+/** Makes sockets inside a network namespace: listeners, unconnected TCP, bound UDP. */
 import { MeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort, ipFamily } from '../base/ip.ts';
 import { callError, lastErrno, libc } from './libc.ts';

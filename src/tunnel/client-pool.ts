@@ -1,5 +1,5 @@
 /**
- * Shared HBONE tunnels of one pod (datapath facts §1.13). A tunnel is reused for equal {identity to present, identities
+ * Shared HBONE tunnels of one pod. A tunnel is reused for equal {identity to present, identities
  * to expect, address}; the source address is equal by construction, because a pool belongs to one pod.
  */
 import type { Clock } from '../base/clock.ts';

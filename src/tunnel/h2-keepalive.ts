@@ -1,4 +1,4 @@
-/** Keepalive PINGs of one session (datapath facts §1.12): 10 s after start or the last answer, 20 s to answer. */
+/** Keepalive PINGs of one session: 10 s after start or the last answer, 20 s to answer. */
 import { type Clock, deadline } from '../base/clock.ts';
 
 const PING_AFTER_MS = 10_000;
@@ -8,7 +8,7 @@ const ANSWER_WITHIN_MS = 20_000;
  * has no CPU, or hangs. A peer that acknowledges nothing is asked once.
  */
 const MOST_PINGS = 3;
-/** Octets the reference uses, so that captures of both read alike (facts §1.11). */
+/** Octets the reference uses, so that captures of both read alike. */
 const KEEPALIVE_PAYLOAD = Uint8Array.of(0x3b, 0x7c, 0xdb, 0x7a, 0x0b, 0x87, 0x16, 0xb4);
 const DRAIN_PAYLOAD = Uint8Array.of(0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54);
 

@@ -55,7 +55,7 @@ export interface H2SessionOptions {
   readonly handlers: H2SessionHandlers;
 }
 
-/** Peers that announce no limit still get at most this many streams of ours (facts §1.6). */
+/** Peers that announce no limit still get at most this many streams of ours. */
 const MOST_STREAMS = 65_535;
 /** After the last frame the socket may take so long to close by itself. */
 const CLOSE_WITHIN_MS = 1_000;
@@ -159,7 +159,7 @@ export class H2Session {
     return stream;
   }
 
-  /** Graceful end (facts §1.11): no new streams, those in flight go on, then the socket closes. */
+  /** Graceful end: no new streams, those in flight go on, then the socket closes. */
   goaway(): void {
     if (this.#isClosed || this.#goaway !== 'none') return;
     if (this.#core.role === 'client') {

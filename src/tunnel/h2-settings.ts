@@ -1,4 +1,4 @@
-/** Sizes, limits and the SETTINGS frame of an HBONE session (datapath facts §1.6; RFC 9113 §6.5). */
+/** Sizes, limits and the SETTINGS frame of an HBONE session (RFC 9113 §6.5). */
 import type { RateLimit } from '../base/token-bucket.ts';
 import { DEFAULT_MAX_FRAME_BYTES, DEFAULT_WINDOW_BYTES, SETTING } from '../wire/h2-protocol.ts';
 

@@ -1,4 +1,4 @@
-/** RST_STREAM codes and errors of the application side, both ways (datapath facts §1.9; RFC 9113 §7, §8.5). */
+/** RST_STREAM codes and errors of the application side, both ways (RFC 9113 §7, §8.5). */
 import { MeshError } from '../base/errors.ts';
 import { H2, h2CodeName } from '../wire/h2-protocol.ts';
 

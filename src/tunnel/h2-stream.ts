@@ -1,4 +1,4 @@
-/** One CONNECT stream of an HBONE session as a `ByteStream` (RFC 9113 §5.1, §8.5; datapath facts §1.9, §1.10). */
+/** One CONNECT stream of an HBONE session as a `ByteStream` (RFC 9113 §5.1, §8.5). */
 import { type MeshError, toMeshError } from '../base/errors.ts';
 import type { HeaderValues, ResponseHead } from '../wire/h2-head.ts';
 import { H2 } from '../wire/h2-protocol.ts';
@@ -49,7 +49,7 @@ export class H2Stream implements ByteStream, SendingStream {
   #remoteTrailers: HeaderValues | undefined;
   #isAskedToSuspend = false;
   #isRemoteEndTold = false;
-  /** After an orderly reset: what we write is lost, as on a TCP socket whose peer is gone (facts §1.9). */
+  /** After an orderly reset: what we write is lost, as on a TCP socket whose peer is gone. */
   #isBrokenPipe = false;
   #isClosed = false;
   #closeError: MeshError | undefined;

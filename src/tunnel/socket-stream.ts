@@ -12,7 +12,7 @@ import { givePage, PAGE_BYTES, type Page, takePage } from './pages.ts';
 import { Splice, type SpliceEnd } from './splice.ts';
 import { PLAIN_PRICE, TurnedReader } from './turned-reader.ts';
 
-/** Ways in which TCP connections end every day; the reference calls them ordinary termination too (datapath facts §1.9). */
+/** Ways in which TCP connections end every day; the reference calls them ordinary termination too. */
 const ORDINARY_ENDS: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ENOTCONN', 'ECONNABORTED']);
 
 /**

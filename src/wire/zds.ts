@@ -1,4 +1,4 @@
-/** ZDS, the protocol between a CNI agent and the proxy of its node (datapath facts §3.2): one protobuf message per packet. */
+/** ZDS, the protocol between a CNI agent and the proxy of its node: one protobuf message per packet. */
 import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { MeshError } from '../base/errors.ts';
 import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema, Version as ZdsVersion } from './pb/zds_pb.ts';

@@ -1,4 +1,4 @@
-/** An authorization policy (operations.md §5.5, §6.5). What cannot be represented rejects the whole policy: it never gets wider. */
+/** An authorization policy. What cannot be represented rejects the whole policy: it never gets wider. */
 import { type Cidr, parseCidr } from '../base/ip.ts';
 import type { Match, Policy, RejectedPolicy, Rule, ServiceAccountMatch, StringMatch } from '../model/policy.ts';
 import { port, refuseCidr, segment } from './decode-address.ts';

@@ -1,4 +1,4 @@
-/** A service as the mesh file and `/config_dump` spell it (operations.md §5.5, §6.5), with the endpoints it may list itself. */
+/** A service as the mesh file and `/config_dump` spell it, with the endpoints it may list itself. */
 import { parseSpiffeId } from '../model/spiffe.ts';
 import {
   type LoadBalancer,

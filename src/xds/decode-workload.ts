@@ -1,4 +1,4 @@
-/** A workload as the mesh file and `/config_dump` spell it (operations.md §5.5, §6.5). */
+/** A workload as the mesh file and `/config_dump` spell it. */
 import { type ApplicationTunnel, type Locality, NO_LOCALITY, type Workload } from '../model/workload.ts';
 import { gatewayAddress, hostname, ip, port, portMap, segment, serviceReference } from './decode-address.ts';
 import {

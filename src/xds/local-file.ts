@@ -1,4 +1,4 @@
-/** The mesh as one YAML or JSON file (operations.md §6.5): taken whole or refused whole, with every mistake by line. */
+/** The mesh as one YAML or JSON file: taken whole or refused whole, with every mistake by line. */
 import type { MeshState } from '../model/mesh-index.ts';
 import { decodePolicy } from './decode-policy.ts';
 import { type DecodedService, type ListedEndpoint, service } from './decode-service.ts';

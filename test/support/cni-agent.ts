@@ -1,5 +1,5 @@
 /**
- * A CNI agent for tests that enrols pods as istio-cni does (datapath facts §3.3, §3.6): it writes the redirection, then tells
+ * A CNI agent for tests that enrols pods as istio-cni does: it writes the redirection, then tells
  * the proxy that connected last, over a real SOCK_SEQPACKET socket; pods that leave are told to all.
  */
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -1,4 +1,4 @@
-/** One proxy connected to the test CNI agent: the server side of ZDS as istio-cni has it (datapath facts §3.3). */
+/** One proxy connected to the test CNI agent: the server side of ZDS as istio-cni has it. */
 import { type Clock, withDeadline } from '../../src/base/clock.ts';
 import type { FdMessage, PeerCredentials, UnixSocket } from '../../src/sys/unix-contract.ts';
 import { decodeAck, decodeHello, encodeRequest, MAX_ZDS_BYTES, type ZdsRequest } from '../../src/wire/zds.ts';

@@ -57,7 +57,7 @@ export class IstioCluster implements AsyncDisposable {
     return agent;
   }
 
-  /** A mesh whose agents know no other than this cluster (control facts §2.3). */
+  /** A mesh whose agents know no other than this cluster. */
   meshOptions({ nodes, enrolled, told, env = {} }: IstioMeshOptions): MeshOptions {
     return {
       nodes,

@@ -7,7 +7,7 @@ import type { TestMesh } from './mesh.ts';
 /** Far over what anything takes on a busy machine. */
 const WAIT_MS = 90_000;
 
-/** Answers every byte twice and ends when the client ends: 11 bytes asked are 22 answered (datapath facts §7.1). */
+/** Answers every byte twice and ends when the client ends: 11 bytes asked are 22 answered. */
 export function doubling(socket: net.Socket): void {
   socket.on('data', (chunk: Buffer) => {
     const wasTaken = socket.write(Buffer.concat([chunk, chunk]));

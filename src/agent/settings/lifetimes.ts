@@ -29,7 +29,7 @@ export function lifetimeSettings(read: SettingsReader): LifetimeSettings {
   };
 }
 
-/** Datapath facts §5.1; a grace period of 0 or none means 5 s. */
+/** Leaves the last seconds of the grace period of the pod to us; 0 or none means 5 s, as in ztunnel. */
 function drainOf(graceSeconds: number): number {
   if (graceSeconds === 0) return 5_000;
   return 1_000 * (graceSeconds > 10 ? graceSeconds - 5 : Math.max(graceSeconds - 1, 1));

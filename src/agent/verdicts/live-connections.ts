@@ -1,6 +1,6 @@
 /**
- * The accepted inbound connections while they live, judged again after each change of the mesh (datapath facts §4.8): in
- * slices of time, so that however many there are, nobody else on this thread waits for long.
+ * The accepted inbound connections while they live, judged again after each change of the mesh: in slices of time, so that
+ * however many there are, nobody else on this thread waits for long.
  */
 import type { Clock } from '../../base/clock.ts';
 import { formatHostPort } from '../../base/ip.ts';

@@ -10,7 +10,7 @@ import type { Workload } from '../../model/workload.ts';
 import { isOn } from '../../model/workload-index.ts';
 import type { IdentityUses } from './identity-uses.ts';
 
-/** A pod may connect before its record arrives (datapath facts §0, "Wait for local workload"). */
+/** A pod may connect before its record arrives. */
 const WORKLOAD_WAIT_MS = 5_000;
 
 /** What capture knows of an enrolled pod. */

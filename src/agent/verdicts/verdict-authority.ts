@@ -1,6 +1,6 @@
 /**
- * The owner's end of the verdict port: judges connections against the current mesh, remembers
- * inbound ones while they live, and re-judges them when the mesh changes (datapath facts §4.5 step 8, §4.8).
+ * The owner's end of the verdict port: judges connections against the current mesh, remembers inbound ones while they live,
+ * and judges them again when the mesh changes.
  */
 import type { Clock } from '../../base/clock.ts';
 import { MeshError } from '../../base/errors.ts';

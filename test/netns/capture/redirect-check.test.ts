@@ -10,7 +10,7 @@ const privileged = { skip: skipWithoutRoot, timeout: 60_000 };
 const redirection = createRedirection(linuxSys);
 const check = createRedirectionCheck(linuxSys);
 
-/** The NAT rules of istio-cni's iptables backend (datapath §2.4). */
+/** The NAT rules of istio-cni's iptables backend. */
 function iptablesRules(loopback: string): string {
   return `*nat
 :ISTIO_OUTPUT - [0:0]

@@ -18,7 +18,7 @@ type Outcome = 'R' | 'C' | 'H';
 
 const PORTS = [15_001, 15_006, 15_008, 15_080, 15_000, 15_020, 15_021] as const;
 
-/** Datapath facts §2.9. */
+/** Port by port, in the order of `PORTS`. */
 const TABLE: readonly (readonly [from: string, target: string, outcomes: string])[] = [
   ['client', 'the address of the agent', 'CCCCCHH'],
   ['client', 'its own address', 'CCCRRRR'],

@@ -1,4 +1,4 @@
-/** The DNS of a client in `ns1`: the worked examples of the facts (operations §1.12) and the reference's look-up table. */
+/** The DNS of a client in `ns1`: worked examples, and the reference's look-up table. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type DnsSettings, dnsVerdict } from '../../../src/model/dns-answer.ts';
@@ -85,7 +85,6 @@ function outcome(...question: Parameters<typeof ask>): string {
 const UNSUPPORTED = 'service does not support this record type';
 
 for (const [claim, type, name, want] of [
-  // Worked examples of the facts, in their order.
   ['a short name is a service of the own namespace', 'A', 'productpage', '9.9.9.9'],
   [
     'a name behind a search domain is a CNAME',

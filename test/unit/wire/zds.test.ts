@@ -16,7 +16,7 @@ import { anyText } from '../../support/any-text.ts';
 
 const info = { name: 'web-0', namespace: 'shop', serviceAccount: 'web' };
 
-/** Bytes as the reference writes them (datapath facts §3.2). */
+/** Bytes as the reference writes them. */
 const packets: readonly { readonly name: string; readonly hex: string; readonly request: ZdsRequest }[] = [
   {
     name: 'an Add with its workload',
