@@ -8,7 +8,7 @@ import { type Budget, type BudgetChange, parseBudget } from '../model/budget.ts'
 import { readBounded, watchPath } from '../sys/files.ts';
 import { type BudgetRules, NO_RULES, parseBudgetFile } from './budget-file.ts';
 
-export const BUDGET_ANNOTATION = 'culvert.io/budget';
+const BUDGET_ANNOTATION = 'culvert.io/budget';
 /** Some thousand entries. */
 const MAX_FILE_BYTES = 1024 * 1024;
 

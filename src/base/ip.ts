@@ -79,11 +79,6 @@ export function cidrOf(bytes: Uint8Array, length: number): Cidr | undefined {
     : { bytes: maskBytes(bytes, length), length };
 }
 
-export function cidrContains(cidr: Cidr, address: Uint8Array): boolean {
-  if (address.length !== cidr.bytes.length) return false;
-  return address.every((byte, i) => (byte & maskByte(cidr.length, i)) === cidr.bytes[i]);
-}
-
 export function formatCidr(cidr: Cidr): string {
   return `${formatIp(cidr.bytes)}/${cidr.length}`;
 }

@@ -23,7 +23,7 @@ export interface PodManagerSettings extends CaptureSettings, OwnRulesSettings {
   readonly maxConcurrent: number;
 }
 
-export const POD_MANAGER_DEFAULTS: PodManagerSettings = {
+const POD_MANAGER_DEFAULTS: PodManagerSettings = {
   ipv4: true,
   ipv6: true,
   dnsCapture: false,

@@ -24,7 +24,7 @@ export interface Exemption {
   readonly ports: readonly number[];
 }
 
-export const TABLES = ['istio-ambient-nat', 'istio-ambient-mangle', 'istio-ambient-raw'] as const;
+const TABLES = ['istio-ambient-nat', 'istio-ambient-mangle', 'istio-ambient-raw'] as const;
 
 export const MARK_MASK = '0xfff';
 /** On every packet the agent sends. */

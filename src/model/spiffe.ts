@@ -29,10 +29,6 @@ export function formatSpiffeId({ trustDomain, namespace, serviceAccount }: Spiff
   return `${SCHEME}${trustDomain}/ns/${namespace}/sa/${serviceAccount}`;
 }
 
-export function isSameSpiffeId(a: SpiffeId, b: SpiffeId): boolean {
-  return a.trustDomain === b.trustDomain && a.namespace === b.namespace && a.serviceAccount === b.serviceAccount;
-}
-
 /** True for text that can be a trust domain, namespace or service account inside an ID. */
 export function isSegment(text: string): boolean {
   return SEGMENT.test(text) && text !== '.' && text !== '..';

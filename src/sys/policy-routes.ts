@@ -73,7 +73,7 @@ export function removePolicyRoute(netns: Netns | undefined, route: PolicyRoute):
 }
 
 /** Payloads of all rules or routes of a family; none when the kernel has no such family. */
-export function dump(type: number, family: 4 | 6): readonly Uint8Array[] {
+function dump(type: number, family: 4 | 6): readonly Uint8Array[] {
   try {
     return netlinkRequest(NETLINK_ROUTE, encodeMessage(type, NLM_F_REQUEST | NLM_F_DUMP, header(family, {})));
   } catch (error) {

@@ -12,7 +12,7 @@ export const USE_TOTALS = [
   'sentBytes',
 ] as const;
 /** As of now. */
-export const USE_NOW = ['openConnections', 'pendingHandshakes', 'bufferedBytes'] as const;
+const USE_NOW = ['openConnections', 'pendingHandshakes', 'bufferedBytes'] as const;
 
 type UseNumber = (typeof USE_TOTALS)[number] | (typeof USE_NOW)[number];
 

@@ -10,7 +10,7 @@ export interface FrameHeader {
 }
 
 /** Each writer returns the offset after what it wrote. */
-export function writeFrameHeader(out: Uint8Array, at: number, { type, flags, streamId, length }: FrameHeader): number {
+function writeFrameHeader(out: Uint8Array, at: number, { type, flags, streamId, length }: FrameHeader): number {
   out[at] = length >>> 16;
   out[at + 1] = length >>> 8;
   out[at + 2] = length;
@@ -29,7 +29,7 @@ export function writeDataHeader(out: Uint8Array, at: number, streamId: number, l
   return writeUint32(out, at + 5, streamId);
 }
 
-export function writeUint32(out: Uint8Array, at: number, value: number): number {
+function writeUint32(out: Uint8Array, at: number, value: number): number {
   out[at] = value >>> 24;
   out[at + 1] = value >>> 16;
   out[at + 2] = value >>> 8;

@@ -1,13 +1,13 @@
 /** Connections of which one half has ended, and numbered records go on in the other. */
 import { once } from 'node:events';
 import type net from 'node:net';
-import { echo, RecordReader, recordOf, WINDOW } from './numbered.ts';
+import { echo, RecordReader, type RecordStream, recordOf, WINDOW } from './numbered.ts';
 
 /** One end has ended its half, and the other one streams records to it. */
-export class HalfClosedStream {
+export class HalfClosedStream implements RecordStream {
+  readonly received = new RecordReader();
   readonly #done: net.Socket;
   readonly #going: net.Socket;
-  readonly #reader = new RecordReader();
   readonly #timer: NodeJS.Timeout;
   readonly #over = Promise.withResolvers<void>();
   #sent = 0;
@@ -17,7 +17,7 @@ export class HalfClosedStream {
     this.#done = done;
     this.#going = going;
     for (const socket of [done, going]) socket.on('error', (error) => this.#fail(error.message));
-    done.on('data', (chunk: Buffer) => this.#reader.take(chunk)).on('end', () => this.#ended());
+    done.on('data', (chunk: Buffer) => this.received.take(chunk)).on('end', () => this.#ended());
     done.on('close', () => this.#ended()).resume();
     going.on('data', () => this.#fail('bytes behind an end'));
     this.#timer = setInterval(() => this.#send(), intervalMs);
@@ -32,19 +32,6 @@ export class HalfClosedStream {
     return new HalfClosedStream(done, going, intervalMs);
   }
 
-  get failure(): string | undefined {
-    return this.#reader.failure;
-  }
-
-  get records(): number {
-    return this.#reader.records;
-  }
-
-  takePauseMs(): number {
-    return this.#reader.takePauseMs();
-  }
-
-  /** Ends in order: resolves when the other end has heard it, behind all that was sent. */
   async stop(): Promise<void> {
     this.#isStopping = true;
     clearInterval(this.#timer);
@@ -59,19 +46,20 @@ export class HalfClosedStream {
   }
 
   #send(): void {
-    if (this.#sent >= this.records + WINDOW) return;
+    if (this.#sent >= this.received.records + WINDOW) return;
     this.#going.write(recordOf(this.#sent));
     this.#sent += 1;
   }
 
   #ended(): void {
     if (!this.#isStopping) this.#fail('ended early');
-    else if (this.records < this.#sent) this.#fail(`ended after ${this.records} of ${this.#sent} records`);
+    else if (this.received.records < this.#sent)
+      this.#fail(`ended after ${this.received.records} of ${this.#sent} records`);
     this.#over.resolve();
   }
 
   #fail(what: string): void {
-    this.#reader.fail(what);
+    this.received.fail(what);
     clearInterval(this.#timer);
     this.#over.resolve();
   }

@@ -16,7 +16,7 @@ export function descriptors({ pid }: AgentProcess): number {
   return readdirSync(`/proc/${pid}/fd`).length;
 }
 
-export async function heldBy(agent: AgentProcess): Promise<Held> {
+async function heldBy(agent: AgentProcess): Promise<Held> {
   const { body } = await agent.get('/metrics', 15_020);
   const held: Record<string, number> = { descriptors: descriptors(agent) };
   for (const line of body.split('\n')) {

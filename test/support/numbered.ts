@@ -1,4 +1,4 @@
-/** A client that streams numbered records to a server which sends them back, and counts what is lost, doubled or out of order. */
+/** Streams of numbered records between two ends, and what of them is lost, doubled or out of order. */
 import type net from 'node:net';
 
 /** Large enough that records cross reads and writes at odd places. */
@@ -24,6 +24,7 @@ export function recordOf(number: number): Buffer {
 /** Looks at every byte that comes. */
 export class RecordReader {
   records = 0;
+  /** What went wrong, if anything did. */
   failure: string | undefined;
   #rest = Buffer.alloc(0);
   #lastMs = performance.now();
@@ -60,11 +61,19 @@ export class RecordReader {
   }
 }
 
+/** Records that one end sends, as they come to the other end or back. */
+export interface RecordStream {
+  readonly received: RecordReader;
+  /** Ends in order: resolves when all that was sent has come, and the end behind it. */
+  stop(): Promise<void>;
+  abort(): void;
+}
+
 /** A client that streams records to a server which sends them back. */
-export class NumberedStream {
+export class NumberedStream implements RecordStream {
+  readonly received = new RecordReader();
   readonly #socket: net.Socket;
   readonly #intervalMs: number;
-  readonly #reader = new RecordReader();
   readonly #done = Promise.withResolvers<void>();
   #sent = 0;
   #isStopping = false;
@@ -79,28 +88,14 @@ export class NumberedStream {
       if (!this.#isStopping) this.#fail('ended early');
     });
     socket.on('close', () => {
-      if (this.records < this.#sent) this.#fail(`closed after ${this.records} of ${this.#sent} records`);
+      if (this.received.records < this.#sent)
+        this.#fail(`closed after ${this.received.records} of ${this.#sent} records`);
       this.#done.resolve();
     });
     socket.resume();
     this.#fill();
   }
 
-  /** What went wrong, if anything did. */
-  get failure(): string | undefined {
-    return this.#reader.failure;
-  }
-
-  get records(): number {
-    return this.#reader.records;
-  }
-
-  /** Longest time without a byte since the last call. */
-  takePauseMs(): number {
-    return this.#reader.takePauseMs();
-  }
-
-  /** Ends in order: resolves when all that was sent came back and both halves are closed. */
   async stop(): Promise<void> {
     this.#isStopping = true;
     this.#socket.end();
@@ -113,20 +108,20 @@ export class NumberedStream {
   }
 
   #fill(): void {
-    while (!this.#isStopping && this.#sent < this.records + WINDOW) {
+    while (!this.#isStopping && this.#sent < this.received.records + WINDOW) {
       this.#socket.write(recordOf(this.#sent));
       this.#sent += 1;
     }
   }
 
   #take(chunk: Buffer): void {
-    this.#reader.take(chunk);
+    this.received.take(chunk);
     // A pause of its own between records: many streams on two cores must leave room for the agents.
     setTimeout(() => this.#fill(), this.#intervalMs);
   }
 
   #fail(what: string): void {
-    this.#reader.fail(what);
+    this.received.fail(what);
     this.#done.resolve();
   }
 }

@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AgentProcess } from './agent-process.ts';
-import { HalfClosed, type HalfClosedStream } from './half-closed.ts';
+import { HalfClosed } from './half-closed.ts';
 import { TestMesh } from './mesh.ts';
 import { Client } from './mesh-traffic.ts';
-import { NumberedStream } from './numbered.ts';
+import { NumberedStream, type RecordStream } from './numbered.ts';
 import { until } from './until.ts';
 
 /**
@@ -32,8 +32,6 @@ export const MOVED_PER_STREAM = 8 / 2 / WAYS.length;
 export const TUNNELLED_PER_STREAM = 6 / 2 / WAYS.length;
 
 type RoundKind = 'in-turn' | 'at-once';
-
-type Stream = NumberedStream | HalfClosedStream;
 
 export interface UpgradeOptions {
   /** Of each way: half of them are sent back what they send, and of the rest either end has ended its half. */
@@ -80,7 +78,8 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
   const halves = new HalfClosed(options.intervalMs);
   for (const name of ['server', 'home', 'outside']) mesh.serve(name, PORT, (socket) => halves.serve(socket));
   const streams = await openStreams(mesh, options, halves);
-  const inPace = (stream: Stream): boolean => stream.records >= RECORDS_BEFORE || stream.failure !== undefined;
+  const inPace = ({ received: { records, failure } }: RecordStream): boolean =>
+    records >= RECORDS_BEFORE || failure !== undefined;
   await until('records of every stream', () => streams.every(inPace));
   const calls = new NewConnections(mesh, options.newPerSecond);
   const pausesMs: Record<RoundKind, number[]> = { 'in-turn': [], 'at-once': [] };
@@ -92,7 +91,7 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
   let held = 0;
   for (const round of options.rounds) {
     for (const nodes of round === 'in-turn' ? [['n2'], ['n1']] : [['n1', 'n2']]) {
-      for (const stream of streams) stream.takePauseMs();
+      for (const stream of streams) stream.received.takePauseMs();
       const former = nodes.map((node) => mesh.agent(node));
       const next = nodes.map((node) => mesh.spawnAgent(node, ['--take-over', 'true']));
       replaced.push(...former);
@@ -103,7 +102,7 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
         held += Number(taken['held']);
         handOversMs.push(Number(taken['longestPauseMs']));
       }
-      pausesMs[round].push(...streams.map((stream) => Math.max(0, stream.takePauseMs() - options.intervalMs)));
+      pausesMs[round].push(...streams.map((stream) => Math.max(0, stream.received.takePauseMs() - options.intervalMs)));
     }
   }
   const gone = await goneOf(replaced);
@@ -113,8 +112,8 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
   return {
     streams: streams.length,
     upgrades: replaced.length,
-    records: streams.reduce((sum, { records }) => sum + records, 0),
-    failures: streams.flatMap(({ failure }) => failure ?? []),
+    records: streams.reduce((sum, { received }) => sum + received.records, 0),
+    failures: streams.flatMap(({ received }) => received.failure ?? []),
     newConnections: calls.made,
     failedNew: calls.failed,
     pausesMs: { 'in-turn': sorted(pausesMs['in-turn']), 'at-once': sorted(pausesMs['at-once']) },
@@ -144,9 +143,9 @@ async function takenBy(agent: AgentProcess): Promise<Readonly<Record<string, unk
   return await agent.line(({ message }) => message === 'took the node over', 'line that it took the node over');
 }
 
-async function openStreams(mesh: TestMesh, options: UpgradeOptions, halves: HalfClosed): Promise<Stream[]> {
+async function openStreams(mesh: TestMesh, options: UpgradeOptions, halves: HalfClosed): Promise<RecordStream[]> {
   const { streams, intervalMs } = options;
-  const opened: Stream[] = [];
+  const opened: RecordStream[] = [];
   for (let at = 0; at < streams; at += WAYS.length) {
     const kind = KINDS[(at / WAYS.length) % KINDS.length];
     const batch = WAYS.slice(0, streams - at).map(async ([from, to]) => {

@@ -17,7 +17,7 @@ export interface ProxyConfig {
 }
 
 /** Where Istio mounts its mesh configuration, relative to the working directory. */
-export const MESH_CONFIG_PATH = './etc/istio/config/mesh';
+const MESH_CONFIG_PATH = './etc/istio/config/mesh';
 
 const KEYS: readonly ProxyConfigKey[] = ['discoveryAddress', 'proxyAdminPort', 'statsPort', 'concurrency'];
 const META_PREFIX = 'ISTIO_META_';

@@ -57,7 +57,7 @@ interface Window {
 }
 
 /** One line a request: start in µs since 1970, status, µs to the end of the answer. */
-export function summarize(log: string, window: Window): RequestResult {
+function summarize(log: string, window: Window): RequestResult {
   const latencies: number[] = [];
   let inCpuWindow = 0;
   for (const line of log.split('\n')) {

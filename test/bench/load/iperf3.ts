@@ -34,7 +34,7 @@ export async function iperf3(place: Place, target: Address, load: IperfLoad): Pr
   }
 }
 
-export function parseIperf(output: string): IperfResult {
+function parseIperf(output: string): IperfResult {
   const json = JSON.parse(output) as IperfJson;
   const sum = json.end?.sum_received;
   if (json.error !== undefined || sum === undefined) throw new Error(`iperf3: ${json.error ?? 'no result'}`);

@@ -35,7 +35,7 @@ export async function wrk(place: Place, target: Address, load: ConnectionLoad): 
   return parseWrk(output);
 }
 
-export function parseWrk(output: string): ConnectionResult {
+function parseWrk(output: string): ConnectionResult {
   const found = /RESULT (\d+) (\d+) (\d+)/.exec(output);
   if (found === null) throw new Error(`wrk printed no result:\n${output}`);
   const [connections = 0, micros = 0, errors = 0] = found.slice(1).map(Number);

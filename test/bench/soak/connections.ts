@@ -44,17 +44,17 @@ export async function keepStreams(scene: Scene, count: number): Promise<void> {
 async function stream({ ledger, signal, ...scene }: Scene, at: number): Promise<void> {
   const socket = await dial({ ledger, signal, ...scene }, wayOf(at));
   const address = formatHostPort({ ip: socket.localAddress ?? '', port: socket.localPort ?? 0 });
-  const records = new NumberedStream(socket, RECORD_INTERVAL_MS);
+  const numbered = new NumberedStream(socket, RECORD_INTERVAL_MS);
   await pause(signal, randomInt(STREAM_LIFE_MS.min, STREAM_LIFE_MS.max));
   const isReset = !signal.aborted && randomInt(2) === 0;
-  const { failure } = records;
+  const { failure } = numbered.received;
   if (isReset) {
-    records.abort();
+    numbered.abort();
     socket.resetAndDestroy();
-  } else await bounded('a stream ends', records.stop());
-  ledger.count('records', records.records);
+  } else await bounded('a stream ends', numbered.stop());
+  ledger.count('records', numbered.received.records);
   ledger.count(isReset ? 'streams reset' : 'streams ended');
-  const problem = failure ?? (isReset ? undefined : records.failure);
+  const problem = failure ?? (isReset ? undefined : numbered.received.failure);
   if (problem !== undefined) throw new Error(`${problem}; ${await causeOf({ ledger, signal, ...scene }, address)}`);
 }
 

@@ -14,7 +14,7 @@ import { IstioCertificateResponseSchema, IstioCertificateService } from '../../.
 import { type ServerCertificateFiles, serverCertificate } from '../../support/server-certs.ts';
 
 export const certificate = serverCertificate('DNS:localhost', 'IP:127.0.0.1', 'DNS:istiod.istio-system.svc');
-export const deps = { clock: systemClock, files: { read: readBounded } };
+const deps = { clock: systemClock, files: { read: readBounded } };
 export const never = new AbortController().signal;
 const limits = { maxConnections: 100, maxStreamsPerConnection: 100, maxReceiveBytes: 1024 * 1024 };
 

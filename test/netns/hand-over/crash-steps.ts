@@ -2,10 +2,9 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AgentProcess } from '../../support/agent-process.ts';
-import type { HalfClosedStream } from '../../support/half-closed.ts';
 import type { TestMesh } from '../../support/mesh.ts';
 import { ask } from '../../support/mesh-traffic.ts';
-import type { NumberedStream } from '../../support/numbered.ts';
+import type { RecordStream } from '../../support/numbered.ts';
 
 export interface Step {
   readonly name: string;
@@ -62,14 +61,14 @@ async function afterHeir({ mesh, node, pods, giver }: Crash, mark: number): Prom
 }
 
 /** Settles as the stream goes on or ends; fails when it does neither, or bytes are lost, doubled or mixed. */
-export async function goesOnOrEnds(stream: NumberedStream | HalfClosedStream, withinMs: number): Promise<void> {
+export async function goesOnOrEnds(stream: RecordStream, withinMs: number): Promise<void> {
   const deadlineMs = performance.now() + withinMs;
-  const before = stream.records;
-  while (stream.failure === undefined && stream.records < before + 8) {
+  const before = stream.received.records;
+  while (stream.received.failure === undefined && stream.received.records < before + 8) {
     assert.ok(performance.now() < deadlineMs, 'a connection hangs');
     await sleep(20);
   }
-  assert.doesNotMatch(stream.failure ?? '', / came as /);
+  assert.doesNotMatch(stream.received.failure ?? '', / came as /);
 }
 
 /** Resolves when a new connection was answered; tried again while an agent that was killed is being replaced. */

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { AgentProcess } from '../../support/agent-process.ts';
-import { HalfClosed, type HalfClosedStream } from '../../support/half-closed.ts';
+import { HalfClosed } from '../../support/half-closed.ts';
 import { TestMesh } from '../../support/mesh.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
-import { NumberedStream } from '../../support/numbered.ts';
+import { NumberedStream, type RecordStream } from '../../support/numbered.ts';
 import { goesOnOrEnds, reached } from './crash-steps.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 180_000 };
@@ -56,7 +56,7 @@ after(async () => {
   if (skipWithoutRoot === false) await mesh[Symbol.asyncDispose]();
 });
 
-async function opened(): Promise<(NumberedStream | HalfClosedStream)[]> {
+async function opened(): Promise<RecordStream[]> {
   const all = WAYS.flatMap(([from, to]) =>
     STREAMS.map(async (whoEnds) => {
       const socket = await mesh.dial(from, { ip: mesh.pod(to).ip, port: PORT }, 20_000);

@@ -76,12 +76,12 @@ test('short cuts move to the next agent, and to the one after it, without losing
   const second = await replaced();
   const third = await replaced();
   for (const { stream } of streams) {
-    const before = stream.records;
-    while (stream.failure === undefined && stream.records < before + 5)
+    const before = stream.received.records;
+    while (stream.received.failure === undefined && stream.received.records < before + 5)
       await new Promise((next) => setTimeout(next, 10));
   }
   assert.deepEqual(
-    streams.flatMap(({ stream }) => stream.failure ?? []),
+    streams.flatMap(({ stream }) => stream.received.failure ?? []),
     [],
   );
   assert.equal(await shortCutsOf(third), 2 * STREAMS);
@@ -94,7 +94,7 @@ test('short cuts move to the next agent, and to the one after it, without losing
   await Promise.all(forbidden);
   await Promise.all(allowed.map(({ stream }) => stream.stop()));
   assert.deepEqual(
-    allowed.flatMap(({ stream }) => stream.failure ?? []),
+    allowed.flatMap(({ stream }) => stream.received.failure ?? []),
     [],
   );
   for (const { address, from } of streams) {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { expectedIdentities, formatSpiffeId, isSameSpiffeId, parseSpiffeId } from '../../../src/model/spiffe.ts';
+import { expectedIdentities, formatSpiffeId, parseSpiffeId } from '../../../src/model/spiffe.ts';
 import { anyText } from '../../support/any-text.ts';
 import { workload } from './sample-mesh.ts';
 
@@ -61,14 +61,6 @@ test('any text gives an identity that formats back to the same text, or nothing'
       },
     ),
   );
-});
-
-test('identities are equal only when all three parts are', () => {
-  const id = { trustDomain: 'td', namespace: 'a', serviceAccount: 'b' };
-  assert(isSameSpiffeId(id, { ...id }));
-  for (const part of ['trustDomain', 'namespace', 'serviceAccount'] as const) {
-    assert(!isSameSpiffeId(id, { ...id, [part]: 'other' }), part);
-  }
 });
 
 test('a service vouches for further identities, and what does not parse is left out', () => {
