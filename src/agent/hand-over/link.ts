@@ -2,7 +2,7 @@
 import { type Clock, deadline } from '../../base/clock.ts';
 import { MeshError, messageOf } from '../../base/errors.ts';
 import type { FdMessage, UnixSocket } from '../../sys/unix-contract.ts';
-import { encode, MAX_PACKET_BYTES, type Reply, type Request } from './protocol.ts';
+import { encode, MAX_PACKET_BYTES, type Reply, type Request, SEND_TIMEOUT_MS } from './protocol.ts';
 
 export class HandOverLink implements Disposable {
   readonly #socket: UnixSocket;
@@ -17,8 +17,9 @@ export class HandOverLink implements Disposable {
     return this.#socket.peer.pid;
   }
 
-  /** Rejects with `CV-HAND-OVER` when the other end is gone. */
+  /** Rejects with `CV-HAND-OVER` when the other end is gone, or reads nothing for so long that it is given up. */
   async send(message: Request | Reply, fds: readonly number[] = []): Promise<void> {
+    using _deadline = deadline(this.#clock, SEND_TIMEOUT_MS, () => this.#socket[Symbol.dispose]());
     try {
       await this.#socket.send(encode(message), fds);
     } catch (error) {

@@ -21,6 +21,8 @@ export const ANSWER_TIMEOUT_MS = 60_000;
 export const SILENCE_TIMEOUT_MS = 120_000;
 /** From an offer to its acceptance: meanwhile nobody carries the connections offered. */
 export const OFFER_TIMEOUT_MS = 60_000;
+/** From a message to its place in the queue of a reader: what is half told cannot be told again. */
+export const SEND_TIMEOUT_MS = 60_000;
 /** File in the run directory. */
 export const SOCKET_FILE = 'hand-over.sock';
 

@@ -13,6 +13,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import type net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
@@ -21,20 +22,40 @@ import { Heir } from '../../../src/agent/hand-over/heir.ts';
 import { NodeLease } from '../../../src/agent/hand-over/lease.ts';
 import { HandOverLink } from '../../../src/agent/hand-over/link.ts';
 import { Predecessors } from '../../../src/agent/hand-over/predecessors.ts';
-import { encode, OFFER_TIMEOUT_MS, SILENCE_TIMEOUT_MS } from '../../../src/agent/hand-over/protocol.ts';
+import {
+  encode,
+  OFFER_TIMEOUT_MS,
+  SEND_TIMEOUT_MS,
+  SILENCE_TIMEOUT_MS,
+} from '../../../src/agent/hand-over/protocol.ts';
 import type { Clock } from '../../../src/base/clock.ts';
 import { MeshError } from '../../../src/base/errors.ts';
-import { NO_NEEDS } from '../../../src/proxy/inheritance.ts';
-import { closeFd } from '../../../src/sys/duplicate.ts';
+import { type InheritedConnection, NO_NEEDS } from '../../../src/proxy/inheritance.ts';
+import { closeFd, duplicate } from '../../../src/sys/duplicate.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { takeRunLock } from '../../../src/sys/run-lock.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
+import { socketFd } from '../../../src/sys/tcp.ts';
 import type { UnixListener, UnixSocket } from '../../../src/sys/unix-contract.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
-import { GivingNode, HELLO, hear, say } from './giving-node.ts';
+import { tcpPair } from '../../support/tcp.ts';
+import { GivingNode, HELLO, hear, POD, say } from './giving-node.ts';
 
 const timed = { timeout: 90_000 };
+
+/** A stream of which that much is under way to the application at `socket`; with a descriptor of its own. */
+function suspended(socket: net.Socket, toApp: Uint8Array): InheritedConnection {
+  const ends = { src: { ip: '192.0.2.1', port: 1 }, dst: { ip: '192.0.2.2', port: 2 } };
+  const labels = { reporter: 'destination', securityPolicy: 'unknown' } as const;
+  const wayBack = { kind: 'wait', question: { authority: '192.0.2.2:2' } } as const;
+  return {
+    start: { id: 'a', podUid: POD.uid, direction: 'inbound', protocol: 'HBONE', ...ends, labels },
+    socket: duplicate(socketFd(socket) ?? -1),
+    tunnel: { token: '0'.repeat(32), wayBack, toApp, toTunnel: new Uint8Array(0) },
+    pausedAtMs: 0,
+  };
+}
 
 /** Lets time pass for `clock`, as long as `is` does not hold. */
 async function passing(clock: FakeClock, stepMs: number, is: () => boolean): Promise<void> {
@@ -62,6 +83,26 @@ test('a successor that never accepts an offer loses it in time, and the next one
   assert.equal(await queued, 'old');
   using next = await Heir.greet(new HandOverLink(node.connect(), systemClock), systemClock, 'test');
   assert.deepEqual(next.counts, { moved: 0, streams: 0, held: 0, longestPauseMs: 0 });
+});
+
+test('a successor that stops reading in the middle of an offer loses it in time', timed, async () => {
+  await using node = await GivingNode.start();
+  await using pair = await tcpPair();
+  // More than its socket takes before anybody reads.
+  node.departures.push({ connections: [suspended(pair.near, Buffer.alloc(4 * 1024 * 1024))], isLast: true });
+  const silent = node.connect();
+  await say(silent, HELLO);
+  await say(silent, { type: 'take', pod: node.key });
+  await say(silent, { type: 'accept', pod: node.key });
+  const said = [await hear(silent), await hear(silent), await hear(silent), await hear(silent)];
+  assert.deepEqual(said, ['welcome', 'listener', 'offered', 'given']);
+  await say(silent, { type: 'more', pod: node.key });
+  while (node.departures.length > 0) await new Promise(setImmediate);
+
+  await passing(node.clock, SEND_TIMEOUT_MS, () => node.starts.length > 1);
+
+  assert.deepEqual([node.starts[1]?.connections.length, node.results], [1, ['lost']]);
+  assert.equal(await node.answer(), 'old');
 });
 
 test('a successor that connects and never speaks keeps the next one waiting, and nobody else', timed, async () => {
