@@ -1,4 +1,5 @@
 /** The mesh as `/config_dump` shows it: ztunnel's keys, order and omissions, so that its tools read it. */
+import { inOrder } from '../base/in-order.ts';
 import { formatCidr } from '../base/ip.ts';
 import { referenceText } from './gateway-reference.ts';
 import { endpointOf, type MeshIndex } from './mesh-index.ts';
@@ -8,27 +9,28 @@ import { type Endpoint, type GatewayAddress, type Service, serviceKey, type Work
 /** Plain JSON. Fields that hold `undefined` are absent once serialized. */
 type Json = string | number | boolean | undefined | readonly Json[] | { readonly [key: string]: Json };
 
+/** Each list can be gone through once; its items are made then, so that a large mesh holds nobody up. */
 export interface MeshDump {
-  readonly policies: readonly Json[];
-  readonly services: readonly Json[];
+  readonly policies: Iterable<Json>;
+  readonly services: Iterable<Json>;
   readonly stagedServices: Json;
-  readonly workloads: readonly Json[];
+  readonly workloads: Iterable<Json>;
 }
 
+/** Of the records as they are now; endpoints of a service are those of the moment it is written. */
 export function dumpMesh(index: MeshIndex): MeshDump {
   const { policies } = index;
+  const all = [
+    ...policies.accepted().map((policy) => ({ key: policyKey(policy), dump: () => dumpPolicy(policy) })),
+    ...policies.rejected().map((policy) => ({ key: policyKey(policy), dump: () => dumpRejected(policy) })),
+  ];
+  const services = [...index.services.all()];
+  const workloads = [...index.workloads.all()];
   return {
-    policies: [
-      ...policies.accepted().map((policy) => ({ key: policyKey(policy), json: dumpPolicy(policy) })),
-      ...policies.rejected().map((policy) => ({ key: policyKey(policy), json: dumpRejected(policy) })),
-    ]
-      .toSorted((a, b) => compare(a.key, b.key))
-      .map(({ json }) => json),
-    services: [...index.services.all()]
-      .toSorted((a, b) => compare(a.hostname, b.hostname))
-      .map((service) => dumpService(index, service)),
+    policies: inOrder(all, ({ key }) => key).map(({ dump }) => dump()),
+    services: inOrder(services, ({ hostname }) => hostname).map((service) => dumpService(index, service)),
     stagedServices: Object.fromEntries([...index.stagedEndpoints()].map(([key, list]) => [key, dumpEndpoints(list)])),
-    workloads: [...index.workloads.all()].toSorted((a, b) => compare(a.uid, b.uid)).map(dumpWorkload),
+    workloads: inOrder(workloads, ({ uid }) => uid).map(dumpWorkload),
   };
 }
 

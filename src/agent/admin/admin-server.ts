@@ -5,17 +5,17 @@ import { reasonOf } from '../../base/reasons.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import type { LogControl } from '../../telemetry/logger.ts';
 import type { Inspect } from '../thread-inspector.ts';
-import { sortKeys } from './config-dump.ts';
 import { DASHBOARD } from './dashboard.ts';
 import { refusalOf } from './guard.ts';
 import { type HttpAnswer, type HttpHandler, type HttpRequest, HttpServer } from './http-server.ts';
+import { type JsonForm, jsonPieces } from './json-pieces.ts';
 import { answerLogging } from './logging.ts';
 import { PprofEndpoints } from './pprof-endpoints.ts';
 import type { ConnectionsView, ExplainView, IdentitiesView, StatusView, UsageView } from './views.ts';
 
 /** What the admin port shows and does; the composition root connects it. */
 export interface AdminProviders {
-  /** Plain JSON data; keys are sorted here. */
+  /** Data for `jsonPieces`; keys are sorted here. */
   configDump(): Promise<unknown>;
   status(): Promise<StatusView>;
   certificates(): IdentitiesView;
@@ -75,7 +75,7 @@ function routesOf(providers: AdminProviders, pprof: PprofEndpoints): ReadonlyMap
   const changing = (answer: HttpHandler): Route => ({ isStateChanging: true, answer });
   return new Map<string, Route>([
     ['/', reading(() => ({ status: 200, type: 'text/html; charset=utf-8', body: DASHBOARD }))],
-    ['/config_dump', reading(async () => json(sortKeys(await providers.configDump())))],
+    ['/config_dump', reading(async () => json(await providers.configDump(), { isSorted: true }))],
     ['/logging', changing((request) => answerLogging(request, providers.logging))],
     ['/quitquitquit', changing((request) => quit(request, providers))],
     ['/debug/pprof/profile', changing((request) => pprof.cpu(request))],
@@ -97,10 +97,10 @@ async function quit({ method }: HttpRequest, providers: AdminProviders): Promise
 
 async function explain({ query }: HttpRequest, providers: AdminProviders): Promise<HttpAnswer> {
   const id = query.get('id') ?? '';
-  if (id === '') return json({ error: 'name a connection: /explain?id=<connection id>' }, 400);
+  if (id === '') return { ...json({ error: 'name a connection: /explain?id=<connection id>' }), status: 400 };
   const connection = await providers.findConnection(id);
   if (connection === undefined)
-    return json({ error: 'no connection with this id is open or among the last 1024' }, 404);
+    return { ...json({ error: 'no connection with this id is open or among the last 1024' }), status: 404 };
   const { reason: code } = connection;
   const view: ExplainView = code === undefined ? { connection } : { connection, reason: { code, ...reasonOf(code) } };
   return json(view);
@@ -113,7 +113,6 @@ function onlyGet(
   return request.method === 'GET' || request.method === 'HEAD' ? answer() : { status: 405 };
 }
 
-/** Pretty-printed with two spaces, as ztunnel prints its dump. */
-function json(value: unknown, status = 200): HttpAnswer {
-  return { status, type: 'application/json', body: JSON.stringify(value, undefined, 2) };
+function json(value: unknown, form: JsonForm = { isSorted: false }): HttpAnswer {
+  return { status: 200, type: 'application/json', pieces: jsonPieces(value, form) };
 }

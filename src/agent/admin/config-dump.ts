@@ -7,14 +7,14 @@ import type { PodView } from './views.ts';
 export interface ConfigDumpSections {
   readonly certificates: readonly { readonly identity: string }[];
   readonly config: object;
-  readonly policies: readonly unknown[];
-  readonly services: readonly unknown[];
+  readonly policies: Iterable<unknown>;
+  readonly services: Iterable<unknown>;
   readonly stagedServices: unknown;
   readonly staticConfig: unknown;
   readonly version: BuildInfo;
   /** Shared mode only. */
   readonly workloadState?: object;
-  readonly workloads: readonly unknown[];
+  readonly workloads: Iterable<unknown>;
 }
 
 export function configDump(sections: ConfigDumpSections): object {

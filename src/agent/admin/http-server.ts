@@ -2,8 +2,10 @@
 import { once } from 'node:events';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
+import { pipeline } from 'node:stream/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock } from '../../base/clock.ts';
-import { MeshError, messageOf } from '../../base/errors.ts';
+import { hasCode, MeshError, messageOf } from '../../base/errors.ts';
 import { formatHostPort } from '../../base/ip.ts';
 import type { Logger } from '../../base/log.ts';
 import { http } from '../../sys/http.ts';
@@ -23,6 +25,8 @@ export interface HttpAnswer {
   readonly type?: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string | Uint8Array;
+  /** In place of a body: taken as fast as the client reads, with a turn of the event loop after each. */
+  readonly pieces?: Iterable<string>;
 }
 
 export type HttpHandler = (request: HttpRequest) => HttpAnswer | Promise<HttpAnswer>;
@@ -178,7 +182,14 @@ async function answer(
     result = { status: 500, type: 'text/plain', body: `${messageOf(error)}\n` };
   }
   response.setTimeout(stallTimeoutMs, () => response.destroy());
-  send(response, result);
+  try {
+    await send(response, result);
+  } catch (error) {
+    // The answer is cut short, which its client sees. One that went away itself is nobody's business.
+    if (!hasCode(error, 'ERR_STREAM_PREMATURE_CLOSE')) {
+      log.warn?.('answer not finished', { component, path: request.path, error: messageOf(error) });
+    }
+  }
 }
 
 function requestOf(request: IncomingMessage, signal: AbortSignal): HttpRequest {
@@ -192,13 +203,26 @@ function requestOf(request: IncomingMessage, signal: AbortSignal): HttpRequest {
   };
 }
 
-function send(response: ServerResponse, { status, type, headers, body }: HttpAnswer): void {
+async function send(response: ServerResponse, { status, type, headers, body, pieces }: HttpAnswer): Promise<void> {
   if (response.headersSent || response.destroyed) return;
+  const typed = type === undefined ? {} : { 'content-type': type };
+  if (pieces !== undefined) {
+    response.writeHead(status, { ...typed, ...headers });
+    await pipeline(response.req.method === 'HEAD' ? [] : inTurns(pieces), response);
+    return;
+  }
   const bytes = typeof body === 'string' ? Buffer.from(body) : (body ?? new Uint8Array());
   response.writeHead(status, {
-    ...(type === undefined ? {} : { 'content-type': type }),
+    ...typed,
     'content-length': bytes.length,
     ...headers,
   });
   response.end(bytes);
+}
+
+async function* inTurns(pieces: Iterable<string>): AsyncGenerator<string> {
+  for (const piece of pieces) {
+    yield piece;
+    await nextTurn();
+  }
 }

@@ -48,10 +48,15 @@ async function dump(parts: AgentParts, deps: AgentDeps): Promise<object> {
     ...mesh,
     certificates: parts.certificates.snapshot(),
     config: configSection(parts.config),
-    staticConfig: staticConfig(parts.config.localMesh, () => dumpMesh(new MeshIndex(parts.mesh.fileMesh))),
+    staticConfig: staticConfig(parts.config.localMesh, () => dumpMesh(fileIndex(parts))),
     version: buildInfo(deps.version, parts.config.metadata),
     workloadState: workloadState(podViews(parts), open),
   });
+}
+
+/** Without a control plane the file is the mesh. */
+function fileIndex({ config: { xds }, authority, mesh }: AgentParts): MeshIndex {
+  return xds === undefined ? authority.index : new MeshIndex(mesh.fileMesh);
 }
 
 async function status(parts: AgentParts, deps: AgentDeps): Promise<StatusView> {

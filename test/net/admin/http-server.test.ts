@@ -158,3 +158,48 @@ test('a client that reads its answer drop by drop does not hold up closing', { t
   clearInterval(drops);
   socket.destroy();
 });
+
+/** Far more than what two sockets hold. */
+function* manyPieces(onPiece: () => void): Generator<string> {
+  for (let n = 0; n < 4_096; n++) {
+    onPiece();
+    yield 'x'.repeat(16_384);
+  }
+}
+
+test('an answer in pieces is made as fast as its client reads, others are served meanwhile, and it comes whole', async () => {
+  let made = 0;
+  const asked = Promise.withResolvers<void>();
+  await using http = await server({
+    handler: ({ path }) => {
+      if (path === '/small') return { status: 200, body: 'here' };
+      asked.resolve();
+      return { status: 200, pieces: manyPieces(() => (made += 1)) };
+    },
+  });
+  const socket = await stuckClient(http.port);
+  await asked.promise;
+  assert.equal((await ask(http.port, '/small')).text, 'here');
+  assert(made < 4_096, 'all was made before anybody else was served');
+  socket.destroy();
+  assert.equal((await ask(http.port, '/')).bytes.length, 4_096 * 16_384);
+});
+
+test('an answer whose pieces fail midway is cut short, so that nobody takes it for whole', async () => {
+  const said = Promise.withResolvers<string>();
+  function* broken(): Generator<string> {
+    yield '[1,';
+    throw new Error('no more');
+  }
+  const log = { warn: (text: string) => said.resolve(text) };
+  await using http = await server({ log, handler: () => ({ status: 200, pieces: broken() }) });
+  await assert.rejects(ask(http.port, '/'));
+  assert.equal(await said.promise, 'answer not finished');
+});
+
+test('an answer in pieces makes none for HEAD', async () => {
+  let made = 0;
+  await using http = await server({ handler: () => ({ status: 200, pieces: manyPieces(() => (made += 1)) }) });
+  assert.equal((await ask(http.port, '/', { method: 'HEAD' })).status, 200);
+  assert.equal(made, 0);
+});

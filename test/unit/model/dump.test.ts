@@ -5,7 +5,9 @@ import { dumpMesh } from '../../../src/model/dump.ts';
 import { atAddress, atHostname, memberOf, mesh, policy, service, vip, workload } from './sample-mesh.ts';
 
 function dumped(state: Parameters<typeof mesh>[0]): unknown {
-  return JSON.parse(JSON.stringify(dumpMesh(mesh(state))));
+  const { workloads, services, policies, stagedServices } = dumpMesh(mesh(state));
+  const lists = { workloads: [...workloads], services: [...services], policies: [...policies] };
+  return JSON.parse(JSON.stringify({ ...lists, stagedServices }));
 }
 
 test('an empty mesh dumps its four keys', () => {

@@ -135,8 +135,9 @@ const updates: fc.Arbitrary<MeshUpdate> = fc
 /** Everything a reader can ask about this world. */
 function answers(index: MeshIndex): unknown {
   const all = [...index.workloads.all()];
+  const { workloads, services, policies, stagedServices } = dumpMesh(index);
   return {
-    dump: dumpMesh(index),
+    dump: [[...workloads], [...services], [...policies], stagedServices],
     sizes: [index.workloads.size, index.services.size],
     owners: NETWORKS.flatMap((network) =>
       IPS.flatMap((ip) => [undefined, ...NAMESPACES].map((client) => index.owner(network, ip, client))),

@@ -1,8 +1,9 @@
 /** `/config_dump` of an agent that uses everything is what istioctl, Kiali and others decode. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { configDump, sortKeys, workloadState } from '../../../../src/agent/admin/config-dump.ts';
+import { configDump, workloadState } from '../../../../src/agent/admin/config-dump.ts';
 import { configSection } from '../../../../src/agent/admin/config-dump-settings.ts';
+import { jsonPieces } from '../../../../src/agent/admin/json-pieces.ts';
 import type { PodView } from '../../../../src/agent/admin/views.ts';
 import { buildInfo } from '../../../../src/agent/build-info.ts';
 import { resolveConfig } from '../../../../src/agent/settings/config.ts';
@@ -54,7 +55,7 @@ function dump(env: Environment = {}): Tree {
   const result = resolveConfig({ NODE_NAME: 'n1', LOCAL_XDS_PATH: 'm', CULVERT_PODS: 'p', ...env }, {});
   assert(result.ok, JSON.stringify(result));
   const mesh = dumpMesh(new MeshIndex(richMesh()));
-  const { stagedServices: _, ...staticConfig } = mesh;
+  const { stagedServices: _, ...staticConfig } = dumpMesh(new MeshIndex(richMesh()));
   const sections = configDump({
     ...mesh,
     staticConfig,
@@ -66,7 +67,7 @@ function dump(env: Environment = {}): Tree {
     version: buildInfo('1.2.3', {}),
     workloadState: pods(),
   });
-  return JSON.parse(JSON.stringify(sortKeys(sections))) as Tree;
+  return JSON.parse([...jsonPieces(sections, { isSorted: true })].join('')) as Tree;
 }
 
 /** `dump()` with one value replaced, or removed when `value` is `undefined`. */
