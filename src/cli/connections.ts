@@ -22,9 +22,8 @@ import {
   type DumpViewOptions,
   dumpCommand,
   namespaceOption,
-  print,
+  printTable,
   type Table,
-  tableText,
   withAlias,
 } from './view-command.ts';
 
@@ -61,16 +60,14 @@ async function printLive(terminal: Terminal, options: Options): Promise<void> {
   const { open } = (await getJson(options.admin, '/connections')) as ConnectionsView;
   const wanted = open.filter((view) => isWanted(openOfView(view), options));
   const names = await namesFor(options);
-  print(terminal, options.output, wanted, (form) =>
-    tableText(terminal, openTable(wanted.map(openOfView), names), form),
-  );
+  printTable(terminal, options.output, wanted, () => openTable(wanted.map(openOfView), names));
 }
 
 async function printDumped(terminal: Terminal, options: Options): Promise<void> {
   const dump = await readMeshDump(options);
   const wanted = openOfDump(dump).filter((connection) => isWanted(connection, options));
   const names = options.raw ? NO_NAMES : namesOf(dump);
-  print(terminal, options.output, wanted, (form) => tableText(terminal, openTable(wanted, names), form));
+  printTable(terminal, options.output, wanted, () => openTable(wanted, names));
 }
 
 async function printRefused(terminal: Terminal, options: Options): Promise<void> {
@@ -80,7 +77,7 @@ async function printRefused(terminal: Terminal, options: Options): Promise<void>
   const { refused } = (await getJson(options.admin, '/connections')) as ConnectionsView;
   const wanted = refused.filter((view) => isWanted(openOfView(view), options));
   const names = await namesFor(options);
-  print(terminal, options.output, wanted, (form) => tableText(terminal, refusedTable(wanted, names), form));
+  printTable(terminal, options.output, wanted, () => refusedTable(wanted, names));
 }
 
 /** Names are for people only. */

@@ -7,9 +7,8 @@ import {
   type DumpViewOptions,
   dumpCommand,
   namespaceOption,
-  print,
+  printTable,
   type Table,
-  tableText,
   withAlias,
 } from './view-command.ts';
 
@@ -26,7 +25,7 @@ export function policiesCommand(terminal: Terminal): Command {
   withAlias(command, 'policy-namespace', 'namespace');
   return command.action(async (options: DumpViewOptions) => {
     const wanted = inNamespace((await readMeshDump(options)).policies, options.namespace);
-    print(terminal, options.output, wanted, (form) => tableText(terminal, policyTable(wanted), form));
+    printTable(terminal, options.output, wanted, () => policyTable(wanted));
   });
 }
 

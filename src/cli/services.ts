@@ -16,9 +16,8 @@ import {
   type DumpViewOptions,
   dumpCommand,
   namespaceOption,
-  print,
+  printTable,
   type Table,
-  tableText,
   withAlias,
 } from './view-command.ts';
 
@@ -37,7 +36,7 @@ export function servicesCommand(terminal: Terminal): Command {
   return command.action(async (options: DumpViewOptions) => {
     const dump = await readMeshDump(options);
     const wanted = inNamespace(dump.services, options.namespace);
-    print(terminal, options.output, wanted, (form) => tableText(terminal, serviceTable(dump, wanted), form));
+    printTable(terminal, options.output, wanted, () => serviceTable(dump, wanted));
   });
 }
 

@@ -7,7 +7,7 @@ import { getJson } from './admin-client.ts';
 import { bytesText } from './durations.ts';
 import type { Terminal } from './terminal.ts';
 import { SORT_KEYS, type SortKey, type TopRow, topRows } from './top-rows.ts';
-import { namespaceOption, print, type Table, tableText, type ViewOptions, viewCommand } from './view-command.ts';
+import { namespaceOption, printTable, type Table, tableText, type ViewOptions, viewCommand } from './view-command.ts';
 
 const EXAMPLES = `  $ culvert top
   $ culvert top --sort new --interval 5s
@@ -83,7 +83,7 @@ async function plain(terminal: Terminal, options: Options): Promise<void> {
     if (options.output === 'json' && options.once !== true) terminal.out(`${JSON.stringify(rows)}\n`);
     else {
       if (!isFirst) terminal.out(options.output === 'yaml' ? '---\n' : '\n');
-      print(terminal, options.output, rows, (form) => tableText(terminal, tableOf(rows), form));
+      printTable(terminal, options.output, rows, () => tableOf(rows));
     }
     if (options.once === true) return;
     before = now;

@@ -70,6 +70,10 @@ export function print(terminal: Terminal, form: OutputForm, value: unknown, tabl
   else terminal.out(table(form));
 }
 
+export function printTable(terminal: Terminal, form: OutputForm, value: unknown, table: () => Table): void {
+  print(terminal, form, value, () => tableText(terminal, table(), form));
+}
+
 export function tableText(terminal: Terminal, table: Table, form: OutputForm): string {
   const { header, rows, whenEmpty, shortColumns = header.length } = table;
   if (rows.length === 0) return `${whenEmpty}\n`;

@@ -14,9 +14,8 @@ import {
   type DumpViewOptions,
   dumpCommand,
   namespaceOption,
-  print,
+  printTable,
   type Table,
-  tableText,
   withAlias,
 } from './view-command.ts';
 
@@ -41,7 +40,7 @@ export function workloadsCommand(terminal: Terminal): Command {
   return command.action(async (options: Options) => {
     const dump = await readMeshDump(options);
     const wanted = inNamespace(dump.workloads, options.namespace).filter((workload) => isWanted(workload, options));
-    print(terminal, options.output, wanted, (form) => tableText(terminal, workloadTable(dump, wanted), form));
+    printTable(terminal, options.output, wanted, () => workloadTable(dump, wanted));
   });
 }
 

@@ -72,6 +72,16 @@ const throughGateway = {
   inner: [id('web')],
 } as const;
 
+/** HBONE to the address in `authority`, where `upstream` proves its own identity; `rest`: what else, or otherwise. */
+function hbone(upstream: string, authority: string, rest: Partial<Summary> = {}): Summary {
+  const to = `${authority.slice(0, authority.lastIndexOf(':'))}:15008`;
+  return { kind: 'hbone', to, authority, upstream, expected: [id(upstream)], ...rest };
+}
+
+function refuse(code: string, text: string): Summary {
+  return { kind: 'refuse', code, text };
+}
+
 const rows: readonly Row[] = [
   {
     name: 'an address nobody knows is passed through as dialled',
@@ -95,38 +105,20 @@ const rows: readonly Row[] = [
     name: 'an HBONE workload is reached on 15008 with its own address as authority',
     state: { workloads: [workload('server', { ips: ['10.0.0.2'], node: 'node-2' })] },
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'server',
-      expected: [id('server')],
-    },
+    want: hbone('server', '10.0.0.2:80'),
   },
   {
     name: 'an HBONE workload on the same node is not short-cut',
     state: { workloads: [workload('server', { ips: ['10.0.0.2'] })] },
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'server',
-      expected: [id('server')],
-    },
+    want: hbone('server', '10.0.0.2:80'),
   },
   {
     name: 'a waypoint of the source is ignored',
     state: { workloads: [workload('server', { ips: ['10.0.0.2'] }), workload('waypoint', { ips: ['10.0.0.9'] })] },
     source: workload('client', { ips: ['10.0.0.1'], waypoint: atAddress('10.0.0.9') }),
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'server',
-      expected: [id('server')],
-    },
+    want: hbone('server', '10.0.0.2:80'),
   },
   {
     name: 'a workload with a waypoint is reached through it, the authority unchanged',
@@ -137,13 +129,7 @@ const rows: readonly Row[] = [
       ],
     },
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.9:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'waypoint',
-      expected: [id('waypoint')],
-    },
+    want: hbone('waypoint', '10.0.0.2:80', { to: '10.0.0.9:15008' }),
   },
   {
     name: 'an IPv6 target behind a waypoint given by IPv4 is dialled over IPv4 with the IPv6 authority',
@@ -154,13 +140,7 @@ const rows: readonly Row[] = [
       ],
     },
     target: '[ff06::c3]:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.9:15008',
-      authority: '[ff06::c3]:80',
-      upstream: 'waypoint',
-      expected: [id('waypoint')],
-    },
+    want: hbone('waypoint', '[ff06::c3]:80', { to: '10.0.0.9:15008' }),
   },
   {
     name: 'the waypoint of a workload does not send its own traffic to itself',
@@ -174,13 +154,7 @@ const rows: readonly Row[] = [
     source: workload('waypoint', { ips: ['10.0.0.9'], services: memberOf({ waypoint: { 15_008: 15_008 } }) }),
     clientIp: '10.0.0.9',
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'server',
-      expected: [id('server')],
-    },
+    want: hbone('server', '10.0.0.2:80'),
   },
   {
     name: 'a pod with the identity of the waypoint but not its address still goes through it',
@@ -193,13 +167,7 @@ const rows: readonly Row[] = [
     source: workload('other', { ips: ['10.0.0.7'], serviceAccount: 'waypoint' }),
     clientIp: '10.0.0.7',
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.9:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'waypoint',
-      expected: [id('waypoint')],
-    },
+    want: hbone('waypoint', '10.0.0.2:80', { to: '10.0.0.9:15008' }),
   },
   {
     name: 'the waypoint of a service wins before any endpoint is chosen',
@@ -211,14 +179,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')], waypoint: atAddress('10.0.0.9') })],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.9:15008',
-      authority: '10.1.0.1:80',
-      upstream: 'waypoint',
-      service: 'web',
-      expected: [id('waypoint')],
-    },
+    want: hbone('waypoint', '10.1.0.1:80', { to: '10.0.0.9:15008', service: 'web' }),
   },
   {
     name: 'a waypoint given by service name is dialled on its target port and may prove the names of its service',
@@ -233,14 +194,11 @@ const rows: readonly Row[] = [
       ],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'hbone',
+    want: hbone('waypoint', '10.1.0.1:80', {
       to: '10.0.0.9:15018',
-      authority: '10.1.0.1:80',
-      upstream: 'waypoint',
       service: 'web',
       expected: [id('waypoint'), id('vouched')],
-    },
+    }),
   },
   {
     name: 'a waypoint name that is no service may be the host name of a workload',
@@ -251,13 +209,7 @@ const rows: readonly Row[] = [
       ],
     },
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.9:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'waypoint',
-      expected: [id('waypoint')],
-    },
+    want: hbone('waypoint', '10.0.0.2:80', { to: '10.0.0.9:15008' }),
   },
   {
     name: 'a waypoint service without ports serves through the application tunnel of its instance',
@@ -275,14 +227,7 @@ const rows: readonly Row[] = [
       ],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.9:15008',
-      authority: '10.1.0.1:80',
-      upstream: 'waypoint',
-      service: 'web',
-      expected: [id('waypoint')],
-    },
+    want: hbone('waypoint', '10.1.0.1:80', { to: '10.0.0.9:15008', service: 'web' }),
   },
   {
     name: 'a waypoint nobody knows refuses; traffic never goes around it',
@@ -291,11 +236,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')], waypoint: atAddress('10.0.0.9') })],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'refuse',
-      code: 'CV-WAYPOINT-UNKNOWN',
-      text: 'unknown waypoint: /10.0.0.9 has no instance that can serve',
-    },
+    want: refuse('CV-WAYPOINT-UNKNOWN', 'unknown waypoint: /10.0.0.9 has no instance that can serve'),
   },
   {
     name: 'a waypoint whose instances are all unhealthy refuses',
@@ -307,11 +248,10 @@ const rows: readonly Row[] = [
       services: [service('waypoint', { ports: new Map([[15_008, 15_008]]) })],
     },
     target: '10.0.0.2:80',
-    want: {
-      kind: 'refuse',
-      code: 'CV-WAYPOINT-UNKNOWN',
-      text: 'unknown waypoint: default/waypoint.default.svc.cluster.local has no instance that can serve',
-    },
+    want: refuse(
+      'CV-WAYPOINT-UNKNOWN',
+      'unknown waypoint: default/waypoint.default.svc.cluster.local has no instance that can serve',
+    ),
   },
   {
     name: 'a waypoint in another network is reached through its gateway, and vouched for by its own service',
@@ -356,11 +296,7 @@ const rows: readonly Row[] = [
       ],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'refuse',
-      code: 'CV-SERVICE-IDENTITY',
-      text: 'no identity to expect in network remote: web.default.svc.cluster.local',
-    },
+    want: refuse('CV-SERVICE-IDENTITY', 'no identity to expect in network remote: web.default.svc.cluster.local'),
   },
   {
     name: 'a workload behind a waypoint in another network is refused: only services lead there',
@@ -376,13 +312,13 @@ const rows: readonly Row[] = [
       ],
     },
     target: '10.0.0.2:80',
-    want: { kind: 'refuse', code: 'CV-GATEWAY-UNKNOWN', text: 'no service for target address: 10.0.0.2:80' },
+    want: refuse('CV-GATEWAY-UNKNOWN', 'no service for target address: 10.0.0.2:80'),
   },
   {
     name: 'a service without endpoints refuses and is not passed through',
     state: { services: [service('web', { vips: [vip('10.1.0.1')] })] },
     target: '10.1.0.1:80',
-    want: { kind: 'refuse', code: 'CV-NO-ENDPOINT', text: 'no healthy upstream: 10.1.0.1:80' },
+    want: refuse('CV-NO-ENDPOINT', 'no healthy upstream: 10.1.0.1:80'),
   },
   {
     name: 'a port the service does not list refuses',
@@ -391,7 +327,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')] })],
     },
     target: '10.1.0.1:81',
-    want: { kind: 'refuse', code: 'CV-NO-ENDPOINT', text: 'no healthy upstream: 10.1.0.1:81' },
+    want: refuse('CV-NO-ENDPOINT', 'no healthy upstream: 10.1.0.1:81'),
   },
   {
     name: 'an endpoint of a service is reached on its target port; the service may vouch for more identities',
@@ -400,14 +336,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')], subjectAltNames: [id('vouched')] })],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:9090',
-      upstream: 'server',
-      service: 'web',
-      expected: [id('server'), id('vouched')],
-    },
+    want: hbone('server', '10.0.0.2:9090', { service: 'web', expected: [id('server'), id('vouched')] }),
   },
   {
     name: 'the waypoint of an endpoint does not apply to traffic addressed to its service',
@@ -422,14 +351,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')] })],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:8080',
-      upstream: 'server',
-      service: 'web',
-      expected: [id('server')],
-    },
+    want: hbone('server', '10.0.0.2:8080', { service: 'web' }),
   },
   {
     name: 'with a named port an endpoint that lacks the mapping is skipped',
@@ -441,14 +363,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')], ports: new Map([[80, 0]]) })],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.3:15008',
-      authority: '10.0.0.3:9090',
-      upstream: 'with',
-      service: 'web',
-      expected: [id('with')],
-    },
+    want: hbone('with', '10.0.0.3:9090', { service: 'web' }),
   },
   {
     name: 'a host-network pod chosen as endpoint is reached in plaintext with its own name',
@@ -488,14 +403,7 @@ const rows: readonly Row[] = [
       ],
     },
     target: '9.9.9.9:443',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.9:15008',
-      authority: '9.9.9.9:443',
-      upstream: 'waypoint',
-      service: 'ext',
-      expected: [id('waypoint')],
-    },
+    want: hbone('waypoint', '9.9.9.9:443', { to: '10.0.0.9:15008', service: 'ext' }),
   },
   {
     name: 'a meshed pod inside the CIDR of a passthrough service is still reached over HBONE',
@@ -504,13 +412,7 @@ const rows: readonly Row[] = [
       services: [service('ext', { cidrVips: [{ network: '', cidr: '10.0.0.0/8' }], loadBalancer: PASSTHROUGH })],
     },
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'server',
-      expected: [id('server')],
-    },
+    want: hbone('server', '10.0.0.2:80'),
   },
   {
     name: 'a meshed pod at the very address of a passthrough service is still reached over HBONE',
@@ -519,25 +421,13 @@ const rows: readonly Row[] = [
       services: [service('ext', { vips: [vip('10.0.0.2')], loadBalancer: PASSTHROUGH })],
     },
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'server',
-      expected: [id('server')],
-    },
+    want: hbone('server', '10.0.0.2:80'),
   },
   {
     name: 'a dual-stack workload is reached by the address that was dialled',
     state: { workloads: [workload('server', { ips: ['10.0.0.2', 'fd00::2'] })] },
     target: '[fd00::2]:80',
-    want: {
-      kind: 'hbone',
-      to: '[fd00::2]:15008',
-      authority: '[fd00::2]:80',
-      upstream: 'server',
-      expected: [id('server')],
-    },
+    want: hbone('server', '[fd00::2]:80'),
   },
   {
     name: 'an IPv6-only service never picks the IPv4 address of an endpoint',
@@ -546,14 +436,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')], ipFamilies: 'IPv6' })],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'hbone',
-      to: '[fd00::2]:15008',
-      authority: '[fd00::2]:8080',
-      upstream: 'server',
-      service: 'web',
-      expected: [id('server')],
-    },
+    want: hbone('server', '[fd00::2]:8080', { service: 'web' }),
   },
   {
     name: 'an IPv4-only service never picks the IPv6 address of an endpoint',
@@ -562,14 +445,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('fd00:1::1')], ipFamilies: 'IPv4' })],
     },
     target: '[fd00:1::1]:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:8080',
-      upstream: 'server',
-      service: 'web',
-      expected: [id('server')],
-    },
+    want: hbone('server', '10.0.0.2:8080', { service: 'web' }),
   },
   {
     name: 'a dual-stack service prefers the family of the request',
@@ -578,14 +454,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('fd00:1::1')], ipFamilies: 'Dual' })],
     },
     target: '[fd00:1::1]:80',
-    want: {
-      kind: 'hbone',
-      to: '[fd00::2]:15008',
-      authority: '[fd00::2]:8080',
-      upstream: 'server',
-      service: 'web',
-      expected: [id('server')],
-    },
+    want: hbone('server', '[fd00::2]:8080', { service: 'web' }),
   },
   {
     name: 'an endpoint with no address of an allowed family refuses',
@@ -594,11 +463,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')], ipFamilies: 'IPv6' })],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'refuse',
-      code: 'CV-NO-ADDRESS',
-      text: 'no valid routing destination for workload: server',
-    },
+    want: refuse('CV-NO-ADDRESS', 'no valid routing destination for workload: server'),
   },
   {
     name: 'an endpoint that has only a host name needs its addresses first',
@@ -616,7 +481,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')] })],
     },
     target: '10.1.0.1:80',
-    want: { kind: 'refuse', code: 'CV-NO-ENDPOINT', text: 'no healthy upstream: 10.1.0.1:80' },
+    want: refuse('CV-NO-ENDPOINT', 'no healthy upstream: 10.1.0.1:80'),
   },
   {
     name: 'an endpoint with an address in another network and no gateway refuses',
@@ -625,13 +490,13 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')] })],
     },
     target: '10.1.0.1:80',
-    want: { kind: 'refuse', code: 'CV-GATEWAY-UNKNOWN', text: 'no gateway address: remote' },
+    want: refuse('CV-GATEWAY-UNKNOWN', 'no gateway address: remote'),
   },
   {
     name: 'a gateway nobody knows refuses and is named',
     state: { ...remoteCluster, workloads: remoteCluster.workloads.slice(0, 1) },
     target: '10.1.0.1:80',
-    want: { kind: 'refuse', code: 'CV-GATEWAY-UNKNOWN', text: 'unknown network gateway: remote/172.16.0.9' },
+    want: refuse('CV-GATEWAY-UNKNOWN', 'unknown network gateway: remote/172.16.0.9'),
   },
   {
     name: 'an endpoint in another network is reached through its gateway by the name of the service',
@@ -691,21 +556,13 @@ const rows: readonly Row[] = [
       services: [...remoteCluster.services, service('east', { ports: new Map([[15_008, 15_008]]) })],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'refuse',
-      code: 'CV-GATEWAY-UNKNOWN',
-      text: 'unknown network gateway: default/east.default.svc.cluster.local',
-    },
+    want: refuse('CV-GATEWAY-UNKNOWN', 'unknown network gateway: default/east.default.svc.cluster.local'),
   },
   {
     name: 'a service in another network that names no identity refuses before anything is dialled',
     state: { ...remoteCluster, services: [service('web', { vips: [vip('10.1.0.1')], subjectAltNames: ['nobody'] })] },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'refuse',
-      code: 'CV-SERVICE-IDENTITY',
-      text: 'no identity to expect in network remote: web.default.svc.cluster.local',
-    },
+    want: refuse('CV-SERVICE-IDENTITY', 'no identity to expect in network remote: web.default.svc.cluster.local'),
   },
   {
     name: 'the gateway of the own network is not used: seen from there the pod is reached as any other',
@@ -721,13 +578,7 @@ const rows: readonly Row[] = [
     },
     source: { ...CLIENT, network: 'remote' },
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'server',
-      expected: [id('server')],
-    },
+    want: hbone('server', '10.0.0.2:80'),
   },
   {
     name: 'with network failover a healthy local endpoint is used and the remote one is not',
@@ -739,14 +590,7 @@ const rows: readonly Row[] = [
       services: [service('web', { vips: [vip('10.1.0.1')], loadBalancer: FAILOVER_NETWORK })],
     },
     target: '10.1.0.1:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:8080',
-      upstream: 'local',
-      service: 'web',
-      expected: [id('local')],
-    },
+    want: hbone('local', '10.0.0.2:8080', { service: 'web' }),
   },
   {
     name: 'with network failover and the local endpoint unhealthy the remote network is chosen',
@@ -766,13 +610,7 @@ const rows: readonly Row[] = [
     name: 'an unhealthy pod called by its own address is still reached',
     state: { workloads: [workload('server', { ips: ['10.0.0.2'], ...UNHEALTHY_LOCAL })] },
     target: '10.0.0.2:80',
-    want: {
-      kind: 'hbone',
-      to: '10.0.0.2:15008',
-      authority: '10.0.0.2:80',
-      upstream: 'server',
-      expected: [id('server')],
-    },
+    want: hbone('server', '10.0.0.2:80'),
   },
   {
     name: 'a service of another namespace with namespace visibility is not seen',
