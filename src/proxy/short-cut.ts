@@ -59,7 +59,16 @@ export async function carryShort(
       throw statusError(reasonOf(answer.refusal.code).status);
     }
     const inbound = destination.open({ ...start, labels: answer.labels }, stream, destination.release);
-    const app = await dialApp(destination, { outbound, inbound }, answer);
+    const app = await dialApp(destination, { outbound, inbound }, answer).catch(toMeshError);
+    if (app instanceof MeshError) {
+      destination.refusalFor(app);
+      const failure = statusError(reasonOf(app.code).status);
+      // First, as either close is that of the socket of both.
+      call.answer?.(failure.code);
+      inbound.close(app);
+      outbound.close(failure);
+      return;
+    }
     call.answer?.(undefined);
     Connection.joinBoth(outbound, inbound, app);
   } catch (error) {
@@ -82,17 +91,11 @@ interface Both {
 }
 
 async function dialApp(destination: PodContext, { outbound, inbound }: Both, accepted: Accept): Promise<SocketStream> {
-  try {
-    if (outbound.isOver) throw new MeshError('CV-TUNNEL-CLOSED', 'the client gave up before it was answered');
-    const app = await destination.dial(accepted.address, accepted.sourceIp);
-    if (accepted.proxyHeader !== undefined && !inbound.isOver) app.write(encodeProxyV2(accepted.proxyHeader));
-    return destination.streamOf(app);
-  } catch (error) {
-    const failure = toMeshError(error);
-    destination.refusalFor(failure);
-    inbound.close(failure);
-    throw statusError(reasonOf(failure.code).status);
-  }
+  if (outbound.isOver) throw new MeshError('CV-TUNNEL-CLOSED', 'the client gave up before it was answered');
+  const preface = accepted.proxyHeader && encodeProxyV2(accepted.proxyHeader);
+  const app = await destination.dial(accepted.address, accepted.sourceIp);
+  if (preface !== undefined && !inbound.isOver) app.write(preface);
+  return destination.streamOf(app);
 }
 
 /** The service that the application dialled, as the `forwarded` header says it. */

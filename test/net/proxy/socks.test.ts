@@ -224,3 +224,19 @@ test('the reply tells how the dial went, and why it was not made', bounded, asyn
   client.end(Buffer.concat([GREETING, byAddress(app), Buffer.from('fine')]));
   assert.equal(await heard(client), METHOD_NONE + reply(0) + Buffer.from('fine').toString('hex'));
 });
+
+test(
+  'the reply comes before the end also where a short cut leads to an application that refuses',
+  bounded,
+  async () => {
+    await using world = new ProxyWorld({ isShortCutAccepted: true });
+    const gone = net.createServer().listen(0, '127.0.0.1');
+    await once(gone, 'listening');
+    const { port } = gone.address() as net.AddressInfo;
+    gone.close();
+    assert.equal(await told(world, byAddress({ ip: '127.0.0.1', port })), METHOD_NONE + reply(1));
+    await world.line(() => world.ends.length === 2);
+    const reasons = new Set(world.ends.map(({ fields }) => fields['reason']));
+    assert.deepEqual(reasons, new Set(['CV-APP-REFUSED', 'CV-CONNECT-FAILED']));
+  },
+);
