@@ -126,7 +126,8 @@ export class Relay {
    */
   detachFrom(tunnel: ByteStream): number | undefined {
     const side = this.#sideBeside(tunnel);
-    if (!side.isFlushed) return undefined;
+    // Whoever takes the connections of a pod, and whoever looks for this one, may ask in the same turn.
+    if (this.#isMoved || !side.isFlushed) return undefined;
     const socket = side.isClosed ? side.isComplete && endedSocket() : side.stream.duplicate?.();
     if (socket === undefined || socket === false) return undefined;
     this.#isMoved = true;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MeshError } from '../../../src/base/errors.ts';
+import { closeFd } from '../../../src/sys/duplicate.ts';
 import type { ByteStream, ByteStreamHandlers } from '../../../src/tunnel/byte-stream.ts';
 import { type IdleLooks, type IdleSweep, Relay } from '../../../src/tunnel/relay.ts';
 
@@ -87,3 +88,13 @@ for (const [side, text] of [
     );
   });
 }
+
+test('the socket beside a tunnel is given away once, also when it has closed in order', () => {
+  const { client, server, relay } = joined();
+  client.told.onEnd();
+  server.told.onEnd();
+  client.told.onClose(undefined);
+  const socket = relay.detachFrom(server) ?? assert.fail();
+  closeFd(socket);
+  assert.equal(relay.detachFrom(server), undefined);
+});
