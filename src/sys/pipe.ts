@@ -21,7 +21,19 @@ export interface SpliceFailure {
 }
 
 const spare: Pipe[] = [];
+/** All of this thread, spare ones too. */
+const open = new Set<Pipe>();
 let inUse = 0;
+let isEndWatched = false;
+
+/** Descriptors are the process's, which outlives a worker; Node closes what is its own. */
+function closeAtEnd(): void {
+  if (isEndWatched) return;
+  isEndWatched = true;
+  process.once('exit', () => {
+    for (const pipe of open) pipe.close();
+  });
+}
 
 export class Pipe {
   readonly #readFd: number;
@@ -46,7 +58,10 @@ export class Pipe {
     if (libc.pipe2(fds, PIPE_FLAGS) !== 0) return undefined;
     const [readFd = -1, writeFd = -1] = fds;
     libc.fcntl(writeFd, F_SETPIPE_SZ, 'int', CAPACITY_BYTES);
-    return new Pipe(readFd, writeFd);
+    const pipe = new Pipe(readFd, writeFd);
+    open.add(pipe);
+    closeAtEnd();
+    return pipe;
   }
 
   get heldBytes(): number {
@@ -81,6 +96,12 @@ export class Pipe {
       spare.push(this);
       return;
     }
+    this.close();
+  }
+
+  /** @internal For the end of its thread. Idempotent: the numbers are soon those of others. */
+  close(): void {
+    if (!open.delete(this)) return;
     libc.close(this.#readFd);
     libc.close(this.#writeFd);
   }
