@@ -1,5 +1,11 @@
 # The agent's image: compiled sources, production packages and the pinned Node on Debian slim; no compiler, no npm.
-FROM node:20-bookworm-slim AS build
+#
+# Tags move. To build the same twice, name both bases by digest (docker buildx imagetools inspect node:20-bookworm-slim):
+#   docker build --build-arg NODE_BASE=node@sha256:… --build-arg DEBIAN_BASE=debian@sha256:… .
+ARG NODE_BASE=node:20-bookworm-slim
+ARG DEBIAN_BASE=debian:bookworm-slim
+
+FROM ${NODE_BASE} AS build
 WORKDIR /src
 RUN apt-get update && apt-get install -y --no-install-recommends libatomic1
 COPY package.json package-lock.json tsconfig.json ./
@@ -14,7 +20,7 @@ RUN mkdir -p /out/bin \
   && rm -rf node_modules/node-linux-* node_modules/.bin node_modules/.culvert-installed \
   && cp -r package.json dist node_modules /out/
 
-FROM debian:bookworm-slim
+FROM ${DEBIAN_BASE}
 RUN apt-get update \
   && apt-get install -y --no-install-recommends nftables iproute2 iptables libatomic1 ca-certificates \
   && rm -rf /var/lib/apt/lists/*
