@@ -219,7 +219,7 @@ export const REASONS = {
     next: 'find the peer by address and identity in the log line; the session was closed',
   },
   'CV-TUNNEL-CLOSED': {
-    fault: 'upstream',
+    fault: 'peer',
     layer: 'tunnel',
     flag: 'CONNECT',
     status: 503,
@@ -227,7 +227,7 @@ export const REASONS = {
     next: 'look at the peer agent: restart, drain, or a network break',
   },
   'CV-TUNNEL-DEAD': {
-    fault: 'upstream',
+    fault: 'peer',
     layer: 'tunnel',
     flag: 'CONNECT',
     status: 503,

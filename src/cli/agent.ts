@@ -112,9 +112,9 @@ export async function runAgent(flags: Environment, start: Pick<Start, 'defaults'
     await serve(result.config);
     return;
   }
-  for (const { setting, problem } of result.issues) process.stderr.write(`culvert agent: ${setting} ${problem}\n`);
   const command = start.args[0] ?? 'agent';
-  process.stderr.write(`culvert agent: see culvert ${command} --help, and the tables of settings in README.md\n`);
+  for (const { setting, problem } of result.issues) process.stderr.write(`culvert ${command}: ${setting} ${problem}\n`);
+  process.stderr.write(`culvert ${command}: see culvert ${command} --help, and the tables of settings in README.md\n`);
   process.exitCode = EXIT_CONFIG;
 }
 

@@ -93,7 +93,7 @@ function isWanted(connection: OpenConnection, { direction, namespace }: Options)
 
 function refusedTable(views: readonly ConnectionView[], names: Names): Table {
   return {
-    header: ['WORKLOAD', 'DIRECTION', 'SOURCE', 'DESTINATION', 'REASON', 'ERROR', 'OPENED', 'ID'],
+    header: ['WORKLOAD', 'DIRECTION', 'SOURCE', 'DESTINATION', 'REASON', 'OPENED', 'ID', 'ERROR'],
     rows: views.map((view) => {
       const { workload = '', namespace = '' } = localPeer(view);
       return [
@@ -102,9 +102,9 @@ function refusedTable(views: readonly ConnectionView[], names: Names): Table {
         named(view.src, names),
         named(view.originalDst ?? view.hboneAuthority ?? view.dst, names),
         { text: view.reason ?? '', colour: 'red' },
-        view.error ?? '',
         view.openedAt,
         view.id,
+        view.error ?? '',
       ];
     }),
     whenEmpty: 'Nothing was refused lately.',

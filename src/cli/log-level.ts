@@ -1,5 +1,6 @@
 /** `culvert log`: shows or changes the log filter of a running agent. */
 import { Command } from 'commander';
+import { LOG_LEVELS, LOG_SCOPES } from '../telemetry/log-filter.ts';
 import { type AdminAddress, request, unexpected } from './admin-client.ts';
 import { CliError, EXIT_USAGE } from './exit-codes.ts';
 import type { Terminal } from './terminal.ts';
@@ -12,8 +13,8 @@ Examples:
   $ culvert log access=debug,info      (one part, and a default for the rest)
   $ culvert log --reset                (as at the start)
 
-Levels: off, error, warn, info, debug, trace.
-Parts: access, proxy, tunnel, state, rbac, identity, capture, mesh, admin, stats, readiness, agent.`;
+Levels: ${LOG_LEVELS.join(', ')}.
+Parts: ${LOG_SCOPES.join(', ')}.`;
 
 interface Options {
   readonly admin: AdminAddress;

@@ -1,4 +1,5 @@
 /** Aligned columns: colours on a terminal, the same text without them in a pipe. */
+import { textWidth } from './text-width.ts';
 
 type Colour = 'green' | 'yellow' | 'red' | 'dim';
 
@@ -20,9 +21,12 @@ export function renderTable(
   rows: readonly (readonly Cell[])[],
   isColoured: boolean,
 ): string {
-  const widths = header.map((title, column) =>
-    Math.max(title.length, ...rows.map((row) => printable(textOf(row[column] ?? '')).length)),
-  );
+  const widths = header.map((title) => title.length);
+  for (const row of rows) {
+    for (const [column, cell] of row.entries()) {
+      widths[column] = Math.max(widths[column] ?? 0, textWidth(printable(textOf(cell))));
+    }
+  }
   const head = header.map((title, column) => pad(title, paint(title, BOLD, isColoured), widths[column] ?? 0));
   const body = rows.map((row) => row.map((cell, column) => renderCell(cell, widths[column] ?? 0, isColoured)));
   return [head, ...body].map((cells) => `${cells.join(GAP).trimEnd()}\n`).join('');
@@ -55,7 +59,7 @@ function textOf(cell: Cell): string {
 
 /** Colour codes take no room on the screen, so the width is that of the bare text. */
 function pad(text: string, painted: string, width: number): string {
-  return painted + ' '.repeat(Math.max(0, width - text.length));
+  return painted + ' '.repeat(Math.max(0, width - textWidth(text)));
 }
 
 function paint(text: string, code: number, isColoured: boolean): string {

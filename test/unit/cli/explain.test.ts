@@ -69,6 +69,12 @@ test('an id that the agent does not know is a failure that says where to look', 
   assert.deepEqual(agent.asked, ['GET /explain?id=a+b']);
 });
 
+test('a tunnel that went away is the doing of its other end, whichever side asks', async () => {
+  for (const code of ['CV-TUNNEL-CLOSED', 'CV-TUNNEL-DEAD']) {
+    assert.match((await culvert(['explain', code])).out, /^To act +the other end$/m);
+  }
+});
+
 test('the list has one line per code', async () => {
   const { out } = await culvert(['explain', '--list']);
   const codes = out.split('\n').map((line) => line.split(' ')[0]);

@@ -7,6 +7,7 @@ import { MeshError } from '../../../src/base/errors.ts';
 import { reasonOf } from '../../../src/base/reasons.ts';
 import { demoCommand } from '../../../src/cli/demo.ts';
 import { run } from '../../../src/cli/program.ts';
+import { LOG_SCOPES } from '../../../src/telemetry/log-filter.ts';
 import { culvert, fakeAgent } from './cli-fixture.ts';
 
 const usage: readonly { claim: string; argv: readonly string[]; err: RegExp }[] = [
@@ -133,4 +134,18 @@ test('the help of the demo has all its exit codes', () => {
     .configureOutput({ writeOut: (text) => (help += text) })
     .outputHelp();
   assert.match(help, /^Exit codes: 0 .+, 1 .+, 2 .+, 77 it needs root\.$/m);
+});
+
+test('the help of log names the parts that speak', async () => {
+  const { out } = await culvert(['log', '--help']);
+  assert.equal(/^Parts: (.+)\.$/m.exec(out)?.[1], LOG_SCOPES.join(', '));
+});
+
+test('wrong settings are said in the name of the command that was typed', async () => {
+  const child = spawn(process.execPath, ['src/cli/main.ts', 'sidecar'], { env: {}, stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()));
+  const [code] = await once(child, 'close');
+  assert.equal(code, 78);
+  for (const line of said.trimEnd().split('\n')) assert.match(line, /^culvert sidecar: /);
 });

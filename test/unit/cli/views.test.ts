@@ -268,9 +268,9 @@ test('refused connections are listed newest first, and what a peer wrote cannot 
   const plain = stripVTControlCharacters(out);
   assert.equal(
     plain,
-    `WORKLOAD                      DIRECTION   SOURCE            DESTINATION      REASON           ERROR                                   OPENED                 ID
-pod-1                         outbound    10.42.1.7:1       10.0.0.1:15008   CV-SELF-CALL     attempted recursive call to ourselves   2026-01-01T00:00:00Z   early-1
-shop-6d9f7c5b8-x2x9q.retail   outbound    10.42.1.7:51840   10.96.0.12:80    CV-POLICY-DENY   denied by\\u{1b}[31m retail/no           2026-01-01T00:00:00Z   c-9
+    `WORKLOAD                      DIRECTION   SOURCE            DESTINATION      REASON           OPENED                 ID        ERROR
+pod-1                         outbound    10.42.1.7:1       10.0.0.1:15008   CV-SELF-CALL     2026-01-01T00:00:00Z   early-1   attempted recursive call to ourselves
+shop-6d9f7c5b8-x2x9q.retail   outbound    10.42.1.7:51840   10.96.0.12:80    CV-POLICY-DENY   2026-01-01T00:00:00Z   c-9       denied by\\u{1b}[31m retail/no
 `,
   );
 });
@@ -295,4 +295,12 @@ test('the admin address can come from the environment of the process', async () 
   } finally {
     delete process.env['CULVERT_ADMIN'];
   }
+});
+
+test('a cluster of 200,000 workloads is listed', async () => {
+  const workloads = Array.from({ length: 200_000 }, (_, n) => ({ uid: `u${n}`, name: `w${n}`, namespace: 'ns' }));
+  await using agent = await fakeAgent({ '/config_dump': { workloads } });
+  const { code, out, err } = await agent.ask(['workloads', '-o', 'short']);
+  assert.deepEqual([code, err], [0, '']);
+  assert.equal(out.split('\n').length, 200_002);
 });
