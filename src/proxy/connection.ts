@@ -98,7 +98,7 @@ export class Connection implements RelayOwner {
    */
   join(upstream: ByteStream, tunnel?: ResumableTunnel): void {
     if (this.#isOver) {
-      upstream.destroy();
+      upstream.destroy(this.#cutFor);
       return;
     }
     this.#tunnel = tunnel;
@@ -128,8 +128,8 @@ export class Connection implements RelayOwner {
    */
   static joinBoth(outbound: Connection, inbound: Connection, upstream: ByteStream): void {
     if (outbound.#isOver || inbound.#isOver) {
-      upstream.destroy();
       const error = new MeshError('CV-TUNNEL-CLOSED', 'the other end gave up before there was a connection');
+      upstream.destroy(error);
       for (const one of [outbound, inbound]) one.close(error);
       return;
     }
@@ -187,7 +187,7 @@ export class Connection implements RelayOwner {
       return;
     }
     this.#finish(error);
-    this.#downstream.destroy();
+    this.#downstream.destroy(error);
   }
 
   /**

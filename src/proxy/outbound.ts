@@ -4,7 +4,7 @@ import { toMeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { ReasonCode } from '../base/reasons.ts';
 import type { OutboundVerdict, TunnelRoute } from '../model/verdict.ts';
-import { socketFd } from '../sys/tcp.ts';
+import { resetSocket, socketFd } from '../sys/tcp.ts';
 import type { ByteStream } from '../tunnel/byte-stream.ts';
 import { RESUME_OFFER, readOfferAnswer } from '../wire/resume.ts';
 import { connectHeaders, openStream, type TunnelPool } from './connect.ts';
@@ -31,7 +31,7 @@ export interface OutboundCall {
 export async function serveOutbound(context: PodContext, pool: TunnelPool, socket: net.Socket): Promise<void> {
   const ends = context.endsOf(socket);
   if (ends === undefined) {
-    socket.destroy();
+    resetSocket(socket);
     return;
   }
   const fd = socketFd(socket);
@@ -47,7 +47,7 @@ export async function carryOutbound(context: PodContext, pool: TunnelPool, call:
       const { id, client, target } = call;
       context.refuse({ start: { id, direction: 'outbound', protocol: 'TCP', src: client, dst: target }, ...verdict });
       call.answer?.(verdict.refusal.code);
-      call.socket.destroy();
+      resetSocket(call.socket);
       return;
     }
     case 'double-hbone':
@@ -133,11 +133,11 @@ async function carryFar(
   const start = { ...startOf(call, verdict), setupMs: clock.monotonicMs() - startedMs };
   if (far instanceof Error) {
     // The pod may have left meanwhile; a way that opens after all is used by nobody.
-    opening.then(({ stream }) => stream.destroy(), ignore);
+    opening.then(({ stream }) => stream.destroy(far), ignore);
     const refusal = context.refusalFor(far);
     context.refuse({ start, refusal, labels: start.labels });
     call.answer?.(refusal.code);
-    call.socket.destroy();
+    resetSocket(call.socket);
     return;
   }
   call.answer?.(undefined);

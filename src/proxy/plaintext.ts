@@ -1,14 +1,14 @@
 /** Inbound plaintext, port 15006: clients outside the mesh, judged without an identity. */
 import type net from 'node:net';
 import { toMeshError } from '../base/errors.ts';
-import { socketFd } from '../sys/tcp.ts';
+import { resetSocket, socketFd } from '../sys/tcp.ts';
 import type { PodContext } from './pod-context.ts';
 
 /** Carries or refuses one accepted socket. Rejects only by a defect. */
 export async function servePlaintext(context: PodContext, socket: net.Socket): Promise<void> {
   const ends = context.endsOf(socket);
   if (ends === undefined) {
-    socket.destroy();
+    resetSocket(socket);
     return;
   }
   const { deps } = context;
@@ -19,7 +19,7 @@ export async function servePlaintext(context: PodContext, socket: net.Socket): P
   const verdict = await context.judge({ connectionId: start.id, peer: ends.peer, local: dst });
   if (verdict.kind === 'refuse') {
     context.refuse({ start, ...verdict });
-    socket.destroy();
+    resetSocket(socket);
     return;
   }
   const stream = context.streamOf(socket);

@@ -5,7 +5,7 @@ import { type Clock, delay, withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { Budget } from '../model/budget.ts';
 import { closeFd } from '../sys/duplicate.ts';
-import { duplicateListener, listenOn } from '../sys/tcp.ts';
+import { duplicateListener, listenOn, resetSocket } from '../sys/tcp.ts';
 import type { WorkloadUse } from '../telemetry/workload-use.ts';
 import { ClientPool, keyText, type TunnelKey } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
@@ -425,7 +425,7 @@ export class PodProxy {
         this.#context.hold(socket, direction);
         serve(socket).catch((error: unknown) => {
           this.#context.refusalFor(error);
-          socket.destroy();
+          resetSocket(socket);
         });
         this.#context.share.leave();
       },

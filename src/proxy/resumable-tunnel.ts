@@ -188,8 +188,12 @@ export class ResumableTunnel implements ResumableOwner {
     const { stream, answer } = await openStream(this.#context, pool, route, headers);
     const token = readResumeAnswer(answer.headers);
     if (token !== undefined) return { stream, token };
-    stream.destroy();
-    throw new MeshError('CV-RESUME-LATE', 'the stream was suspended, and who serves there now cannot go on with it');
+    const error = new MeshError(
+      'CV-RESUME-LATE',
+      'the stream was suspended, and who serves there now cannot go on with it',
+    );
+    stream.destroy(error);
+    throw error;
   }
 }
 

@@ -180,7 +180,7 @@ function adoptOther(context: PodContext, fd: number, first: net.Socket): net.Soc
   try {
     return adoptTcp(context.deps.sys, fd);
   } catch (error) {
-    first.destroy();
+    resetSocket(first);
     throw toMeshError(error);
   }
 }

@@ -8,6 +8,7 @@ import { withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { type HostPort, ipFamily } from '../base/ip.ts';
 import { type ReasonCode, reasonOf } from '../base/reasons.ts';
+import { resetSocket } from '../sys/tcp.ts';
 import { encodeAddressQuery, readAddresses } from '../wire/dns-client.ts';
 import { SOCKS_REPLY, type SocksReply, socksReply } from '../wire/socks5.ts';
 import type { TunnelPool } from './connect.ts';
@@ -26,7 +27,7 @@ export interface SocksServices {
 export async function serveSocks(context: PodContext, services: SocksServices, socket: net.Socket): Promise<void> {
   const ends = context.endsOf(socket);
   if (ends === undefined) {
-    socket.destroy();
+    resetSocket(socket);
     return;
   }
   const id = context.nextId();
@@ -40,7 +41,7 @@ export async function serveSocks(context: PodContext, services: SocksServices, s
   const refusal = context.refusalFor(target);
   context.refuse({ start: { id, direction: 'outbound', protocol: 'TCP', src: ends.peer, dst: ends.local }, refusal });
   answer(refusal.code);
-  socket.destroy();
+  resetSocket(socket);
 }
 
 async function targetOf(

@@ -69,7 +69,7 @@ test('curl is told why it is not connected', privileged, async () => {
 test('the SOCKS server of a pod is for the pod alone', privileged, async () => {
   using client = await dial(mesh(), 'outside', { ip: mesh().pod('server').ip, port: 15_080 });
   client.socket.write(Buffer.from([5, 1, 0]));
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   assert.equal(client.bytes, 0);
   const line = await mesh()
     .agent('n2')

@@ -37,9 +37,10 @@ export class Client implements Disposable {
   #bytes = 0;
   #end: End | undefined;
 
-  constructor(socket: net.Socket) {
+  constructor(socket: net.Socket, address = localOf(socket)) {
     this.socket = socket;
-    this.address = formatHostPort({ ip: socket.localAddress ?? '', port: socket.localPort ?? 0 });
+    this.address = address;
+    if (socket.errored !== null) this.#end = 'reset';
     socket.on('data', (chunk: Buffer) => {
       this.#chunks.push(chunk);
       this.#bytes += chunk.length;
@@ -114,9 +115,14 @@ export class Client implements Disposable {
   }
 }
 
+function localOf({ localAddress: ip = '', localPort: port = 0 }: net.Socket): string {
+  return formatHostPort({ ip, port });
+}
+
 /** A connection from inside a pod. Rejects with a `MeshError` when TCP itself fails. */
 export async function dial(mesh: TestMesh, from: string, to: HostPort): Promise<Client> {
-  return new Client(await mesh.dial(from, to));
+  const socket = await mesh.dial(from, to);
+  return new Client(socket, mesh.addressOf(socket));
 }
 
 /** Sends `request`, half-closes, and resolves with the whole answer; rejects unless the answer ends in order. */
@@ -128,13 +134,12 @@ export async function ask(mesh: TestMesh, from: string, to: HostPort, request = 
   return client.text;
 }
 
-/** What an application sees of a connection that the mesh refuses: accepted by the agent, then ended without a byte. */
-export async function refusal(mesh: TestMesh, from: string, to: HostPort, request = 'hello'): Promise<End> {
+/** Resolves when the mesh refuses the connection as it should: accepted by the agent, then reset without a byte. */
+export async function refused(mesh: TestMesh, from: string, to: HostPort, request = 'hello'): Promise<void> {
   using client = await dial(mesh, from, to);
   client.socket.write(request);
   const end = await client.ended();
-  if (client.bytes > 0) throw new Error(`not refused: ${client.text}`);
-  return end;
+  if (end !== 'reset' || client.bytes > 0) throw new Error(`not refused, but ${end} after: ${client.text}`);
 }
 
 /** Resolves when `socket` is gone. */

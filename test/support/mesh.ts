@@ -3,14 +3,17 @@
  * served by the test itself. Nothing is faked; everything goes away on dispose.
  */
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
-import type net from 'node:net';
+import net from 'node:net';
 import { dirname, join } from 'node:path';
 import { after, before } from 'node:test';
-import type { HostPort } from '../../src/base/ip.ts';
+import { MeshError } from '../../src/base/errors.ts';
+import { formatHostPort, type HostPort, ipFamily } from '../../src/base/ip.ts';
 import { createLab, type Lab, type LabPod } from '../../src/cli/lab/lab.ts';
 import type { Family } from '../../src/cli/lab/plan.ts';
 import { linuxSys } from '../../src/sys/linux.ts';
-import { listenOn } from '../../src/sys/tcp.ts';
+import { localAddress } from '../../src/sys/sockets.ts';
+import { systemClock } from '../../src/sys/system-clock.ts';
+import { dialTcp, listenOn } from '../../src/sys/tcp.ts';
 import { AgentProcess } from './agent-process.ts';
 import { skipWithoutRoot } from './netns.ts';
 
@@ -18,6 +21,7 @@ export const NAMESPACE = 'demo';
 /** Environment of agents that are pods themselves. */
 export const AGENT_POD = { POD_NAME: 'agent', POD_NAMESPACE: NAMESPACE, SERVICE_ACCOUNT: 'agent' } as const;
 const START_TIMEOUT_MS = 90_000;
+const DIAL_MS = 2_000;
 
 export type MeshRecord = Readonly<Record<string, unknown>>;
 
@@ -60,6 +64,7 @@ export class TestMesh implements AsyncDisposable {
   readonly #agents = new Map<string, AgentProcess>();
   readonly #options: MeshOptions;
   readonly #dialled = new Set<net.Socket>();
+  readonly #addresses = new WeakMap<net.Socket, string>();
   readonly #undo = new AsyncDisposableStack();
 
   private constructor(lab: Lab, options: MeshOptions) {
@@ -268,11 +273,35 @@ export class TestMesh implements AsyncDisposable {
     return { uid: uidOf(name), name, namespace: NAMESPACE, serviceAccount: name, netns };
   }
 
-  /** A TCP connection from inside a pod, paused, half-open capable; gone with the mesh at the latest. */
-  async dial(podName: string, to: HostPort, timeoutMs?: number): Promise<net.Socket> {
-    const socket = await this.pod(podName).inside.dial(to, timeoutMs);
+  /**
+   * A TCP connection from inside a pod, paused, half-open capable; gone with the mesh at the latest. One that is refused may be
+   * reset before anybody has seen that it was there: such a socket is destroyed, with the error.
+   */
+  async dial(podName: string, to: HostPort, timeoutMs = DIAL_MS): Promise<net.Socket> {
+    let fd = -1;
+    const socketTcp: typeof linuxSys.socketTcp = (...made) => {
+      const socket = linuxSys.socketTcp(...made);
+      fd = socket.fd;
+      return socket;
+    };
+    const options = { family: ipFamily(to.ip) };
+    const limits = { timeoutMs, clock: systemClock };
+    const sys = { ...linuxSys, socketTcp };
+    const dialling = this.pod(podName).inside.run(() =>
+      dialTcp(sys, undefined, to, options, limits).catch(resetAtOnce),
+    );
+    // Node dials in the next tick; from then on it has an address, which a socket that is reset forgets.
+    await new Promise<void>((resolve) => process.nextTick(resolve));
+    const address = localAddress(fd);
+    const socket = await dialling;
+    if (address !== undefined) this.#addresses.set(socket, formatHostPort(address));
     this.#dialled.add(socket);
     return socket.once('close', () => this.#dialled.delete(socket));
+  }
+
+  /** `ip:port` of what was dialled, as access logs print it. */
+  addressOf(dialled: net.Socket): string {
+    return this.#addresses.get(dialled) ?? '';
   }
 
   /** An application inside a pod, on all its addresses, until disposed. Half-open capable, reading. */
@@ -311,6 +340,11 @@ export class TestMesh implements AsyncDisposable {
   #enrolledOn(node: string): readonly string[] {
     return this.#enrolled.filter((name) => this.pod(name).node === node);
   }
+}
+
+function resetAtOnce(error: unknown): net.Socket {
+  if (!(error instanceof MeshError) || error.fields['errno'] !== 'ECONNRESET') throw error;
+  return new net.Socket().on('error', () => {}).destroy(error);
 }
 
 /** One mesh for all tests of a file; none without root, when they are skipped. `prepare` runs before the first test. */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { identityOf, meshForFile } from '../../support/mesh.ts';
-import { dial, refusal } from '../../support/mesh-traffic.ts';
+import { dial, refused } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import type { PythonProgram } from '../../support/python-program.ts';
 import { servePeer, skipWithoutH2 } from './peer.ts';
@@ -167,7 +167,7 @@ for (const [status, reason, text] of [
     await using peer = await startPeer(`status=${status}`);
     using client = await dial(mesh(), 'client', target());
     client.socket.write('hello');
-    await client.ended();
+    assert.equal(await client.ended(), 'reset');
     assert.equal(client.bytes, 0);
     const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
     assert.deepEqual([line['reason'], line['error']], [reason, text]);
@@ -216,10 +216,10 @@ test('a peer that vanishes ends the connections in its tunnel, and the next one 
   using client = await dial(mesh(), 'client', target());
   await client.exchange('x', 8);
   await peer[Symbol.asyncDispose]();
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
   assert.equal(line['reason'], 'CV-TUNNEL-CLOSED');
-  await refusal(mesh(), 'client', target());
+  await refused(mesh(), 'client', target());
   await using _again = await startPeer();
   using next = await dial(mesh(), 'client', target());
   assert.equal(await next.exchange('x', 8), 'python:x');

@@ -99,7 +99,7 @@ test(
     const { order: _order, ...rest } = policy('no-client', deny);
     const mark = mesh().agent('n2').lines.length;
     using refused = await dial(mesh(), 'client', server());
-    assert.notEqual(await refused.ended(), undefined);
+    assert.equal(await refused.ended(), 'reset');
     await mesh().agent('n2').access('inbound', { reason: 'CV-POLICY-DENY' }, mark);
 
     await everywhere({ ...rest, order: 'remove' });

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import http2 from 'node:http2';
 import type net from 'node:net';
 import type { Duplex } from 'node:stream';
+import type tls from 'node:tls';
 import type { HostPort } from '../../../src/base/ip.ts';
 import { materialOf } from './proxy-world.ts';
 
@@ -16,11 +17,13 @@ export interface Connect {
 export class ForeignServer implements AsyncDisposable {
   readonly connects: Connect[] = [];
   readonly sessions = new Set<http2.ServerHttp2Session>();
+  readonly #sockets = new Set<tls.TLSSocket>();
   readonly #server: http2.Http2SecureServer;
 
   private constructor(server: http2.Http2SecureServer, onConnect: (connect: Connect) => void) {
     this.#server = server;
     server.on('sessionError', () => undefined);
+    server.on('secureConnection', (socket) => this.#sockets.add(socket));
     server.on('session', (session) => this.sessions.add(session));
     server.on('stream', (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => {
       const connect = { stream: stream.on('error', () => undefined), headers, client: clientOf(stream) };
@@ -32,8 +35,8 @@ export class ForeignServer implements AsyncDisposable {
   /** As `identity`; `onConnect` answers each request. */
   static async start(identity: string, onConnect: (connect: Connect) => void): Promise<ForeignServer> {
     const { keyPem, chainPem, rootsPem } = await materialOf(identity);
-    const tls = { key: keyPem, cert: chainPem, ca: [...rootsPem], requestCert: true, rejectUnauthorized: true };
-    const server = http2.createSecureServer({ ...tls, minVersion: 'TLSv1.3' });
+    const secured = { key: keyPem, cert: chainPem, ca: [...rootsPem], requestCert: true, rejectUnauthorized: true };
+    const server = http2.createSecureServer({ ...secured, minVersion: 'TLSv1.3' });
     return new ForeignServer(server, onConnect);
   }
 
@@ -46,6 +49,11 @@ export class ForeignServer implements AsyncDisposable {
   /** Serves whoever speaks TLS at the other end of `stream`. */
   serve(stream: Duplex): void {
     this.#server.emit('connection', stream);
+  }
+
+  /** As when the process is killed: no GOAWAY, no RST_STREAM. */
+  die(): void {
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

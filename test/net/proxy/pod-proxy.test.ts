@@ -4,6 +4,7 @@ import http2 from 'node:http2';
 import net from 'node:net';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { MeshError } from '../../../src/base/errors.ts';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import { H2, PREFACE } from '../../../src/wire/h2-protocol.ts';
 import { headersFrames, resetFrame, settingsFrame } from '../../../src/wire/h2-write.ts';
@@ -287,13 +288,13 @@ test(
     const stream = peer.session.request({ authority: `${ip}:${port}` });
     const answer = stream.response.then(
       ({ status }) => status,
-      () => 'reset',
+      (error: MeshError) => error.fields['h2Code'],
     );
     while (world.dials === 0) await nextTurn();
 
     world.authority.replace(CLOSED_MESH);
 
-    assert.equal(await answer, 'reset');
+    assert.equal(await answer, H2.connectError);
     assert.deepEqual(
       world.ends.map(({ fields }) => fields['reason']),
       ['CV-POLICY-CHANGED'],

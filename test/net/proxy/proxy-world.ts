@@ -160,10 +160,10 @@ export class ProxyWorld implements AsyncDisposable {
     return this.#ports.get(PORTS[listener]) ?? this.#former?.port(listener) ?? 0;
   }
 
-  /** A TCP connection to one of the three listeners. */
+  /** A TCP connection to one of the listeners; when it is refused, it may be reset before we see it connected. */
   async connect(listener: keyof typeof PORTS): Promise<net.Socket> {
     const socket = this.dial(listener);
-    await once(socket, 'connect');
+    await new Promise<void>((resolve) => socket.once('connect', resolve).once('close', () => resolve()));
     return socket;
   }
 

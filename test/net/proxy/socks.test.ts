@@ -34,12 +34,14 @@ async function heard(socket: net.Socket): Promise<string> {
   return Buffer.concat(chunks).toString('hex');
 }
 
-/** What a client that greets and sends `request` hears until its connection is over. */
+/** What a client that greets and sends `request`, which is refused, hears until its connection is reset. */
 async function told(world: ProxyWorld, request: Buffer): Promise<string> {
   const client = await world.connect('socks');
   client.write(GREETING);
   client.write(request);
-  return await heard(client);
+  const text = await heard(client);
+  assert.equal(client.errored instanceof Error, true, 'a reset, after the reply');
+  return text;
 }
 
 /** Settings of a proxy that asks `nameserver`. */

@@ -5,7 +5,7 @@ import type { AgentProcess } from '../../support/agent-process.ts';
 import { busyHoldings, calmHoldings, nothingLeft } from '../../support/holdings.ts';
 import { ISTIOD_POD, IstioCluster } from '../../support/istio-mesh.ts';
 import { identityOf, meshForFile } from '../../support/mesh.ts';
-import { ask, doubling, refusal } from '../../support/mesh-traffic.ts';
+import { ask, doubling, refused } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { Steady } from '../../support/steady.ts';
@@ -153,7 +153,7 @@ test(
     using _app = mesh().serve('server', 8080, doubling);
     istiod.tellPolicy('nobody', ['cluster.local/ns/demo/sa/nobody']);
     await until('the policy is there', async () => (await n2().get('/config_dump')).body.includes('"nobody"'));
-    await refusal(mesh(), 'client', to());
+    await refused(mesh(), 'client', to());
     await n2().line((line) => line['reason'] === 'CV-POLICY-NOT-ALLOWED', 'line that the policy refused it');
     istiod.forgetPolicy('nobody');
     await until('the policy is gone', async () => !(await n2().get('/config_dump')).body.includes('"nobody"'));

@@ -81,7 +81,7 @@ for (const [side, node] of [
 async function assertDead(from: string): Promise<void> {
   using client = await dial(mesh(), from, server(8002));
   client.socket.write(SECRET);
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   assert.equal(client.bytes, 0);
 }
 

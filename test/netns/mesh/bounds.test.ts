@@ -52,7 +52,7 @@ describe('bounds', { concurrency: true, skip: skipWithoutRoot }, () => {
     using _app = mesh().serve('outside', 8002, () => {});
     using client = await dial(mesh(), 'client', outside(8002));
     client.socket.end('question');
-    await client.ended();
+    assert.equal(await client.ended(), 'reset');
     const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
     assert.equal(line['reason'], 'CV-IDLE');
     assert.equal(line['error'], 'half-closed connection idle for 1 s');
@@ -73,7 +73,7 @@ describe('bounds', { concurrency: true, skip: skipWithoutRoot }, () => {
       const ticks = setInterval(() => clients.forEach((client) => client.socket.write('x')), 300);
       using late = await dial(mesh(), 'crowd', to);
       late.socket.write('x');
-      await late.ended();
+      assert.equal(await late.ended(), 'reset');
       assert.equal(late.bytes, 0);
       const line = await mesh().agent('n1').access('outbound', { 'src.addr': late.address });
       assert.equal(line['reason'], 'CV-LIMIT');
@@ -99,7 +99,7 @@ describe('bounds', { concurrency: true, skip: skipWithoutRoot }, () => {
       assert.equal(code, 0, stderr);
       using client = await dial(mesh(), 'client', { ip, port: 8080 });
       client.socket.write('hello');
-      await client.ended();
+      assert.equal(await client.ended(), 'reset');
       const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
       assert.equal(line['reason'], 'CV-TUNNEL-TIMEOUT');
       assert.equal(
@@ -115,7 +115,7 @@ describe('bounds', { concurrency: true, skip: skipWithoutRoot }, () => {
     using peer = await serveWaypoint(mesh(), 'outside-mute', identityOf('outside-mute'), () => {});
     using client = await dial(mesh(), 'client', { ip: mesh().pod('outside-mute').ip, port: 8080 });
     client.socket.write('hello');
-    await client.ended();
+    assert.equal(await client.ended(), 'reset');
     assert.equal(client.bytes, 0);
     assert.equal(peer.seen.length, 1);
     const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });

@@ -55,7 +55,7 @@ async function open(pod: string): Promise<Client> {
 async function oneMore(pod: string): Promise<LogLine> {
   using client = await dial(mesh(), pod, server());
   client.socket.write('x');
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   return await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
 }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MAIN } from '../../support/agent-process.ts';
 import { identityOf, meshForFile, NAMESPACE } from '../../support/mesh.ts';
-import { ask, Client, dial, doubling, naming, refusal } from '../../support/mesh-traffic.ts';
+import { ask, Client, dial, doubling, naming, refused } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 60_000 };
@@ -82,8 +82,8 @@ test('an uncaptured client is served in plaintext, and judged by policy', privil
   const only = [[[{ principals: [{ Exact: `cluster.local/ns/${NAMESPACE}/sa/one` }] }]]];
   const fields = { namespace: NAMESPACE, scope: 'Namespace', action: 'Allow', dryRun: false, rules: only };
   await mesh().update({ policies: [{ name: 'only-one', ...fields }] });
-  await client.ended();
-  await refusal(mesh(), 'outside', { ip: ipOf('two'), port: 8083 });
+  assert.equal(await client.ended(), 'reset');
+  await refused(mesh(), 'outside', { ip: ipOf('two'), port: 8083 });
   assert.equal(await ask(mesh(), 'one', { ip: ipOf('two'), port: 8083 }, 'still'), 'stillstill');
   await mesh().update({});
 });

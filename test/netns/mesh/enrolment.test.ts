@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { identityOf, meshForFile, replaceFile, uidOf } from '../../support/mesh.ts';
-import { ask, Client, dial, doubling, naming, refusal } from '../../support/mesh-traffic.ts';
+import { ask, Client, dial, doubling, naming, refused } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 60_000 };
@@ -61,9 +61,9 @@ test(
     await open.exchange('before');
     mark = agent.lines.length;
     mesh().enrol(['client', 'server']);
-    await open.ended();
+    assert.equal(await open.ended(), 'reset');
     await logged('pod released', 'late', mark);
-    await refusal(mesh(), 'client', to);
+    await refused(mesh(), 'client', to);
     const line = await agent.access('inbound', { 'dst.hbone_addr': `${to.ip}:8081` }, mark);
     assert.equal(line['error'], 'connection closed due to connection drain');
   },

@@ -53,7 +53,7 @@ for (const family of ['ipv6', 'dual'] as const) {
         for (const from of ['client', 'outside']) {
           using client = await dial(mesh, from, { ip, port: 8080 });
           client.socket.write('hello');
-          await client.ended();
+          assert.equal(await client.ended(), 'reset');
           assert.equal(client.bytes, 0, `${from} at ${ip}`);
         }
       }
@@ -64,7 +64,7 @@ for (const family of ['ipv6', 'dual'] as const) {
       for (const ip of family === 'dual' ? ['127.0.0.1', '::1'] : ['::1']) {
         using client = await dial(mesh, 'client', { ip, port: 15_001 });
         client.socket.write('hello');
-        await client.ended();
+        assert.equal(await client.ended(), 'reset');
         assert.equal(client.bytes, 0);
       }
     });

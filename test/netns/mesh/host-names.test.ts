@@ -80,7 +80,7 @@ test('a name that nobody knows refuses the connection and says so', privileged, 
   await publish('nowhere.example.test');
   using client = await dial(mesh(), 'client', { ip: VIP, port: 80 });
   client.socket.write('hello');
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   const line = await mesh()
     .agent('n1')
     .line((one) => one['reason'] === 'CV-NO-ADDRESS' && one['src.addr'] === client.address, 'refusal');

@@ -40,7 +40,7 @@ test('a server that proves another identity than the mesh gives its address gets
   using _app = mesh().serve('server', 8002, () => (isReached = true));
   using client = await dial(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8002 });
   client.socket.write('secret');
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
   assert.equal(line['reason'], 'CV-PEER-IDENTITY');
   assert.match(String(line['error']), new RegExp(`expected SAN .${identityOf('near')}.*got ${identityOf('server')}`));
@@ -62,7 +62,7 @@ test(
     assert.equal(line.message, 'connection failed');
     assert.equal(line['error'], 'failed to fetch information about local workload: near.demo (near)');
     assert.equal(line['reason'], 'CV-WORKLOAD-UNKNOWN');
-    await client.ended();
+    assert.equal(await client.ended(), 'reset');
     assert.equal(client.bytes, 0);
   },
 );

@@ -5,7 +5,7 @@ import { Relay } from '../../../src/tunnel/relay.ts';
 import { SocketStream } from '../../../src/tunnel/socket-stream.ts';
 import { identityOf, type MeshDocument, type MeshRecord, meshForFile } from '../../support/mesh.ts';
 import { serveWaypoint } from '../../support/mesh-hbone.ts';
-import { ask, Client, dial, doubling, naming, refusal } from '../../support/mesh-traffic.ts';
+import { ask, Client, dial, doubling, naming, refused } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 60_000 };
@@ -148,7 +148,7 @@ test(
     using _gateway = await serveGateway();
     using client = await dial(mesh(), 'client', { ip: VIP, port: 80 });
     client.socket.end('secret');
-    await client.ended();
+    assert.equal(await client.ended(), 'reset');
     assert.equal(client.bytes, 0);
     const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
     assert.equal(line['reason'], 'CV-PEER-IDENTITY');
@@ -169,7 +169,7 @@ for (const [name, changes] of refusals) {
     await mesh().update(networks(changes));
     using gateway = await serveGateway();
     using _app = mesh().serve('server', 8080, naming('server'));
-    await refusal(mesh(), 'client', { ip: VIP, port: 80 });
+    await refused(mesh(), 'client', { ip: VIP, port: 80 });
     assert.deepEqual(gateway.seen, []);
   });
 }

@@ -166,7 +166,7 @@ test(
   privileged,
   async () => {
     using client = await dial(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8090 });
-    await client.ended();
+    assert.equal(await client.ended(), 'reset');
     assert.equal(client.bytes, 0);
     const outbound = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
     assert.equal(outbound['error'], 'http status: 503 Service Unavailable');
@@ -180,7 +180,7 @@ test(
 
 test('a plaintext server that is not there ends the connection, and the log has the reason', privileged, async () => {
   using client = await dial(mesh(), 'client', { ip: mesh().pod('outside').ip, port: 8091 });
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   assert.equal(client.bytes, 0);
   const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
   assert.equal(line['reason'], 'CV-APP-REFUSED');

@@ -35,7 +35,7 @@ test('an ALLOW policy for another identity: 401 between the agents, and both log
   using _app = mesh().serve('server', 8001, naming('server'));
   using client = await dial(mesh(), 'client', server(8001));
   client.socket.write('hello');
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   assert.equal(client.bytes, 0);
   const inbound = await mesh()
     .agent('n2')
@@ -59,7 +59,7 @@ test('a plaintext client has no identity and no ALLOW policy by identity lets it
   using _app = mesh().serve('server', 8003, naming('server'));
   using client = await dial(mesh(), 'outside', server(8003));
   client.socket.write('hello');
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   assert.equal(client.bytes, 0);
   const line = await mesh().agent('n2').access('inbound', { 'src.addr': client.address });
   assert.equal(line['error'], NONE_ALLOWED);
@@ -73,7 +73,7 @@ test('a DENY policy refuses by name and beats an ALLOW', privileged, async () =>
   using _app = mesh().serve('server', 8004, naming('server'));
   using _other = mesh().serve('server', 8005, naming('server'));
   using client = await dial(mesh(), 'client', server(8004));
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   assert.equal(client.bytes, 0);
   const line = await mesh()
     .agent('n2')
@@ -86,7 +86,7 @@ test('a DENY policy refuses by name and beats an ALLOW', privileged, async () =>
 test('a refusal is counted as DENY by the destination, and by our reason code', privileged, async () => {
   await mesh().update({ policies: [policy('none', 'Deny', [{ destinationPorts: [8006] }])] });
   using client = await dial(mesh(), 'client', server(8006));
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   await mesh()
     .agent('n2')
     .access('inbound', { 'dst.hbone_addr': `${server(8006).ip}:8006` });
@@ -111,7 +111,7 @@ test('strict mutual TLS, as istiod writes it, refuses plaintext and nothing else
   using _app = mesh().serve('server', 8008, naming('server'));
   assert.match(await ask(mesh(), 'client', server(8008)), /^server sees/);
   using plain = await dial(mesh(), 'outside', server(8008));
-  await plain.ended();
+  assert.equal(await plain.ended(), 'reset');
   assert.equal(plain.bytes, 0);
 });
 
@@ -121,7 +121,7 @@ test('the source address that a policy sees is the address of the client pod', p
   using _app = mesh().serve('server', 8009, naming('server'));
   assert.match(await ask(mesh(), 'client', server(8009)), /^server sees/);
   using other = await dial(mesh(), 'near', server(8009));
-  await other.ended();
+  assert.equal(await other.ended(), 'reset');
   assert.equal(other.bytes, 0);
 });
 

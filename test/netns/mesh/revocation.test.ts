@@ -50,7 +50,7 @@ test('a revoked client is cut off and kept out, another client of that server is
   assert.equal(line['error'], 'connection closed: peer certificate revoked by CRL');
   using again = await dial(mesh(), 'client', to);
   again.socket.write('let me in');
-  await again.ended();
+  assert.equal(await again.ended(), 'reset');
   assert.equal(again.bytes, 0);
   assert.equal(await near.exchange('after'), 'beforebeforeafterafter');
   const metric = await metricsOf(mesh().agent('n2'));
@@ -71,7 +71,7 @@ test('a revoked server is not spoken to, and connections to it are cut', privile
   assert.equal(await client.ended(), 'reset');
   using again = await dial(mesh(), 'client', to);
   again.socket.write('secret');
-  await again.ended();
+  assert.equal(await again.ended(), 'reset');
   const refusal = await mesh()
     .agent('n1')
     .line((line) => isRevoked(line) && line['src.addr'] === again.address, 'refusal of the revoked server');

@@ -75,7 +75,7 @@ test(
     await assert.rejects(openTls(mesh(), 'outside', { ip: ipOf('n2'), material, expected: [AGENT] }));
     const client = await dial(mesh(), 'client', { ip: ipOf('n2'), port: 15_000 });
     client.socket.write('GET /config_dump HTTP/1.1\r\nHost: localhost\r\n\r\n');
-    await client.ended();
+    assert.equal(await client.ended(), 'reset');
     assert.equal(client.text, '');
     const inbound = await mesh()
       .agent('n2')

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { identityOf, type MeshRecord, meshForFile } from '../../support/mesh.ts';
 import { HboneClient, meshMaterial } from '../../support/mesh-hbone.ts';
-import { ask, dial, doubling, naming, refusal } from '../../support/mesh-traffic.ts';
+import { ask, dial, doubling, naming, refused } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 
@@ -106,7 +106,7 @@ for (const [claim, endpoints, fields, port] of [
     using _far = mesh().serve('far', 8080, naming('far'));
     using client = await dial(mesh(), 'client', { ip: VIP, port });
     client.socket.write('hello');
-    await client.ended();
+    assert.equal(await client.ended(), 'reset');
     assert.equal(client.bytes, 0);
     const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
     assert.equal(line.message, 'connection failed');
@@ -170,7 +170,7 @@ test('a service taken away refuses new connections and leaves open ones alone', 
   using client = await dial(mesh(), 'client', { ip: VIP, port: 80 });
   await client.exchange('before');
   await publish({});
-  assert.notEqual(await refusal(mesh(), 'client', { ip: VIP, port: 80 }), undefined);
+  await refused(mesh(), 'client', { ip: VIP, port: 80 });
   assert.equal(await client.exchange('after'), 'beforebeforeafterafter');
 });
 

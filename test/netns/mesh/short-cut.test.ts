@@ -154,7 +154,7 @@ test('a policy of the destination refuses as through a tunnel: 401, and both log
   await mesh().update({ policies: [only('near')] });
   using _app = mesh().serve('server', 8007, naming('server'));
   using client = await dial(mesh(), 'client', to('server', 8007));
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   assert.equal(client.bytes, 0);
   const { outbound, inbound } = await linesOf(client.address, 8007);
   assert.equal(inbound['reason'], 'CV-POLICY-NOT-ALLOWED');
@@ -184,7 +184,7 @@ test('a policy change cuts the live connections it forbids, and only those', pri
 test('an application that does not listen refuses the client, and both logs say so', privileged, async () => {
   await mesh().update({});
   using client = await dial(mesh(), 'client', to('server', 8009));
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   assert.equal(client.bytes, 0);
   const { outbound, inbound } = await linesOf(client.address, 8009);
   assert.equal(inbound['reason'], 'CV-APP-REFUSED');
@@ -246,7 +246,7 @@ test('an address that is not the pod’s own is not dialled in clear, whatever i
   let called = 0;
   using _app = mesh().serve('outside-way', 8013, () => void called++);
   using client = await dial(mesh(), 'client', { ip, port: 8013 });
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
   assert.equal(line['dst.addr'], `${ip}:15008`);
   assert.equal(line['reason'], 'CV-TUNNEL-REFUSED');
@@ -269,7 +269,7 @@ test('a pod that leaves the mesh ends its short cuts', privileged, async () => {
   using client = await dial(mesh(), 'near', to('server', 8015));
   await client.exchange('hello');
   mesh().enrol(['client', 'server', 'client2', 'server2']);
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   const { outbound, inbound } = await linesOf(client.address, 8015);
   assert.equal(outbound['reason'], 'CV-DRAIN');
   assert.equal(inbound['error'], undefined);

@@ -43,7 +43,7 @@ test(
     });
     using late = await dial(mesh, 'client', to);
     late.socket.write('hello');
-    await late.ended();
+    assert.equal(await late.ended(), 'reset');
     assert.equal(late.bytes, 0);
     await stillWorks(open);
     open.socket.end();

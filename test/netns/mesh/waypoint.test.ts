@@ -90,7 +90,7 @@ test('a waypoint that proves another identity is not used', privileged, async ()
   using waypoint = await serveWaypoint(mesh(), 'outside-way', identityOf('impostor'));
   using client = await dial(mesh(), 'client', { ip: VIP, port: 80 });
   client.socket.end('secret');
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   assert.equal(client.bytes, 0);
   assert.deepEqual(waypoint.seen, []);
   const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
@@ -106,7 +106,7 @@ test('a waypoint without an instance refuses the connection; it is never bypasse
   });
   using _app = mesh().serve('server', 8080, naming('server'));
   using client = await dial(mesh(), 'client', { ip: mesh().pod('server').ip, port: 8080 });
-  await client.ended();
+  assert.equal(await client.ended(), 'reset');
   assert.equal(client.bytes, 0);
   const line = await mesh().agent('n1').access('outbound', { 'src.addr': client.address });
   assert.equal(line['reason'], 'CV-WAYPOINT-UNKNOWN');
