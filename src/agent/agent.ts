@@ -236,7 +236,7 @@ function makePods(
       ipv6: config.isIpv6Enabled,
       dnsCapture: config.dnsProxy !== undefined,
       verifyMs: config.verifyPeriodMs,
-      ...(exempt === undefined ? {} : { exempt }),
+      ...(exempt !== undefined && { exempt }),
     },
     startProxy: (pod, netns) => servePod(pod, netns, parts),
     onEvent: (event) => {

@@ -62,8 +62,8 @@ const rule: Decoder<BudgetRule> = (value, place) => {
   if (namespace === undefined || decoded === undefined) return undefined;
   return {
     namespace,
-    ...(pod === undefined ? {} : { pod }),
-    ...(serviceAccount === undefined ? {} : { serviceAccount }),
+    ...(pod !== undefined && { pod }),
+    ...(serviceAccount !== undefined && { serviceAccount }),
     change: decoded,
   };
 };

@@ -62,7 +62,7 @@ function istioChannel(server: RpcServerSettings, config: AgentConfig, { clock }:
     tls: {
       roots: server.roots,
       context: tlsOptions(config.tls),
-      ...(server.altHostname === undefined ? {} : { altHostname: server.altHostname }),
+      ...(server.altHostname !== undefined && { altHostname: server.altHostname }),
     },
     credentials: { token: server.token, clusterId: config.clusterId, headers: server.headers },
   };

@@ -37,9 +37,9 @@ export function proxySettings(config: AgentConfig): ProxySettings {
   return {
     ports: portsOf(config),
     isIpv6Enabled: config.isIpv6Enabled,
-    ...(config.packetMark === undefined ? {} : { mark: config.packetMark }),
+    ...(config.packetMark !== undefined && { mark: config.packetMark }),
     isReusePort: config.isReusePort,
-    ...(keepalive === undefined ? {} : { keepalive: keepaliveOptions(keepalive, config.isUserTimeoutEnabled) }),
+    ...(keepalive !== undefined && { keepalive: keepaliveOptions(keepalive, config.isUserTimeoutEnabled) }),
     connectTimeoutMs: CONNECT_TIMEOUT_MS,
     handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
     responseTimeoutMs: RESPONSE_TIMEOUT_MS,
@@ -56,7 +56,7 @@ export function proxySettings(config: AgentConfig): ProxySettings {
     // Header lists: what we are ready to read, 16 KiB as client and 64 KiB as server.
     http2Client: { ...windows, maxHeaderListBytes: 16_384 },
     http2Server: { ...windows, maxHeaderListBytes: 65_536, maxStreams: 200 },
-    ...(config.dnsProxy === undefined ? {} : { dns: { ...config.dnsProxy, ...DNS_LIMITS } }),
+    ...(config.dnsProxy !== undefined && { dns: { ...config.dnsProxy, ...DNS_LIMITS } }),
   };
 }
 

@@ -82,7 +82,7 @@ export class PodCapture {
     return {
       pod: this.#described,
       state: this.isUp ? 'Up' : 'Pending',
-      ...(error === undefined ? {} : { lastError: { code: error.code, message: error.message } }),
+      ...(error !== undefined && { lastError: { code: error.code, message: error.message } }),
       ...this.#rules.view(),
     };
   }

@@ -67,7 +67,7 @@ const pod: Decoder<CapturedPod> = (value, place) => {
   fields.end();
   if (uid === undefined || name === undefined || namespace === undefined) return undefined;
   if (serviceAccount === undefined || netnsPath === undefined) return undefined;
-  const options = { isIngressMode, rerouteInterfaces, ...(dnsCapture === undefined ? {} : { dnsCapture }) };
+  const options = { isIngressMode, rerouteInterfaces, ...(dnsCapture !== undefined && { dnsCapture }) };
   return { uid, name, namespace, serviceAccount, netnsPath, options, ...(annotations && { annotations }) };
 };
 

@@ -23,9 +23,7 @@ export async function readIdentities(admin: AdminAddress): Promise<Identities | 
   if (reply.status !== 200) throw unexpected(admin, PATH, reply);
   const { source, revocation, identities } = JSON.parse(reply.text) as IdentitiesView;
   const failing = identities.flatMap(({ identity, lastError, nextTryAt }) =>
-    lastError === undefined
-      ? []
-      : [[identity, { lastError, ...(nextTryAt === undefined ? {} : { nextTryAt }) }] as const],
+    lastError === undefined ? [] : [[identity, { lastError, ...(nextTryAt !== undefined && { nextTryAt }) }] as const],
   );
   return {
     facts: [['Source', source], ...(revocation === undefined ? [] : [revocationFact(revocation)])],

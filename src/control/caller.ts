@@ -108,7 +108,7 @@ function reviewed(status: TokenReviewStatus, trustDomain: string): Omit<Caller, 
     identity: formatSpiffeId({ trustDomain, namespace, serviceAccount }),
     namespace,
     serviceAccount,
-    ...(name === undefined || uid === undefined ? {} : { pod: { name, uid } }),
+    ...(name !== undefined && uid !== undefined && { pod: { name, uid } }),
   };
 }
 

@@ -17,7 +17,7 @@ export function authorityOf(certificate: X509Certificate): Authority {
   const { subjectDer, subjectKeyId, maySignCrls } = readCertificate(certificate.raw);
   return {
     name: Buffer.from(subjectDer).toString('base64'),
-    ...(subjectKeyId === undefined ? {} : { keyId: Buffer.from(subjectKeyId) }),
+    ...(subjectKeyId !== undefined && { keyId: Buffer.from(subjectKeyId) }),
     publicKey: certificate.publicKey,
     maySignCrls,
     // Absent when empty, whatever the type says.

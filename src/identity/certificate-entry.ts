@@ -59,9 +59,9 @@ export function entryStatus(entry: Entry, nowMs: number): IdentityStatus {
   return {
     identity,
     state: stateText(entry, nowMs),
-    ...(error === undefined ? {} : { lastError: `${error.code}: ${error.message}`, failures }),
+    ...(error !== undefined && { lastError: `${error.code}: ${error.message}`, failures }),
     ...(phase === 'resting' && dueMs !== undefined ? { nextTryAt: rfc3339Seconds(dueMs) } : {}),
-    ...(held === undefined ? {} : { notAfter: rfc3339Seconds(held.validity.notAfterMs) }),
+    ...(held !== undefined && { notAfter: rfc3339Seconds(held.validity.notAfterMs) }),
   };
 }
 

@@ -76,8 +76,8 @@ export class CrlFile implements Disposable {
       path: this.#path,
       lists: this.#lists.length,
       revoked: this.#lists.reduce((sum, { serials }) => sum + serials.size, 0),
-      ...(this.#loadedMs === undefined ? {} : { loadedMs: this.#loadedMs }),
-      ...(this.#problem === undefined ? {} : { lastError: this.#problem }),
+      ...(this.#loadedMs !== undefined && { loadedMs: this.#loadedMs }),
+      ...(this.#problem !== undefined && { lastError: this.#problem }),
     };
   }
 

@@ -46,7 +46,7 @@ export function parseCsr(pem: string): CertificateRequest {
   }
   if (!isSignedBy(facts, publicKey)) throw refused('its signature does not verify');
   const { uriSans: uris, commonName } = facts;
-  return { publicKey, uris, ...(commonName === undefined ? {} : { commonName }) };
+  return { publicKey, uris, ...(commonName !== undefined && { commonName }) };
 }
 
 function strongKey(spki: Uint8Array): KeyObject {

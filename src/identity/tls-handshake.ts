@@ -54,7 +54,7 @@ export async function acceptTls(
     options.revocation?.check(tlsSocket, material.rootsPem, 'destination');
     return checkClientCertificate(der, parseSpiffeId(material.identity)?.trustDomain);
   });
-  return { socket: tlsSocket, ...(peerIdentity === undefined ? {} : { peerIdentity }) };
+  return { socket: tlsSocket, ...(peerIdentity !== undefined && { peerIdentity }) };
 }
 
 /**

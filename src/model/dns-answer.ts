@@ -42,7 +42,7 @@ export function dnsVerdict(
   const addresses = shuffled(addressesOf(index, source, service, type), random).slice(0, MAX_ADDRESSES);
   if (addresses.length === 0) return { kind: 'answer', client, result: 'no records', addresses };
   const cname = cnameLabels === undefined ? undefined : question.name.split('.').slice(0, cnameLabels).join('.');
-  return { kind: 'answer', client, result: 'success', addresses, ...(cname === undefined ? {} : { cname }) };
+  return { kind: 'answer', client, result: 'success', addresses, ...(cname !== undefined && { cname }) };
 }
 
 /** The order of aliases comes before how specific a wildcard is. */

@@ -38,7 +38,7 @@ export type OpenExchange = (
 export const udpExchange: OpenExchange = ({ sys, netns, mark }, server, query, { onReply, onFailure }) => {
   const family = ipFamily(server.ip);
   const address = family === 4 ? '0.0.0.0' : '::';
-  const fd = sys.socketUdp(netns, { address, port: 0, ...(mark === undefined ? {} : { mark }) });
+  const fd = sys.socketUdp(netns, { address, port: 0, ...(mark !== undefined && { mark }) });
   const socket = datagramSocket(sys, fd, family);
   let isOpen = true;
   const close = (): void => {
@@ -81,7 +81,7 @@ async function askOverTcp(
   query: Uint8Array,
   limits: { readonly signal: AbortSignal; readonly timeoutMs: number },
 ): Promise<Uint8Array> {
-  const options = { family: ipFamily(server.ip), ...(mark === undefined ? {} : { mark }) };
+  const options = { family: ipFamily(server.ip), ...(mark !== undefined && { mark }) };
   const codes = { timeout: 'CV-DNS-TIMEOUT', refused: 'CV-DNS-UNREACHABLE' } as const;
   const socket = await dialTcp(sys, netns, server, options, { ...limits, clock, codes });
   try {

@@ -124,6 +124,6 @@ export class DnsServer {
 
   #options({ ip, port }: HostPort): ListenOptions {
     const { mark, isReusePort } = this.#context.settings;
-    return { address: ip, port, isReusePort, ...(mark === undefined ? {} : { mark }) };
+    return { address: ip, port, isReusePort, ...(mark !== undefined && { mark }) };
   }
 }

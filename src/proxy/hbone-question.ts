@@ -29,10 +29,10 @@ export function hboneQuestion({ headers }: RequestHead, authority: string, peerI
   const forwardedNetwork = headers.get('x-forwarded-network')?.[0];
   return {
     authority,
-    ...(peerIdentity === undefined ? {} : { peerIdentity }),
-    ...(forwarded === undefined || forwarded.length > MAX_FORWARDED_CHARS ? {} : { forwarded }),
-    ...(baggage === undefined || charsOf(baggage) > MAX_BAGGAGE_CHARS ? {} : { baggage }),
-    ...(forwardedNetwork === undefined ? {} : { forwardedNetwork: short(forwardedNetwork) }),
+    ...(peerIdentity !== undefined && { peerIdentity }),
+    ...(forwarded !== undefined && forwarded.length <= MAX_FORWARDED_CHARS && { forwarded }),
+    ...(baggage !== undefined && charsOf(baggage) <= MAX_BAGGAGE_CHARS && { baggage }),
+    ...(forwardedNetwork !== undefined && { forwardedNetwork: short(forwardedNetwork) }),
   };
 }
 

@@ -252,7 +252,7 @@ export class HboneServer {
       src: peer,
       dst: local,
       hboneAuthority: authority,
-      ...(forwardedHost === undefined ? {} : { originalDst: forwardedHost }),
+      ...(forwardedHost !== undefined && { originalDst: forwardedHost }),
     };
   }
 
@@ -293,7 +293,7 @@ function isOffence({ code, fields }: MeshError): boolean {
 
 function responseHeaders({ responseBaggage }: Accept, token: string | undefined): Readonly<Record<string, string>> {
   return {
-    ...(responseBaggage === undefined ? {} : { baggage: responseBaggage }),
-    ...(token === undefined ? {} : answerFields(token, { isResumed: false })),
+    ...(responseBaggage !== undefined && { baggage: responseBaggage }),
+    ...(token !== undefined && answerFields(token, { isResumed: false })),
   };
 }

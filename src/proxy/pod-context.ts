@@ -145,8 +145,8 @@ export class PodContext {
       {
         family: ipFamily(sourceIp ?? address.ip),
         ...this.mark,
-        ...(keepalive === undefined ? {} : { keepalive }),
-        ...(sourceIp === undefined ? {} : { transparentSourceIp: sourceIp }),
+        ...(keepalive !== undefined && { keepalive }),
+        ...(sourceIp !== undefined && { transparentSourceIp: sourceIp }),
       },
       { ...limits, timeoutMs: connectTimeoutMs, clock },
     );

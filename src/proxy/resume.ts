@@ -100,7 +100,7 @@ async function resumeShortCut(
 
 function shortCutQuestion({ dst }: ConnectionStart, { labels }: ConnectionStart): AskedAgain {
   const identity = labels.source?.identity;
-  const hbone = { authority: formatHostPort(dst), ...(identity === undefined ? {} : { peerIdentity: identity }) };
+  const hbone = { authority: formatHostPort(dst), ...(identity !== undefined && { peerIdentity: identity }) };
   return { hbone, isSameNode: true };
 }
 

@@ -49,9 +49,9 @@ export function readRequest(fields: readonly HeaderField[]): Checked<RequestHead
   return {
     head: {
       method,
-      ...(authority === undefined ? {} : { authority }),
-      ...(path === undefined ? {} : { path }),
-      ...(scheme === undefined ? {} : { scheme }),
+      ...(authority !== undefined && { authority }),
+      ...(path !== undefined && { path }),
+      ...(scheme !== undefined && { scheme }),
       headers,
     },
   };

@@ -66,9 +66,9 @@ function readBody(body: DerReader, outerAlgorithm: Uint8Array) {
   return {
     issuerDer: issuer.whole,
     thisUpdateMs: readX509Time(thisUpdate.tag, thisUpdate.content),
-    ...(nextUpdate === undefined ? {} : { nextUpdateMs: readX509Time(nextUpdate.tag, nextUpdate.content) }),
+    ...(nextUpdate !== undefined && { nextUpdateMs: readX509Time(nextUpdate.tag, nextUpdate.content) }),
     entriesDer: entries?.content ?? new Uint8Array(),
-    ...(extensions === undefined ? {} : readListExtensions(extensions.content)),
+    ...(extensions !== undefined && readListExtensions(extensions.content)),
   };
 }
 

@@ -104,8 +104,8 @@ export function readExtensions(list: DerElement): ExtensionFacts {
   const keyUsage = byOid.get('2.5.29.15')?.value;
   return {
     uriSans: san === undefined ? [] : readUriNames(san),
-    ...(eku === undefined ? {} : { extendedKeyUsages: readKeyPurposes(eku) }),
-    ...(keyId === undefined ? {} : { subjectKeyId: readKeyId(keyId) }),
+    ...(eku !== undefined && { extendedKeyUsages: readKeyPurposes(eku) }),
+    ...(keyId !== undefined && { subjectKeyId: readKeyId(keyId) }),
     isCa: constraints !== undefined && readIsCa(constraints),
     maySignCrls: keyUsage === undefined || readMaySignCrls(keyUsage),
   };

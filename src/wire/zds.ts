@@ -77,7 +77,7 @@ function payloadOf(request: ZdsRequest): PayloadInit {
   switch (request.kind) {
     case 'add': {
       const { uid, workload } = request;
-      return { case: 'add', value: { uid, ...(workload === undefined ? {} : { workloadInfo: workload }) } };
+      return { case: 'add', value: { uid, ...(workload !== undefined && { workloadInfo: workload }) } };
     }
     case 'keep':
       return { case: 'keep', value: { uid: request.uid } };

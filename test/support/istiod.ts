@@ -43,7 +43,7 @@ export class Istiod implements AsyncDisposable {
       typeof at === 'string'
         ? ({ kind: 'unix', path: at } as const)
         : ({ kind: 'tls', host: '127.0.0.1', port: 0, certificate: at } as const);
-    const ca = await CaServer.start({ listen, services: [ads.rpc], ...(folder === undefined ? {} : { folder }) });
+    const ca = await CaServer.start({ listen, services: [ads.rpc], ...(folder !== undefined && { folder }) });
     return new Istiod(store, ads, ca);
   }
 

@@ -76,7 +76,7 @@ export interface ForgedTls {
 
 /** Rejects when the handshake fails. Errors of what it returns end those sockets, and need no listener. */
 export async function forgeTls(options: tls.ConnectionOptions): Promise<ForgedTls> {
-  const sent = net.connect({ port: options.port ?? 0, ...(options.host === undefined ? {} : { host: options.host }) });
+  const sent = net.connect({ port: options.port ?? 0, ...(options.host !== undefined && { host: options.host }) });
   await once(sent, 'connect');
   sent.on('error', () => {});
   const received = tls.connect({ ...options, socket: sent });

@@ -15,9 +15,9 @@ export function certificatesView({ certificates, crlFile }: Parts): Certificates
     source: certificates.source,
     total: all.length,
     unavailable: all.filter(({ state }) => state !== 'Available').length,
-    ...(soonestMs === undefined ? {} : { soonestExpiry: rfc3339(soonestMs) }),
-    ...(lastError === undefined ? {} : { lastError }),
-    ...(crlFile === undefined ? {} : { revocation: revocationView(crlFile) }),
+    ...(soonestMs !== undefined && { soonestExpiry: rfc3339(soonestMs) }),
+    ...(lastError !== undefined && { lastError }),
+    ...(crlFile !== undefined && { revocation: revocationView(crlFile) }),
   };
 }
 
@@ -25,11 +25,11 @@ export function certificatesView({ certificates, crlFile }: Parts): Certificates
 export function identitiesView({ certificates, crlFile }: Parts): IdentitiesView {
   return {
     source: certificates.source,
-    ...(crlFile === undefined ? {} : { revocation: revocationView(crlFile) }),
+    ...(crlFile !== undefined && { revocation: revocationView(crlFile) }),
     identities: certificates.statuses(),
   };
 }
 
 function revocationView({ state: { loadedMs, ...state } }: CrlFile): RevocationView {
-  return { ...state, ...(loadedMs === undefined ? {} : { loadedAt: rfc3339(loadedMs) }) };
+  return { ...state, ...(loadedMs !== undefined && { loadedAt: rfc3339(loadedMs) }) };
 }

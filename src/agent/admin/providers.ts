@@ -5,7 +5,7 @@ import { MeshIndex } from '../../model/mesh-index.ts';
 import { rfc3339 } from '../../telemetry/timestamp.ts';
 import type { AgentDeps, AgentParts } from '../agent.ts';
 import { buildInfo } from '../build-info.ts';
-import type { PodSourceSettings } from '../settings/zds.ts';
+import type { PodSourceSettings } from '../settings/pods.ts';
 import { ThreadInspector } from '../thread-inspector.ts';
 import type { AdminProviders } from './admin-server.ts';
 import { certificatesView, identitiesView } from './certificate-views.ts';
@@ -89,7 +89,7 @@ function handOverView({ config: { holdMs, holdMemoryMib }, lease }: AgentParts):
 
 function enrolmentView({ config: { podSource }, pods }: AgentParts): EnrolmentView {
   const problem = pods.sourceProblem;
-  return { source: enrolledBy(podSource), ...(problem === undefined ? {} : { lastError: problem.message }) };
+  return { source: enrolledBy(podSource), ...(problem !== undefined && { lastError: problem.message }) };
 }
 
 function enrolledBy(source: PodSourceSettings): string {

@@ -1,7 +1,7 @@
 /** Where the agent learns of the mesh and of the pods of its node: one answer to each. */
 import type { LocalMesh } from '../../xds/mesh-file.ts';
+import { type PodSourceSettings, podSourceSettings } from './pods.ts';
 import type { SettingsReader } from './reader.ts';
-import { type PodSourceSettings, podSourceSettings } from './zds.ts';
 
 export interface SourceSettings {
   /** Absent: a control plane tells everything. */

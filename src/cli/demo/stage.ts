@@ -102,7 +102,7 @@ export class Stage implements AsyncDisposable {
   applyPolicy(policy: PolicySpec | undefined): void {
     const pods = MESHED.map((name) => this.lab.pod(name));
     const service = { server: 'cart', vips: VIPS[this.#options.family] };
-    replaceFile(this.meshFile, meshFile({ pods, service, ...(policy === undefined ? {} : { policy }) }));
+    replaceFile(this.meshFile, meshFile({ pods, service, ...(policy !== undefined && { policy }) }));
   }
 
   /** Tells each agent which of its pods are in the mesh. */

@@ -39,7 +39,7 @@ export class CaptureAgent implements AsyncDisposable {
       rules: {
         kind: 'agent',
         redirection: createRedirection(linuxSys),
-        ...(journalPath === undefined ? {} : { journal: new CaptureJournal(journalPath, deps) }),
+        ...(journalPath !== undefined && { journal: new CaptureJournal(journalPath, deps) }),
       },
       clock: this.clock,
       log: silentLogger,

@@ -24,7 +24,7 @@ function call(headers: Readonly<Record<string, string>>, clientCertificate?: Uin
     header: (name) => headers[name],
     peer: '10.0.0.1:4711',
     signal: new AbortController().signal,
-    ...(clientCertificate === undefined ? {} : { clientCertificate }),
+    ...(clientCertificate !== undefined && { clientCertificate }),
   };
 }
 
