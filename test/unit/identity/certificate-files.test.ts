@@ -10,7 +10,8 @@ import type { TlsMaterial } from '../../../src/model/verdict.ts';
 import { type MeshCa, meshCa } from '../../support/certs.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
-const HOUR_MS = 3_600_000;
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
 const CART = 'spiffe://cluster.local/ns/shop/sa/cart';
 const WEB = 'spiffe://cluster.local/ns/shop/sa/web';
 const START_MS = new FakeClock().wallMs();
@@ -114,15 +115,15 @@ for (const [layout, names] of [
 
 test('of several pairs for one identity the newest serves, and when that has expired another one that has not', async () => {
   using world = new World();
-  const long = await material(CART, ca, { ...LIFE, notAfterMs: START_MS + 48 * HOUR_MS });
-  const short = await material(CART, ca, { notBeforeMs: START_MS, notAfterMs: START_MS + HOUR_MS });
+  const long = await material(CART, ca, { ...LIFE, notAfterMs: START_MS + 5 * MINUTE_MS });
+  const short = await material(CART, ca, { notBeforeMs: START_MS, notAfterMs: START_MS + MINUTE_MS });
   world.write('long', long);
   world.write('short', short);
   const files = world.start();
   assert.equal(await issued(files, CART), short.chainPem);
-  world.clock.advance(2 * HOUR_MS);
+  world.clock.advance(2 * MINUTE_MS);
   assert.equal(await issued(files, CART), long.chainPem);
-  world.clock.advance(48 * HOUR_MS);
+  world.clock.advance(5 * MINUTE_MS);
   await assert.rejects(issued(files, CART), { message: /short.* it expired at .* and was not renewed/ });
 });
 
@@ -266,11 +267,11 @@ test('broken from the start: the reason is in the error for the identity', async
 
 test('files that nobody renews serve to their last second, then the error names them', async () => {
   using world = new World();
-  const cart = await material(CART);
+  const cart = await material(CART, ca, { ...LIFE, notAfterMs: START_MS + 5 * MINUTE_MS });
   world.write('', cart);
   const manager = world.manager(world.start());
   await manager.get(CART);
-  world.clock.advance(24 * HOUR_MS);
+  world.clock.advance(5 * MINUTE_MS);
   assert.equal((await manager.get(CART)).chainPem, cart.chainPem);
   world.clock.advance(1);
 
