@@ -30,6 +30,13 @@ const MODULE_PREFIX = 'ztunnel::';
 /** Targets that ztunnel writes without its module prefix. */
 const BARE_SCOPES: ReadonlySet<string> = new Set(['access', 'dns']);
 
+/** Modules of ztunnel by whose names operators and runbooks ask for parts that are called differently here. */
+const MODULES_OF: Readonly<Partial<Record<string, readonly string[]>>> = {
+  capture: ['inpod'],
+  identity: ['tls', 'cert_fetcher'],
+  state: ['rbac'],
+};
+
 /** What a filter may hold; a longer one is a mistake or an attack on the admin port. */
 const MAX_DIRECTIVES = 64;
 
@@ -59,17 +66,22 @@ export function formatFilter(filter: LogFilter): string {
   return directives.map(([target, level]) => (target === '' ? level : `${target}=${level}`)).join(',');
 }
 
-/** The level of `scope`: the most specific directive whose target is a module-path prefix of it. Nothing matches = off. */
+/**
+ * The level of `scope`: the most specific directive whose target is a module-path prefix of it. Nothing matches = off. One for a
+ * module within it, such as `proxy::outbound`, makes all of it say as much, never less.
+ */
 export function levelOf(filter: LogFilter, scope: string): LogLevel {
   let best = '';
   let level = filter.get('') ?? 'off';
+  let within: LogLevel = 'off';
   for (const [target, candidate] of filter) {
     const bare = target.startsWith(MODULE_PREFIX) ? target.slice(MODULE_PREFIX.length) : target;
+    if (isWithin(bare, scope)) within = louder(within, candidate);
     if (target === '' || bare.length < best.length || !covers(target, bare, scope)) continue;
     best = bare;
     level = candidate;
   }
-  return level;
+  return louder(level, within);
 }
 
 export function isLogLevel(text: string): text is LogLevel {
@@ -78,7 +90,15 @@ export function isLogLevel(text: string): text is LogLevel {
 
 function covers(target: string, bare: string, scope: string): boolean {
   if (target === 'ztunnel') return !BARE_SCOPES.has(scope);
-  return scope === bare || scope.startsWith(`${bare}::`);
+  return scope === bare || scope.startsWith(`${bare}::`) || MODULES_OF[scope]?.includes(bare) === true;
+}
+
+function isWithin(bare: string, scope: string): boolean {
+  return [scope, ...(MODULES_OF[scope] ?? [])].some((module) => bare.startsWith(`${module}::`));
+}
+
+function louder(a: LogLevel, b: LogLevel): LogLevel {
+  return LOG_LEVELS.indexOf(a) > LOG_LEVELS.indexOf(b) ? a : b;
 }
 
 function parseDirectives(text: string): Map<string, LogLevel> {

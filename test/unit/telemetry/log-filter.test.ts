@@ -32,6 +32,21 @@ const levels: readonly { filter: string; scope: string; want: string; claim: str
   },
   { claim: 'without a default the rest is off', filter: 'access=debug', scope: 'proxy', want: 'off' },
   { claim: 'the later of two directives wins', filter: 'access=debug,access=warn', scope: 'access', want: 'warn' },
+  {
+    claim: 'a module of ztunnel means the part that does its work',
+    filter: 'inpod=debug',
+    scope: 'capture',
+    want: 'debug',
+  },
+  { claim: 'so it does with its prefix', filter: 'ztunnel::rbac=debug,info', scope: 'state', want: 'debug' },
+  { claim: 'and for what is within it', filter: 'ztunnel::inpod::statemanager=trace', scope: 'capture', want: 'trace' },
+  {
+    claim: 'a module within a part makes all of it as loud',
+    filter: 'ztunnel::proxy::outbound=debug,info',
+    scope: 'proxy',
+    want: 'debug',
+  },
+  { claim: 'a module within a part never silences it', filter: 'proxy::h2=off,info', scope: 'proxy', want: 'info' },
   { claim: 'a target without a level means all of it', filter: 'access,info', scope: 'access', want: 'trace' },
 ];
 
