@@ -15,6 +15,8 @@ import type { CapturedPod } from './pod-source.ts';
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
 /** Gathers the start of a node into one write; a crash within it loses at most what happened in it. */
 const WRITE_DELAY_MS = 100;
+/** After one that failed: a full disk gets room again. */
+const RETRY_MS = 10_000;
 
 export interface JournalDeps {
   readonly sys: Sys;
@@ -37,6 +39,8 @@ export class CaptureJournal implements Disposable {
   readonly #deps: JournalDeps;
   readonly #entries: Map<string, Entry>;
   #pendingWrite: Disposable | undefined;
+  /** As the log has it. */
+  #isFailing = false;
 
   constructor(path: string, deps: JournalDeps) {
     this.#path = path;
@@ -66,6 +70,7 @@ export class CaptureJournal implements Disposable {
 
   [Symbol.dispose](): void {
     if (this.#pendingWrite !== undefined) this.#save();
+    this.#pendingWrite?.[Symbol.dispose]();
   }
 
   #isSame({ netns, netnsId }: Entry): boolean {
@@ -87,9 +92,17 @@ export class CaptureJournal implements Disposable {
     this.#pendingWrite = undefined;
     try {
       writeAtomically(this.#path, JSON.stringify({ pods: [...this.#entries.values()] }));
+      this.#isFailing = false;
     } catch (error) {
-      this.#deps.log.warn?.('journal of captured pods not written', { path: this.#path, error: messageOf(error) });
+      this.#failed(messageOf(error));
     }
+  }
+
+  #failed(error: string): void {
+    const { log, clock } = this.#deps;
+    if (!this.#isFailing) log.warn?.('journal of captured pods not written, trying again', { path: this.#path, error });
+    this.#isFailing = true;
+    this.#pendingWrite = clock.after(RETRY_MS, () => this.#save());
   }
 
   #load(): readonly Entry[] {

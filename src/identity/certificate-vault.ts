@@ -33,6 +33,8 @@ const FORMAT = Buffer.from('culvert-certificates-1');
 const MAX_FILE_BYTES = 128 * 1024 * 1024;
 /** Gathers the renewals of a busy moment into one write; a crash within it costs a request to the CA. */
 const WRITE_DELAY_MS = 500;
+/** After one that failed: a full disk gets room again, and the next certificate may be hours away. */
+const RETRY_MS = 60_000;
 
 export class CertificateVault {
   readonly #file: string;
@@ -84,11 +86,12 @@ export class CertificateVault {
     this.#isRetired = true;
   }
 
-  /** Writes now what has not been written yet: before the certificates in use are forgotten. */
+  /** Writes now what has not been written yet, and nothing after that: the certificates in use are about to be forgotten. */
   flush(): void {
     if (this.#write === undefined) return;
     this.#write[Symbol.dispose]();
     this.#save();
+    this.retire();
   }
 
   #save(): void {
@@ -98,7 +101,8 @@ export class CertificateVault {
       writeAtomically(this.#file, seal(this.#key, Buffer.from(JSON.stringify(all))));
       this.#failure = '';
     } catch (error) {
-      this.#warnOnce('certificates cannot be kept on disk', messageOf(error));
+      this.#warnOnce('certificates cannot be kept on disk, trying again', messageOf(error));
+      this.#write = this.#deps.clock.after(RETRY_MS, () => this.#save());
     }
   }
 
@@ -121,8 +125,8 @@ export class CertificateVault {
   }
 
   #warnOnce(message: string, error: string): void {
-    if (this.#failure === error) return;
-    this.#failure = error;
+    if (this.#failure === message) return;
+    this.#failure = message;
     this.#deps.log.warn?.(message, { file: this.#file, error });
   }
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -159,3 +159,23 @@ function flipped(content: Buffer, at: number): Buffer {
   content[at] = (content[at] ?? 0) ^ 1;
   return content;
 }
+
+test('what could not be written is said once, and written as soon as the disk takes it', async () => {
+  using node = new Node();
+  {
+    using manager = node.start();
+    // In the way of the draft that takes the place of the file.
+    rmSync(node.sealed, { force: true });
+    mkdirSync(node.sealed);
+    await manager.get(CART);
+    node.clock.advance(500);
+    node.clock.advance(180_000);
+    assert.deepEqual(node.lines, ['certificates cannot be kept on disk, trying again']);
+    rmdirSync(node.sealed);
+    node.clock.advance(60_000);
+    assert(existsSync(node.sealed));
+  }
+  node.isCaAway = true;
+  using after = node.start();
+  await after.get(CART);
+});
