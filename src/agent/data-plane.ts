@@ -41,15 +41,8 @@ export interface MovableSet extends ProxySet {
   adopt(connections: readonly InheritedConnection[]): Promise<void>;
 }
 
-export interface DataPlane {
-  /** Binds the listeners of one pod; fails when one cannot be bound. `netns` stays open until the set has stopped. */
-  start(pod: ServedPod, netns: Netns, inherited?: Inheritance): Promise<MovableSet>;
-  /** What was stopped as `held` ends within the drain grace. */
-  hasten(): void;
-  /** Ends so many connections, those on which nothing moved for longest, for `CV-HOLD`; how many it were. */
-  shed(count: number): Promise<number>;
-  /** Gives memory back that nobody needs; threads stand still meanwhile. */
-  trim(): Promise<void>;
+/** What it tells of itself. */
+export interface DataPlaneViews {
   connections(): Promise<ConnectionsView>;
   /** An open or remembered connection. */
   find(id: string): Promise<ConnectionView | undefined>;
@@ -65,6 +58,18 @@ export interface DataPlane {
   holdings(): Promise<readonly (readonly [thread: string, Holdings])[]>;
   /** Resolves when all numbers of the metrics are those of now. */
   settle(): Promise<void>;
+}
+
+export interface DataPlane {
+  /** Binds the listeners of one pod; fails when one cannot be bound. `netns` stays open until the set has stopped. */
+  start(pod: ServedPod, netns: Netns, inherited?: Inheritance): Promise<MovableSet>;
+  /** What was stopped as `held` ends within the drain grace. */
+  hasten(): void;
+  /** Ends so many connections, those on which nothing moved for longest, for `CV-HOLD`; how many it were. */
+  shed(count: number): Promise<number>;
+  /** Gives memory back that nobody needs; threads stand still meanwhile. */
+  trim(): Promise<void>;
+  readonly views: DataPlaneViews;
   /** What pods may use, from now on. */
   setBudgets(table: BudgetTable): void;
   /** The log filter of the agent has changed to this. */
@@ -85,21 +90,23 @@ export function mainThreadPlane({ proxies, records, contexts }: MainThreadParts)
     hasten: () => proxies.hasten(),
     shed: async (count) => proxies.shed(count),
     trim: collectGarbage,
-    connections: async () => ({ open: proxies.withObstacles(records.live()), refused: records.recentRefusals() }),
-    find: async (id) => records.find(id),
-    totals: () => records.totals(),
-    usage: async () => {
-      usage.tell('main', proxies, proxies.usage());
-      return usage.all();
+    views: {
+      connections: async () => ({ open: proxies.withObstacles(records.live()), refused: records.recentRefusals() }),
+      find: async (id) => records.find(id),
+      totals: () => records.totals(),
+      usage: async () => {
+        usage.tell('main', proxies, proxies.usage());
+        return usage.all();
+      },
+      greedyPods: () => new Set(),
+      threads: () => [{ name: 'main', state: 'running', connections: records.totals().live, restarts: 0 }],
+      inspectors: () => [],
+      holdings: async () => {
+        const maps = { ...proxies.sizes, open_records: records.totals().live };
+        return [['main', { ...threadUsage(), maps, caches: { tls_contexts: contexts.size } }]];
+      },
+      settle: async () => {},
     },
-    greedyPods: () => new Set(),
-    threads: () => [{ name: 'main', state: 'running', connections: records.totals().live, restarts: 0 }],
-    inspectors: () => [],
-    holdings: async () => {
-      const maps = { ...proxies.sizes, open_records: records.totals().live };
-      return [['main', { ...threadUsage(), maps, caches: { tls_contexts: contexts.size } }]];
-    },
-    settle: async () => {},
     setBudgets: (table) => proxies.setBudgets(table),
     setLogFilter: () => {},
   };

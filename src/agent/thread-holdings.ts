@@ -14,7 +14,7 @@ export function watchThreads({ metrics, authority, certificates, dataPlane, pods
       tracked_connections: authority.trackedCount,
       held_certificates: certificates.expiries().length,
     };
-    const threads = new Map<string, Holdings>(await dataPlane.holdings());
+    const threads = new Map<string, Holdings>(await dataPlane.views.holdings());
     const main = threads.get('main') ?? { ...threadUsage(), maps: {}, caches: {} };
     return threads.set('main', { ...main, maps: { ...main.maps, ...own } });
   });

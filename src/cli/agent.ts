@@ -193,7 +193,7 @@ async function stopWhenTold(agent: Agent, logs: RootLogger, stopped: Promise<str
 
 /** The agent before this one has the node still and serves it; what was taken from it until then is this one's. */
 async function holdTaken(agent: Agent, logs: RootLogger, stopped: Promise<string>, error: unknown): Promise<void> {
-  const { live } = agent.dataPlane.totals();
+  const { live } = agent.dataPlane.views.totals();
   if (live === 0) return;
   const { code, message } = toMeshError(error);
   logs.scope('hand-over').error?.('the node was not taken over', { reason: code, error: message, taken: live });

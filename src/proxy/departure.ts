@@ -26,6 +26,13 @@ export interface Departed {
   readonly isLast: boolean;
 }
 
+export function joined(parts: readonly Departed[]): Departed {
+  return {
+    connections: parts.flatMap(({ connections }) => connections),
+    isLast: parts.every(({ isLast }) => isLast),
+  };
+}
+
 /**
  * Who takes a same-node short cut along. To another process the pod that was called, which judges it there again. Between
  * threads the one that calls: it is the other one's connection, and no load of its own, to a pod that stays.

@@ -21,14 +21,14 @@ export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProvide
     configDump: () => dump(parts, deps),
     status: () => status(parts, deps),
     certificates: () => identitiesView(parts),
-    connections: () => parts.dataPlane.connections(),
+    connections: () => parts.dataPlane.views.connections(),
     usage: async () => ({ workloads: await namedUsage(parts), atMs: deps.clock.monotonicMs() }),
-    findConnection: (id) => parts.dataPlane.find(id),
+    findConnection: (id) => parts.dataPlane.views.find(id),
     quit: async () => {
       deps.requestQuit();
       await parts.drained;
     },
-    inspectors: () => new Map([['main', (call) => inspector.inspect(call)], ...parts.dataPlane.inspectors()]),
+    inspectors: () => new Map([['main', (call) => inspector.inspect(call)], ...parts.dataPlane.views.inspectors()]),
     logging: {
       current: () => deps.logs.current(),
       change: (directives, isReset) => {
@@ -42,7 +42,7 @@ export function adminProviders(parts: AgentParts, deps: AgentDeps): AdminProvide
 }
 
 async function dump(parts: AgentParts, deps: AgentDeps): Promise<object> {
-  const { open } = await parts.dataPlane.connections();
+  const { open } = await parts.dataPlane.views.connections();
   const mesh = dumpMesh(parts.authority.index);
   return configDump({
     ...mesh,
@@ -61,7 +61,7 @@ function fileIndex({ config: { xds }, authority, mesh }: AgentParts): MeshIndex 
 
 async function status(parts: AgentParts, deps: AgentDeps): Promise<StatusView> {
   const { config, readiness, dataPlane } = parts;
-  await dataPlane.settle();
+  await dataPlane.views.settle();
   return {
     node: config.nodeName,
     version: deps.version,
@@ -74,8 +74,8 @@ async function status(parts: AgentParts, deps: AgentDeps): Promise<StatusView> {
     pods: podViews(parts),
     mesh: meshView(parts),
     certificates: certificatesView(parts),
-    connections: dataPlane.totals(),
-    workers: dataPlane.threads(),
+    connections: dataPlane.views.totals(),
+    workers: dataPlane.views.threads(),
     handOver: handOverView(parts),
   };
 }

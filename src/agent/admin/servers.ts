@@ -41,7 +41,7 @@ async function startServers(parts: AgentParts, deps: AgentDeps, undo: AsyncDispo
   const { config, dataPlane, readiness } = parts;
   const metrics = {
     render: async () => {
-      await dataPlane.settle();
+      await dataPlane.views.settle();
       parts.metrics.workloads.replace(await namedUsage(parts));
       return await parts.metrics.render();
     },

@@ -8,8 +8,8 @@ export async function namedUsage({
   pods,
 }: Pick<AgentParts, 'dataPlane' | 'pods'>): Promise<readonly NamedUse[]> {
   const names = new Map(pods.statuses().map(({ pod }) => [pod.uid, pod]));
-  const uses = await dataPlane.usage();
-  const greedy = dataPlane.greedyPods();
+  const uses = await dataPlane.views.usage();
+  const greedy = dataPlane.views.greedyPods();
   return uses.map((use) => {
     const known = names.get(use.podUid);
     return {

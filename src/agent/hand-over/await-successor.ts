@@ -25,10 +25,10 @@ export function awaitSuccessor({ parts, servers, deps }: SuccessorParts, undo: A
       uid: process.getuid?.() ?? 0,
       lock: lease.lock,
       counts: () => {
-        const { live, refused } = dataPlane.totals();
+        const { live, refused } = dataPlane.views.totals();
         return { live, cut: refused['CV-HOLD'] ?? 0 };
       },
-      settle: () => dataPlane.settle(),
+      settle: () => dataPlane.views.settle(),
       holdMs: config.holdMs,
       predecessors: () => lease.predecessors,
       claimBefore: (pod, claim) => lease.claim(pod, claim),
@@ -48,5 +48,5 @@ export function awaitSuccessor({ parts, servers, deps }: SuccessorParts, undo: A
 }
 
 async function countHeld({ dataPlane, metrics }: SuccessorParts['parts']): Promise<void> {
-  for (const view of (await dataPlane.connections()).open) metrics.handOver.held(view);
+  for (const view of (await dataPlane.views.connections()).open) metrics.handOver.held(view);
 }

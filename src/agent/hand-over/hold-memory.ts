@@ -2,7 +2,7 @@
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import type { DataPlane } from '../data-plane.ts';
+import type { DataPlane, DataPlaneViews } from '../data-plane.ts';
 
 /** How often memory is looked at. */
 const LOOK_MS = 5_000;
@@ -12,7 +12,7 @@ const SHARE = 1 / 8;
 export interface HoldMemoryDeps {
   readonly clock: Clock;
   readonly log: Logger;
-  readonly dataPlane: Pick<DataPlane, 'shed' | 'totals' | 'trim'>;
+  readonly dataPlane: Pick<DataPlane, 'shed' | 'trim'> & { readonly views: Pick<DataPlaneViews, 'totals'> };
   /** Resident memory of this process. */
   readonly rssBytes: () => number;
 }
@@ -25,7 +25,7 @@ export function boundHoldMemory(maxBytes: number, deps: HoldMemoryDeps): Disposa
   const look = async (): Promise<void> => {
     if (rssBytes() > maxBytes) await dataPlane.trim();
     // What is left now is needed: garbage weighs on nobody.
-    const { live } = dataPlane.totals();
+    const { live } = dataPlane.views.totals();
     const rss = rssBytes();
     if (rss <= maxBytes || live === 0) return;
     const ended = await dataPlane.shed(Math.ceil(live * SHARE));

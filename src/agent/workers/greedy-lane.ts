@@ -46,8 +46,8 @@ export interface GreedyLaneDeps {
   readonly make: () => LaneWorkers;
   /** Counts what the pods have open in `lane`, where they are not or will not be, against their budgets in the other; who has some. */
   readonly reckon: (pods: readonly PooledPod[], lane: Lane) => Promise<ReadonlySet<PooledPod>>;
-  /** Nobody uses them any more: stops them. */
-  readonly end: (workers: LaneWorkers) => Promise<void>;
+  /** Nobody uses them any more, and they are about to end: keeps what they have counted. */
+  readonly retire: (workers: LaneWorkers) => Promise<void>;
 }
 
 export class GreedyLane {
@@ -185,7 +185,13 @@ export class GreedyLane {
     if (nowMs - this.#idleSinceMs < IDLE_MS) return;
     this.#idleSinceMs = undefined;
     this.#workers = undefined;
-    this.#ending = this.#deps.end(workers).finally(() => (this.#ending = undefined));
+    this.#ending = this.#end(workers).finally(() => (this.#ending = undefined));
+  }
+
+  async #end(workers: LaneWorkers): Promise<void> {
+    await this.#deps.retire(workers);
+    for (const worker of workers.running) this.#watch.forget(worker);
+    await workers.stop();
   }
 }
 

@@ -2,7 +2,7 @@
 import { type Clock, deadline } from '../../base/clock.ts';
 import type { StopMode } from '../../capture/capture-contract.ts';
 import type { Lane } from '../../model/lane.ts';
-import type { Departed } from '../../proxy/departure.ts';
+import { type Departed, joined } from '../../proxy/departure.ts';
 import {
   descriptorsOf,
   type Inheritance,
@@ -32,15 +32,15 @@ export interface LaneParts {
 }
 
 export class LaneWorkers {
+  readonly lane: Lane;
   readonly slots: readonly WorkerSlot[];
-  readonly #lane: Lane;
   readonly #atRest: ServedPart | undefined;
   readonly #clock: Clock;
   readonly #pods = new Map<number, PodStart>();
   readonly #waiting = new Set<() => void>();
 
   constructor({ lane, atRest, clock, slots }: LaneParts) {
-    this.#lane = lane;
+    this.lane = lane;
     this.#atRest = atRest;
     this.#clock = clock;
     this.slots = slots(this);
@@ -81,7 +81,7 @@ export class LaneWorkers {
    * that comes later starts the pod by itself, without a part of it.
    */
   async serve(served: PodStart, inherited: Inheritance): Promise<void> {
-    const pod = serving(served, this.#lane === 'common' ? 'all' : 'connections');
+    const pod = serving(served, this.lane === 'common' ? 'all' : 'connections');
     this.#pods.set(pod.id, pod);
     const deadlineMs = this.#clock.monotonicMs() + WORKER_WAIT_MS;
     for (let rest = inherited; ; ) {
@@ -141,11 +141,7 @@ export class LaneWorkers {
 
   async moveSome({ id }: PodStart): Promise<Departed> {
     const none: Departed = { connections: [], isLast: true };
-    const parts = await Promise.all(this.slots.map((slot) => slot.ask((link) => link.call('moveSome', id), none)));
-    return {
-      connections: parts.flatMap(({ connections }) => connections),
-      isLast: parts.every(({ isLast }) => isLast),
-    };
+    return joined(await Promise.all(this.slots.map((slot) => slot.ask((link) => link.call('moveSome', id), none))));
   }
 
   /** Owns the descriptors. What a worker does not take ends here. */
@@ -177,6 +173,16 @@ export class LaneWorkers {
     await promise;
     this.#waiting.delete(resolve);
   }
+}
+
+/** What each worker of `lanes` that runs answers, or `nothing` for one that does not in time. */
+export function askAll<Answer>(
+  lanes: readonly LaneWorkers[],
+  ask: (link: Worker['link'], worker: Worker) => Promise<Answer>,
+  nothing: Answer,
+): Promise<readonly Answer[]> {
+  const workers = lanes.flatMap(({ running }) => running);
+  return Promise.all(workers.map((worker) => worker.ask((link) => ask(link, worker), nothing)));
 }
 
 function serving(start: PodStart, serves: ServedPart): PodStart {

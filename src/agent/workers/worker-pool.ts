@@ -1,12 +1,10 @@
 /** The data plane of an agent with workers: one lane of them for all pods, and one for greedy ones while there are such. */
-import { BoundedMap } from '../../base/bounded-map.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
-import type { ReasonCode } from '../../base/reasons.ts';
 import type { StopMode } from '../../capture/capture-contract.ts';
 import type { Lane, LaneLimits } from '../../model/lane.ts';
-import type { Departed } from '../../proxy/departure.ts';
+import { joined } from '../../proxy/departure.ts';
 import {
   descriptorsOf,
   type Inheritance,
@@ -20,28 +18,21 @@ import { type ClaimedStream, claimedOf, type StreamClaim } from '../../proxy/set
 import { closeFd } from '../../sys/duplicate.ts';
 import { collectGarbage } from '../../sys/garbage.ts';
 import type { Netns } from '../../sys/sys.ts';
-import type { TrafficTotals } from '../../telemetry/connection-records.ts';
-import type { ConnectionView } from '../../telemetry/connection-view.ts';
-import type { Holdings } from '../../telemetry/thread-series.ts';
 import type { WorkloadUse } from '../../telemetry/workload-use.ts';
-import type { ConnectionsView, WorkerView } from '../admin/views.ts';
 import type { BudgetTable } from '../budgets.ts';
 import type { DataPlane, MovableSet, ServedPod } from '../data-plane.ts';
-import type { Inspect } from '../thread-inspector.ts';
-import { UsageTable } from '../usage-table.ts';
 import { GreedyLane, type PooledPod } from './greedy-lane.ts';
 import { LaneBudgets } from './lane-budgets.ts';
-import { LaneWorkers } from './lane-workers.ts';
+import { askAll, LaneWorkers } from './lane-workers.ts';
+import { PoolViews } from './pool-views.ts';
 import type { PodStart } from './protocol.ts';
 import { Worker, type WorkerDeps, type WorkerEnd, type WorkerOptions } from './worker.ts';
-import { type SlotTotals, WorkerSlot } from './worker-slot.ts';
+import { WorkerSlot } from './worker-slot.ts';
 
 /** How often workers are looked at, and pods for their lanes. */
 const CHECK_MS = 1_000;
 /** Of threads, as people see them. */
 const NAMES = { common: 'worker', greedy: 'greedy' } as const satisfies Record<Lane, string>;
-/** Connections that ended with their worker, remembered for `culvert explain`. */
-const MAX_LOST = 1_024;
 
 export interface WorkerPoolOptions {
   readonly count: number;
@@ -68,16 +59,16 @@ export interface WorkerPoolDeps extends Omit<WorkerDeps, 'claim' | 'busy'> {
 }
 
 export class WorkerPool implements DataPlane, AsyncDisposable {
+  readonly views = new PoolViews(
+    () => this.#lanes(),
+    () => this.#pods.values(),
+  );
   readonly #options: WorkerPoolOptions;
   readonly #deps: WorkerPoolDeps;
   readonly #common: LaneWorkers;
   readonly #greedy: GreedyLane | undefined;
   /** Those that are served, or soon will be; not those that are leaving. */
   readonly #pods = new Map<number, PooledPod>();
-  readonly #lost = new BoundedMap<string, ConnectionView>(MAX_LOST);
-  readonly #usage = new UsageTable();
-  /** What workers had counted that are not replaced. */
-  #past: SlotTotals = { live: 0, opened: 0, refused: new Map() };
   readonly #budgets: LaneBudgets;
   #lastPod = 0;
   #checks: Disposable | undefined;
@@ -100,7 +91,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
         pods: () => this.#pods.values(),
         areMixed: options.worker.start.settings.isShortCutAccepted,
         reckon: (pods, left) => this.#reckon(pods, left),
-        end: (workers) => this.#endLane(workers),
+        retire: (workers) => this.views.retire(workers),
       });
   }
 
@@ -128,7 +119,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
       needs: async () => sumOfNeeds(await Promise.all(this.#lanes().map((lane) => lane.needs(start)))),
       warm: (needs) => this.#laneOf(pod).warm(start, needs),
       leaveListeners: () => this.#leaveListeners(pod),
-      moveSome: () => this.#moveSome(pod),
+      moveSome: async () => joined(await Promise.all(this.#lanes().map((lane) => lane.moveSome(start)))),
       surrender: (claim) => this.#surrender(claim, this.#running()),
       adopt: (connections) => this.#laneOf(pod).adopt(start, connections),
       stop: (mode) => this.#stopPod(pod, mode),
@@ -151,76 +142,16 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
 
   /** Each worker ends a part, as many as it has of all. */
   async shed(count: number): Promise<number> {
-    const { live } = this.totals();
-    const ended = await this.#askAll((worker) => {
-      const part = Math.ceil((count * worker.mirror.totals().live) / Math.max(1, live));
-      return worker.ask((link) => link.call('shed', part), 0);
-    });
+    const { live } = this.views.totals();
+    const ask = (link: Worker['link'], { mirror }: Worker): Promise<number> =>
+      link.call('shed', Math.ceil((count * mirror.totals().live) / Math.max(1, live)));
+    const ended = await askAll(this.#lanes(), ask, 0);
     return ended.reduce((sum, part) => sum + part, 0);
   }
 
   async trim(): Promise<void> {
-    await Promise.all([
-      collectGarbage(),
-      this.#askAll((worker) => worker.ask((link) => link.call('trim', undefined), undefined)),
-    ]);
-  }
-
-  async connections(): Promise<ConnectionsView> {
-    const none: ConnectionsView = { open: [], refused: [] };
-    const views = await this.#askAll((worker) => worker.ask((link) => link.call('connections', undefined), none));
-    const lost = [...this.#lost.values()].reverse();
-    return {
-      open: views.flatMap(({ open }) => open).toSorted((a, b) => compare(a.openedAt, b.openedAt)),
-      refused: [...lost, ...views.flatMap(({ refused }) => refused)].toSorted((a, b) =>
-        compare(b.openedAt, a.openedAt),
-      ),
-    };
-  }
-
-  async find(id: string): Promise<ConnectionView | undefined> {
-    const found = await this.#askAll((worker) => worker.ask((link) => link.call('find', id), undefined));
-    return found.find((view) => view !== undefined) ?? this.#lost.get(id);
-  }
-
-  totals(): TrafficTotals {
-    const { live, opened, refused } = sumOf([...this.#slots().map((slot) => slot.totals()), this.#past]);
-    return { live, opened, refused: Object.fromEntries(refused) };
-  }
-
-  async usage(): Promise<readonly WorkloadUse[]> {
-    await this.#askAll((worker) => this.#askUsage(worker));
-    return this.#usage.all();
-  }
-
-  greedyPods(): ReadonlySet<string> {
-    const greedy = [...this.#pods.values()].filter(({ lane }) => lane === 'greedy');
-    return new Set(greedy.map(({ start }) => start.pod.uid));
-  }
-
-  threads(): readonly WorkerView[] {
-    return this.#slots().map((slot) => ({
-      name: slot.name,
-      state: slot.worker === undefined ? 'starting' : 'running',
-      connections: slot.totals().live,
-      restarts: slot.restarts,
-    }));
-  }
-
-  inspectors(): Iterable<readonly [string, Inspect]> {
-    return this.#running().map((worker) => [worker.name, (call) => worker.link.call('inspect', call)]);
-  }
-
-  async holdings(): Promise<readonly (readonly [string, Holdings])[]> {
-    const held = await this.#askAll(async (worker) => {
-      const holdings = await worker.ask<Holdings | undefined>((link) => link.call('holdings', undefined), undefined);
-      return [worker.name, holdings] as const;
-    });
-    return held.flatMap(([name, holdings]) => (holdings === undefined ? [] : [[name, holdings] as const]));
-  }
-
-  async settle(): Promise<void> {
-    await this.#askAll((worker) => worker.ask((link) => link.call('settle', undefined), undefined));
+    const others = askAll(this.#lanes(), (link) => link.call('trim', undefined), undefined);
+    await Promise.all([collectGarbage(), others]);
   }
 
   setBudgets(table: BudgetTable): void {
@@ -268,14 +199,10 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
       },
       pods: () => workers.pods,
       onEnd: (end, ended) => {
-        const { lost } = ended;
+        const fields = { worker: name, end, connections: ended.lost.length };
+        log.error?.('data-plane worker ended, its connections with it', fields);
         this.#greedy?.forget(ended);
-        log.error?.('data-plane worker ended, its connections with it', {
-          worker: name,
-          end,
-          connections: lost.length,
-        });
-        for (const view of lost) this.#lost.set(view.id, view);
+        this.views.addLost(ended.lost);
         onEnd(end);
       },
       onChange: () => this.#changed(),
@@ -290,14 +217,6 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
   async #leaveListeners(pod: PooledPod): Promise<readonly InheritedListener[]> {
     await this.#leaving(pod);
     return (await Promise.all(this.#lanes().map((lane) => lane.leave(pod.start)))).flat();
-  }
-
-  async #moveSome({ start }: PooledPod): Promise<Departed> {
-    const parts = await Promise.all(this.#lanes().map((lane) => lane.moveSome(start)));
-    return {
-      connections: parts.flatMap(({ connections }) => connections),
-      isLast: parts.every(({ isLast }) => isLast),
-    };
   }
 
   async #claim(claim: StreamClaim, by: Worker): Promise<ClaimedStream> {
@@ -328,17 +247,11 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     await pod.change;
   }
 
-  async #askUsage(worker: Worker): Promise<void> {
-    const uses = await worker.ask((link) => link.call('usage', undefined), undefined);
-    if (uses !== undefined) this.#usage.tell(worker.name, worker, uses);
-  }
-
   /** See `GreedyLaneDeps`. */
   async #reckon(pods: readonly PooledPod[], lane: Lane): Promise<ReadonlySet<PooledPod>> {
-    const asked = (this.#workersOf(lane)?.running ?? []).map((worker) =>
-      worker.ask((link) => link.call('usage', undefined), []),
-    );
-    const uses = Map.groupBy((await Promise.all(asked)).flat(), ({ podUid }) => podUid);
+    const lanes = this.#lanes().filter((workers) => workers.lane === lane);
+    const asked = await askAll<readonly WorkloadUse[]>(lanes, (link) => link.call('usage', undefined), []);
+    const uses = Map.groupBy(asked.flat(), ({ podUid }) => podUid);
     const left = new Set<PooledPod>();
     let isNews = false;
     for (const pod of pods) {
@@ -359,20 +272,12 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     }
   }
 
-  async #endLane(workers: LaneWorkers): Promise<void> {
-    this.#past = sumOf([this.#past, ...workers.slots.map((slot) => slot.totals())]);
-    await Promise.all(workers.running.map((worker) => this.#askUsage(worker)));
-    for (const worker of workers.running) this.#greedy?.forget(worker);
-    await workers.stop();
-    for (const { name } of workers.slots) this.#usage.end(name);
-  }
-
   #laneOf({ lane }: PooledPod): LaneWorkers {
     return this.#workersOf(lane) ?? this.#common;
   }
 
   #workersOf(lane: Lane): LaneWorkers | undefined {
-    return lane === 'common' ? this.#common : this.#greedy?.workers;
+    return this.#lanes().find((workers) => workers.lane === lane);
   }
 
   #lanes(): readonly LaneWorkers[] {
@@ -382,10 +287,6 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
 
   #slots(): readonly WorkerSlot[] {
     return this.#lanes().flatMap(({ slots }) => slots);
-  }
-
-  #askAll<Answer>(ask: (worker: Worker) => Promise<Answer>): Promise<readonly Answer[]> {
-    return Promise.all(this.#running().map(ask));
   }
 
   #running(): readonly Worker[] {
@@ -399,18 +300,4 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
       this.#checkLater();
     });
   }
-}
-
-function sumOf(all: readonly SlotTotals[]): SlotTotals {
-  const refused = new Map<ReasonCode, number>();
-  for (const totals of all) {
-    for (const [code, count] of totals.refused) refused.set(code, (refused.get(code) ?? 0) + count);
-  }
-  const sum = (of: 'live' | 'opened'): number => all.reduce((total, totals) => total + totals[of], 0);
-  return { live: sum('live'), opened: sum('opened'), refused };
-}
-
-/** RFC 3339 in UTC, with as many fractional digits as needed. */
-function compare(a: string, b: string): number {
-  return a.replace('Z', '') < b.replace('Z', '') ? -1 : 1;
 }

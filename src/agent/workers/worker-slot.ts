@@ -38,6 +38,17 @@ export interface SlotTotals {
   readonly refused: ReadonlyMap<ReasonCode, number>;
 }
 
+export const NO_TOTALS: SlotTotals = { live: 0, opened: 0, refused: new Map() };
+
+export function sumOfTotals(all: readonly SlotTotals[]): SlotTotals {
+  const refused = new Map<ReasonCode, number>();
+  for (const totals of all) {
+    for (const [code, count] of totals.refused) refused.set(code, (refused.get(code) ?? 0) + count);
+  }
+  const sum = (of: 'live' | 'opened'): number => all.reduce((total, totals) => total + totals[of], 0);
+  return { live: sum('live'), opened: sum('opened'), refused };
+}
+
 export class WorkerSlot {
   readonly #deps: SlotDeps;
   #worker: Worker | undefined;
@@ -47,7 +58,7 @@ export class WorkerSlot {
   #shortLives = 0;
   #restarts = 0;
   #isStopping = false;
-  readonly #past = { opened: 0, refused: new Map<ReasonCode, number>() };
+  #past = NO_TOTALS;
 
   constructor(deps: SlotDeps) {
     this.#deps = deps;
@@ -71,10 +82,7 @@ export class WorkerSlot {
   }
 
   totals(): SlotTotals {
-    const now = this.#worker?.mirror.totals();
-    const refused = new Map(this.#past.refused);
-    for (const [code, count] of now?.refused ?? []) refused.set(code, (refused.get(code) ?? 0) + count);
-    return { live: now?.live ?? 0, opened: this.#past.opened + (now?.opened ?? 0), refused };
+    return sumOfTotals([this.#past, this.#worker?.mirror.totals() ?? NO_TOTALS]);
   }
 
   /** The first start: rejects when the worker cannot begin. */
@@ -150,7 +158,8 @@ export class WorkerSlot {
   #ended(worker: Worker, end: WorkerEnd): void {
     this.#isRunning = false;
     this.#restarts += 1;
-    this.#addPast(worker);
+    this.#past = { ...sumOfTotals([this.#past, worker.mirror.totals()]), live: 0 };
+    this.#worker = undefined;
     const leaving = worker.gone.then(() => void this.#leaving.delete(leaving));
     this.#leaving.add(leaving);
     this.#deps.onEnd(end, worker);
@@ -193,13 +202,6 @@ export class WorkerSlot {
         if (isWanted && !worker.isOver) void this.#servePod(worker, pod);
       });
     }
-  }
-
-  #addPast(worker: Worker): void {
-    const { opened, refused } = worker.mirror.totals();
-    this.#past.opened += opened;
-    for (const [code, count] of refused) this.#past.refused.set(code, (this.#past.refused.get(code) ?? 0) + count);
-    this.#worker = undefined;
   }
 }
 

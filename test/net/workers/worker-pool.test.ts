@@ -113,7 +113,7 @@ async function world(program = FAULTY, count = 2, hangMs = 60_000): Promise<Worl
   };
 }
 
-const running = (pool: WorkerPool): number => pool.threads().filter(({ state }) => state === 'running').length;
+const running = (pool: WorkerPool): number => pool.views.threads().filter(({ state }) => state === 'running').length;
 
 for (const [fault, cause] of [
   ['throw', 'defect'],
@@ -123,19 +123,19 @@ for (const [fault, cause] of [
     await using here = await world();
     const { pool, lines } = here;
     here.inject(fault, 'worker-1');
-    await here.until(() => pool.threads()[0]?.restarts === 1 && running(pool) === 2);
+    await here.until(() => pool.views.threads()[0]?.restarts === 1 && running(pool) === 2);
     assert.equal(await here.restarts(cause), 1);
-    assert.equal(pool.threads()[1]?.restarts, 0);
+    assert.equal(pool.views.threads()[1]?.restarts, 0);
     const said = lines.find((line) => line.includes('data-plane worker ended'));
     assert.match(said ?? '', new RegExp(`\\terror\\t.*worker="worker-1" end="${cause}" connections=0`));
-    assert.deepEqual(await pool.connections(), { open: [], refused: [] });
+    assert.deepEqual(await pool.views.connections(), { open: [], refused: [] });
   });
 }
 
 test('a defect in a worker is said with its stack, once', LIMIT, async () => {
   await using here = await world(FAULTY, 1);
   here.inject('throw', 'worker-1');
-  await here.until(() => here.pool.threads()[0]?.restarts === 1);
+  await here.until(() => here.pool.views.threads()[0]?.restarts === 1);
   const said = here.lines.filter((line) => line.includes('defect, the worker ends'));
   assert.equal(said.length, 1);
   assert.match(said[0] ?? '', /a defect on purpose.*fault-preload/);
@@ -145,7 +145,7 @@ test('a worker whose event loop stands still is ended and replaced', LIMIT, asyn
   await using here = await world(FAULTY, 2, 2_000);
   const { pool } = here;
   here.inject('spin', 'worker-2');
-  await here.until(() => pool.threads()[1]?.restarts === 1 && running(pool) === 2);
+  await here.until(() => pool.views.threads()[1]?.restarts === 1 && running(pool) === 2);
   assert.equal(await here.restarts('hung'), 1);
 });
 
@@ -157,15 +157,15 @@ test('a worker that stands still for longer but uses no CPU is waited for', LIMI
   // Longer than what is set; it is given up at the third look, one a second.
   await delay(1_500);
   rmSync(BLOCKED);
-  await here.pool.settle();
-  assert.equal(pool.threads()[0]?.restarts, 0);
+  await here.pool.views.settle();
+  assert.equal(pool.views.threads()[0]?.restarts, 0);
 });
 
 test('a worker that waits for what does not come is ended and replaced in the end', LIMIT, async () => {
   await using here = await world(FAULTY, 1, 500);
   const { pool } = here;
   here.inject('block', 'worker-1');
-  await here.until(() => pool.threads()[0]?.restarts === 1);
+  await here.until(() => pool.views.threads()[0]?.restarts === 1);
   rmSync(BLOCKED);
   await here.until(() => running(pool) === 1);
   assert.equal(await here.restarts('hung'), 1);
@@ -177,7 +177,7 @@ test('a worker that ends again and again is started later each time, and the age
   for (let death = 1; death <= 3; death++) {
     await here.until(() => running(pool) === 1);
     here.inject('throw', 'worker-1');
-    await here.until(() => pool.threads()[0]?.restarts === death);
+    await here.until(() => pool.views.threads()[0]?.restarts === death);
   }
   assert.deepEqual(health, [true, false]);
 });
@@ -193,8 +193,8 @@ test('a pool whose workers cannot begin rejects and says why, with no thread lef
 test('a change of the log filter reaches workers, running and to come', LIMIT, async () => {
   await using here = await world(FAULTY, 1);
   here.pool.setLogFilter('off');
-  await here.pool.settle();
+  await here.pool.views.settle();
   here.inject('throw', 'worker-1');
-  await here.until(() => here.pool.threads()[0]?.restarts === 1);
+  await here.until(() => here.pool.views.threads()[0]?.restarts === 1);
   assert(!here.lines.some((line) => line.includes('defect, the worker ends')));
 });

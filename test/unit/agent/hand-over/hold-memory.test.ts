@@ -16,7 +16,7 @@ function holding({ live = 0, garbageBytes = 0 }) {
     log: { warn: (message) => void process.said.push(message) },
     rssBytes: () => process.garbageBytes + 10 * process.live,
     dataPlane: {
-      totals: () => ({ live: process.live, opened: 0, refused: {} }),
+      views: { totals: () => ({ live: process.live, opened: 0, refused: {} }) },
       trim: async () => {
         process.trims += 1;
         process.garbageBytes = 0;
