@@ -29,20 +29,7 @@ const NEEDS = {
   tools: ['libatomic1'],
   demo: ['libatomic1', 'nftables', 'iproute2'],
   generate: ['libatomic1', 'protobuf-compiler', 'libprotobuf-dev'],
-  test: [
-    'libatomic1',
-    'nftables',
-    'iproute2',
-    'iptables',
-    'openssl',
-    'python3-h2',
-    'python3-grpcio',
-    'python3-protobuf',
-    'python3-prometheus-client',
-    'bind9-dnsutils',
-    'protobuf-compiler',
-    'libprotobuf-dev',
-  ],
+  test: Object.keys(TOOLS),
 };
 
 /** The Python that Debian packages install into; another `python3` may come first on the path. */
