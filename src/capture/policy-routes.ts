@@ -1,6 +1,6 @@
 /**
- * The policy routes of a captured pod: replies to a client address the agent borrowed are delivered to the
- * agent's socket through lo. IPv4 and IPv6 are independent: what exists for one says nothing about the other.
+ * The policy routes of a captured pod: replies to a client address the agent borrowed are delivered to the agent's socket
+ * through lo. IPv4 and IPv6 are independent: what exists for one says nothing about the other.
  */
 import type { Netns, PolicyRoute, Sys } from '../sys/sys.ts';
 import { MARK_MASK, RETURN_MARK } from './redirect-rules.ts';

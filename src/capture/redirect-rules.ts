@@ -1,6 +1,6 @@
 /**
- * The nftables rules of a captured pod as text: names, marks, order and priorities are those of
- * the reference, so that tools and people who know them find what they expect. Pure.
+ * The nftables rules of a captured pod as text: names, marks, order and priorities are those of the reference, so that
+ * tools and people who know them find what they expect. Pure.
  */
 import { MeshError } from '../base/errors.ts';
 import { PORTS } from '../model/ports.ts';

@@ -1,7 +1,7 @@
 /** Open connections, as our agent tells them or as any config_dump holds them, in the columns of istioctl and then ours. */
 import type { ConnectionView, PeerView } from '../telemetry/connection-view.ts';
-import { bytesText, durationText } from './durations.ts';
 import { listOf, type MeshDump, objectOf, textOf, textsOf } from './mesh-dump.ts';
+import { bytesText, durationText } from './quantities.ts';
 import type { Cell } from './table.ts';
 import type { Table } from './view-command.ts';
 

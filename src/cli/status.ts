@@ -5,8 +5,8 @@ import type { ControlPlaneView, HeldView, PodView, StatusView } from '../agent/a
 
 import { REASONS } from '../base/reasons.ts';
 import { getJson } from './admin-client.ts';
-import { durationText } from './durations.ts';
 import { revocationFact } from './identities.ts';
+import { durationText } from './quantities.ts';
 import { type Cell, renderFacts, renderTable } from './table.ts';
 import { hasColour, type Terminal } from './terminal.ts';
 import { namespaceOption, print, type ViewOptions, viewCommand } from './view-command.ts';

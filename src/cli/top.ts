@@ -4,7 +4,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { UsageView } from '../agent/admin/views.ts';
 import { parseDurationMs } from '../agent/settings/reader.ts';
 import { getJson } from './admin-client.ts';
-import { bytesText } from './durations.ts';
+import { bytesText } from './quantities.ts';
 import type { Terminal } from './terminal.ts';
 import { SORT_KEYS, type SortKey, type TopRow, topRows } from './top-rows.ts';
 import { namespaceOption, printTable, type Table, tableText, type ViewOptions, viewCommand } from './view-command.ts';

@@ -3,9 +3,9 @@ import type { Command } from 'commander';
 import type { ConnectionsView, StatusView } from '../agent/admin/views.ts';
 import type { ConnectionView, Obstacle } from '../telemetry/connection-view.ts';
 import { getJson } from './admin-client.ts';
-import { durationText } from './durations.ts';
 import { CliError, EXIT_USAGE } from './exit-codes.ts';
 import { localPeer, workloadName } from './open-connections.ts';
+import { durationText } from './quantities.ts';
 import type { Terminal } from './terminal.ts';
 import { print, type Table, tableText, type ViewOptions, viewCommand } from './view-command.ts';
 

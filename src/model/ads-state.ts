@@ -1,6 +1,6 @@
 /**
- * What a delta xDS client says and believes: events of one stream after another go in, requests
- * and consequences come out. It does not send, decode or wait.
+ * What a delta xDS client says and believes: events of one stream after another go in, requests and consequences come
+ * out. It does not send, decode or wait.
  *
  * A response is taken whole or refused whole. After a refusal the server thinks it has sent what we do not have, so the type is
  * *behind* until a new stream has told everything again; a complete answer is what a type needs to be ready.

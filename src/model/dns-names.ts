@@ -1,6 +1,5 @@
 /**
- * Which names of the mesh a client may have meant by the name it asked for. Pure text: lower
- * case, no final dot.
+ * Which names of the mesh a client may have meant by the name it asked for. Pure text: lower case, no final dot.
  */
 
 export interface DnsAlias {

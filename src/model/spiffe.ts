@@ -40,8 +40,8 @@ export function workloadIdentity(workload: Workload): string {
 }
 
 /**
- * URIs one of which a server must prove: the chosen workload, and what its service vouches for. Names
- * that do not parse are left out: they could not match a parsed SAN anyway.
+ * URIs one of which a server must prove: the chosen workload, and what its service vouches for. Names that do not parse
+ * are left out: they could not match a parsed SAN anyway.
  */
 export function expectedIdentities(workload: Workload, subjectAltNames: readonly string[] = []): readonly string[] {
   if (subjectAltNames.length === 0) return [workloadIdentity(workload)];

@@ -1,6 +1,6 @@
 /**
- * The one typed port between the data plane and the owner of the mesh state. Plain data only:
- * every question, verdict and push can be structured-cloned, so the port may end in this thread or in another.
+ * The one typed port between the data plane and the owner of the mesh state. Plain data only: every question, verdict and
+ * push can be structured-cloned, so the port may end in this thread or in another.
  */
 import type { HostPort } from '../base/ip.ts';
 import type { ReasonCode } from '../base/reasons.ts';

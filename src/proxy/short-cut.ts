@@ -1,7 +1,7 @@
 /**
- * The same-node short cut: from an application in one captured pod to one in another of this agent,
- * without a tunnel. Both pods judge and count it as if there were one: the destination is asked what the CONNECT would have
- * asked, with the identity of the pod whose listener accepted the connection.
+ * The same-node short cut: from an application in one captured pod to one in another of this agent, without a tunnel.
+ * Both pods judge and count it as if there were one: the destination is asked what the CONNECT would have asked, with the
+ * identity of the pod whose listener accepted the connection.
  */
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { formatHostPort } from '../base/ip.ts';

@@ -1,7 +1,6 @@
 /**
  * SOCKS5, port 15080 on loopback of a pod: an application names its destination itself, and its connection then goes the
- * way of every outbound one. The reference says "succeeded" before it has dialled; here the reply
- * tells how it went.
+ * way of every outbound one. The reference says "succeeded" before it has dialled; here the reply tells how it went.
  */
 import type net from 'node:net';
 import { withDeadline } from '../base/clock.ts';

@@ -1,6 +1,6 @@
 /**
- * TLS of a channel: server authentication only. grpc-js's own credentials cannot dial an IP address
- * (node:tls refuses one as server name), have no deadline, and hide why a chain was refused; its extension point is used instead.
+ * TLS of a channel: server authentication only. grpc-js's own credentials cannot dial an IP address (node:tls refuses one
+ * as server name), have no deadline, and hide why a chain was refused; its extension point is used instead.
  */
 import type { Socket } from 'node:net';
 import tls from 'node:tls';

@@ -1,6 +1,6 @@
 /**
- * Shared HBONE tunnels of one pod. A tunnel is reused for equal {identity to present, identities
- * to expect, address}; the source address is equal by construction, because a pool belongs to one pod.
+ * Shared HBONE tunnels of one pod. A tunnel is reused for equal {identity to present, identities to expect, address}; the
+ * source address is equal by construction, because a pool belongs to one pod.
  */
 import type { Clock } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';

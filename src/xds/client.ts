@@ -1,6 +1,6 @@
 /**
- * The delta xDS client: one stream at a time to the control plane, mesh updates out of it. Fail-static: while
- * there is no stream, or only responses that cannot be used, the last good state stays.
+ * The delta xDS client: one stream at a time to the control plane, mesh updates out of it. Fail-static: while there is no
+ * stream, or only responses that cannot be used, the last good state stays.
  */
 import { type BackoffPolicy, backoffMs } from '../base/backoff.ts';
 import { ChangeLog } from '../base/change-log.ts';

@@ -1,6 +1,6 @@
 /**
- * A CNI agent for tests that enrols pods as istio-cni does: it writes the redirection, then tells
- * the proxy that connected last, over a real SOCK_SEQPACKET socket; pods that leave are told to all.
+ * A CNI agent for tests that enrols pods as istio-cni does: it writes the redirection, then tells the proxy that
+ * connected last, over a real SOCK_SEQPACKET socket; pods that leave are told to all.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createRedirection } from '../../src/capture/redirect.ts';

@@ -1,6 +1,6 @@
 /**
- * ProxyConfig, Istio's own description of a proxy: `defaultConfig` of the mesh file, then
- * `PROXY_CONFIG` over it key by key, then `ISTIO_META_*` variables over its `proxyMetadata`. Keys we do not know are ignored.
+ * ProxyConfig, Istio's own description of a proxy: `defaultConfig` of the mesh file, then `PROXY_CONFIG` over it key by
+ * key, then `ISTIO_META_*` variables over its `proxyMetadata`. Keys we do not know are ignored.
  */
 import { parse } from 'yaml';
 import { messageOf } from '../../base/errors.ts';

@@ -1,6 +1,6 @@
 /**
- * What one stream wants of one type, and what it is to be told next. Pure but for the
- * store it reads: requests and changed names in, responses out.
+ * What one stream wants of one type, and what it is to be told next. Pure but for the store it reads: requests and
+ * changed names in, responses out.
  */
 import { create } from '@bufbuild/protobuf';
 import { MeshError } from '../../base/errors.ts';

@@ -1,4 +1,4 @@
-/** Times for people. */
+/** Times and sizes for people. */
 
 const UNITS = [
   ['d', 86_400_000],
