@@ -25,7 +25,12 @@ export async function dialTunnel(
   const { settings, deps } = context;
   const material = await deps.verdicts.certificate(key.identity);
   const socket = await context.dialTunnel(key.address);
-  await context.handshakeTurn();
+  try {
+    await context.handshakeTurn();
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
   const secured = await connectTls(socket, material, key.expectedIdentities, {
     contexts: deps.contexts,
     clock: deps.clock,

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import type net from 'node:net';
+import net from 'node:net';
 import { test } from 'node:test';
 import type { Budget } from '../../../src/model/budget.ts';
-import { ProxyWorld, proxySettingsOfTests } from './proxy-world.ts';
+import { atAddress, workload } from '../../unit/model/sample-mesh.ts';
+import { OPEN_MESH, ProxyWorld, proxySettingsOfTests } from './proxy-world.ts';
 
 const bounded = { timeout: 60_000 };
 const STANDARD = proxySettingsOfTests.budget;
@@ -60,6 +61,28 @@ test('handshakes over the budget are refused before any TLS', bounded, async () 
   for (const peer of peers) peer.write('anything');
   const { fields } = await made.line(({ fields: { reason } }) => reason === 'CV-BUDGET-HANDSHAKES');
   assert.match(String(fields['error']), /1 handshakes a second/);
+});
+
+test('a tunnel whose handshake is over the budget leaves no socket open', bounded, async () => {
+  const accepted = Promise.withResolvers<net.Socket>();
+  const server = net.createServer((socket) => accepted.resolve(socket.on('error', () => {}).resume()));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as net.AddressInfo;
+  const waypoint = workload('waypoint', { ips: ['127.0.0.1'] });
+  const far = workload('far', { ips: ['10.0.0.9'], waypoint: atAddress('127.0.0.1', { hbonePort: port }) });
+  const own = workload('server', { ips: ['127.0.0.2'] });
+  await using made = new ProxyWorld({
+    mesh: { ...OPEN_MESH, workloads: [own, waypoint, far] },
+    settings: { budget: { ...STANDARD, handshakesPerSecond: 0 } },
+  });
+  made.target = { ip: '10.0.0.9', port: 80 };
+  await made.connect('outbound');
+  const socket = await accepted.promise;
+  if (!socket.closed) await once(socket, 'close');
+  server.close();
+  const { fields } = await made.line(({ message }) => message === 'connection complete');
+  assert.equal(fields['reason'], 'CV-BUDGET-HANDSHAKES');
 });
 
 test('a CONNECT over the budget is answered 503', bounded, async () => {
