@@ -9,6 +9,8 @@ export interface ZdsMetrics {
   notRedirected(pods: Readonly<Record<string, number>>): void;
 }
 
+const CONNECTED_HELP = 'Whether the CNI agent that enrols pods is connected (unstable).';
+
 export function zdsMetrics(registers: Registry[]): ZdsMetrics {
   const requests = new Counter({
     name: 'culvert_zds_requests_total',
@@ -16,11 +18,8 @@ export function zdsMetrics(registers: Registry[]): ZdsMetrics {
     labelNames: ['kind', 'result'],
     registers,
   });
-  const connected = new Gauge({
-    name: 'culvert_zds_connected',
-    help: 'Whether a CNI agent is connected; 0 also when pods are listed in files (unstable).',
-    registers,
-  });
+  // Absent where no CNI agent is asked: 0 would look like one that is away.
+  let connected: Gauge | undefined;
   const gaps = new Gauge({
     name: 'culvert_pods_not_redirected',
     help: 'Enrolled pods whose traffic goes past the agent in this direction, in plaintext (unstable).',
@@ -29,7 +28,10 @@ export function zdsMetrics(registers: Registry[]): ZdsMetrics {
   });
   return {
     request: (kind, result) => requests.inc({ kind, result }),
-    connected: (isConnected) => connected.set(isConnected ? 1 : 0),
+    connected: (isConnected) => {
+      connected ??= new Gauge({ name: 'culvert_zds_connected', help: CONNECTED_HELP, registers });
+      connected.set(isConnected ? 1 : 0);
+    },
     notRedirected: (pods) => {
       for (const [direction, count] of Object.entries(pods)) gaps.set({ direction }, count);
     },

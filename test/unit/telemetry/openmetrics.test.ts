@@ -49,13 +49,20 @@ test('an agent without traffic exposes its build and the unlabelled metrics, and
     'culvert_policies_rejected 0',
     'culvert_label_sets 0',
     'culvert_label_sets_evicted 0',
-    'culvert_zds_connected 0',
     ...PAUSES.map((le) => `culvert_hand_over_pause_seconds_bucket{le="${le}"} 0`),
     'culvert_hand_over_pause_seconds_sum 0',
     'culvert_hand_over_pause_seconds_count 0',
     'culvert_held_connections 0',
   ]);
   assert.match(text, /^# HELP istio_build Istio component build info\.\n# TYPE istio_build gauge$/m);
+});
+
+test('whether a CNI agent is connected is said where one is asked', async () => {
+  const metrics = new AgentMetrics({ buildTag: '1.2.3', hasProcessMetrics: false });
+  metrics.zds.connected(false);
+  assert.match(await metrics.render(), /^culvert_zds_connected 0$/m);
+  metrics.zds.connected(true);
+  assert.match(await metrics.render(), /^culvert_zds_connected 1$/m);
 });
 
 test('any label value at all reads back from its line as itself', () => {
