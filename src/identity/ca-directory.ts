@@ -1,9 +1,9 @@
 /** The directory of the embedded CA: made on first start, shared by any number of agents, checked whole at every load. */
 import { createPublicKey, X509Certificate } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { makeDirectory } from '../sys/files.ts';
 import { type CaPair, caFault, createPair, fingerprint, listed, loadBundle, loadPair } from './ca-files.ts';
 import { BACKDATE_MS, buildCa } from './certificate-builder.ts';
 import { generateKeyPair, privateKeyPem } from './keys.ts';
@@ -42,7 +42,7 @@ export class CaDirectory {
 
   /** Loads what is there and makes what is missing. Rejects with `CV-CA`, which names the file; never replaces a file. */
   async open(nowMs: number): Promise<CaState> {
-    await this.#makeDirectory();
+    this.#makeDirectory();
     const directory = join(this.path, ROOT);
     const root = (await loadPair(directory)) ?? (await this.#createRoot(directory, nowMs));
     return this.#complete(root, nowMs);
@@ -65,9 +65,9 @@ export class CaDirectory {
     return (await Promise.all(files.map((file) => fingerprint(join(this.path, file))))).join('\n');
   }
 
-  async #makeDirectory(): Promise<void> {
+  #makeDirectory(): void {
     try {
-      await mkdir(this.path, { recursive: true, mode: 0o700 });
+      makeDirectory(this.path);
     } catch (error) {
       throw caFault(this.path, messageOf(error), 'it must be a directory that the agent can write', error);
     }

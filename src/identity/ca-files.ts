@@ -1,8 +1,9 @@
 /** Certificate and key pairs of a CA on disk: one directory each, which appears whole or not at all and is never written again. */
 import { createPrivateKey, type KeyObject, randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasCode, MeshError, messageOf } from '../base/errors.ts';
+import { makeDirectory } from '../sys/files.ts';
 import { type CertificateFacts, readCertificate } from '../wire/x509-san.ts';
 import { isMeshKey, publicKeyDer } from './keys.ts';
 import { derToPem, pemBlocks } from './pem.ts';
@@ -50,7 +51,7 @@ export async function loadPair(directory: string): Promise<CaPair | undefined> {
 export async function createPair(directory: string, certificateDer: Uint8Array, keyPem: string): Promise<boolean> {
   const draft = `${directory}.new-${randomBytes(6).toString('hex')}`;
   try {
-    await mkdir(draft, { mode: 0o700, recursive: true });
+    makeDirectory(draft);
     const options = { mode: 0o600, flag: 'wx', flush: true };
     await writeFile(join(draft, KEY), keyPem, options);
     await writeFile(join(draft, CERTIFICATE), derToPem('CERTIFICATE', certificateDer), options);

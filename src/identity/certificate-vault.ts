@@ -4,12 +4,12 @@
  * a copy of one of them, as in a backup, is worth nothing.
  */
 import { createCipheriv, createDecipheriv, randomBytes, X509Certificate } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
 import { hasCode, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { readBounded, writeAtomically } from '../sys/files.ts';
+import { makeDirectory, readBounded, writeAtomically } from '../sys/files.ts';
 import type { IssuedCertificate } from './certificate-provider.ts';
 
 /** A certificate with its key and roots: what a provider would answer. */
@@ -57,7 +57,7 @@ export class CertificateVault {
   /** Makes the directory and the key on first use. Without them there is no vault: the log says why, nothing else changes. */
   static open(directory: string, deps: CertificateVaultDeps): CertificateVault | undefined {
     try {
-      mkdirSync(directory, { recursive: true, mode: 0o700 });
+      makeDirectory(directory);
       return new CertificateVault(join(directory, 'certificates.sealed'), nodeKey(join(directory, 'node.key')), deps);
     } catch (error) {
       deps.log.warn?.('certificates are not kept on disk', { directory, error: messageOf(error) });

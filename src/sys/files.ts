@@ -5,6 +5,7 @@ import {
   constants,
   fstatSync,
   fsyncSync,
+  mkdirSync,
   openSync,
   readdirSync,
   readSync,
@@ -16,6 +17,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
+import { hasCode } from '../base/errors.ts';
 
 /** Entries of a watched directory that are looked at; more are an operator's mistake, and ignored. */
 const MAX_ENTRIES = 10_000;
@@ -54,6 +56,26 @@ export function writeAtomically(path: string, content: Uint8Array | string, mode
     throw error;
   }
   syncDirectory(dirname(path));
+}
+
+/**
+ * Makes a directory and those above it that are not there. Node's own recursive `mkdir` loops for ever where a file system
+ * makes no directories, as in /proc.
+ */
+export function makeDirectory(path: string, mode = 0o700): void {
+  if (isDirectory(path)) return;
+  const parent = dirname(path);
+  if (parent !== path) makeDirectory(parent, mode);
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    // Another process was faster.
+    if (!hasCode(error, 'EEXIST') || !isDirectory(path)) throw error;
+  }
+}
+
+function isDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 function syncDirectory(path: string): void {

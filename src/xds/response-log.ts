@@ -3,7 +3,7 @@
  * with what it had. A record is its length and CRC-32 (4 bytes each, big endian), then a `DeltaDiscoveryResponse`; what a
  * crash cut short ends the file. Any beginning of the file is a state that once was: the control plane brings it up to date.
  */
-import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
@@ -11,6 +11,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { hasCode, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { closeFd, duplicate } from '../sys/duplicate.ts';
+import { makeDirectory } from '../sys/files.ts';
 import { type DeltaDiscoveryResponse, DeltaDiscoveryResponseSchema, type Resource } from '../wire/pb/discovery_pb.ts';
 
 export interface ResponseLogOptions {
@@ -153,7 +154,7 @@ export class ResponseLog implements AsyncDisposable {
   }
 
   async #create(path = this.#options.path): Promise<FileHandle> {
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    makeDirectory(dirname(path));
     const file = await open(path, 'w', 0o600);
     if (this.#options.isNameless === true) await rm(path);
     await file.appendFile(this.#firstLine());

@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { readBounded, watchPath, writeAtomically } from '../../../src/sys/files.ts';
+import { makeDirectory, readBounded, watchPath, writeAtomically } from '../../../src/sys/files.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
@@ -147,4 +147,21 @@ test('an atomic write is private and leaves no other file behind, also when it f
 
   assert.equal(readFileSync(join(path, 'key.pem'), 'utf8'), 'newer');
   assert.deepEqual(readdirSync(path).sort(), ['key.pem', 'taken']);
+});
+
+test('a directory is made with those above it, and is no error when it is there', (t) => {
+  const root = directory(t);
+  const path = join(root, 'a', 'b', 'c');
+  makeDirectory(path);
+  makeDirectory(path);
+  assert.equal(statSync(path).mode & 0o777, 0o700);
+});
+
+test('where no directory can be made that is an error, and no endless loop', bounded, (t) => {
+  const root = directory(t);
+  writeFileSync(join(root, 'file'), '');
+  symlinkSync('nowhere', join(root, 'dangling'));
+  for (const path of [join(root, 'file', 'a'), join(root, 'dangling', 'a'), '/proc/nope', '/proc/nope/a']) {
+    assert.throws(() => makeDirectory(path), { code: /^(ENOTDIR|EEXIST|ENOENT)$/ });
+  }
 });
