@@ -1,5 +1,5 @@
 /** How long things may last: draining, idle connections, the look at rules in pods. */
-import type { SettingsReader } from './reader.ts';
+import { MAX_TIMER_MS, type SettingsReader } from './reader.ts';
 
 export interface LifetimeSettings {
   /** How long open connections may finish after SIGTERM; under the pod's terminationGracePeriodSeconds. */
@@ -16,7 +16,8 @@ const DAY_MS = 24 * 3_600_000;
 const PERIOD = { minMs: 100 } as const;
 
 export function lifetimeSettings(read: SettingsReader): LifetimeSettings {
-  const graceSeconds = read.integer({ env: 'TERMINATION_GRACE_PERIOD_SECONDS' }, { fallback: 0, min: 0, max: 86_400 });
+  const bounds = { fallback: 0, min: 0, max: Math.trunc(MAX_TIMER_MS / 1_000) };
+  const graceSeconds = read.integer({ env: 'TERMINATION_GRACE_PERIOD_SECONDS' }, bounds);
   return {
     drainGraceMs: read.durationMs({ flag: 'drain', env: 'CONNECTION_TERMINATION_DEADLINE' }, drainOf(graceSeconds)),
     verifyPeriodMs: read.durationMs({ flag: 'verify-period', env: 'CULVERT_VERIFY_PERIOD' }, 1_000, PERIOD),

@@ -13,7 +13,7 @@ export interface Source {
 }
 
 /** Node fires a timer that is set for longer at once. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
+export const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export interface DurationBounds {
   readonly minMs?: number;

@@ -41,6 +41,7 @@ for (const [grace, wantMs] of [
   ['10', 9_000],
   ['1', 1_000],
   ['0', 5_000],
+  ['604800', 604_795_000],
 ] as const) {
   test(`a termination grace of ${grace} s drains for ${wantMs} ms`, () => {
     const result = resolveConfig({ ...minimal, TERMINATION_GRACE_PERIOD_SECONDS: grace }, {});
