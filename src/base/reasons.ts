@@ -517,7 +517,7 @@ export const REASONS = {
     flag: 'CONNECT',
     status: 503,
     cause: 'the mesh file was refused whole; the last good state stays',
-    next: 'the error has file, line and field; the next good version is picked up by itself',
+    next: 'the error has file, line and field; a running agent takes the next good version by itself',
   },
   'CV-XDS': {
     fault: 'control',
