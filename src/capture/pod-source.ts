@@ -1,4 +1,4 @@
-/** Where the list of pods to capture comes from: a file, a CNI agent, later Kubernetes, behind the same interface. */
+/** Where the list of pods to capture comes from: a file or a CNI agent, behind the same interface. */
 import type { MeshError } from '../base/errors.ts';
 
 /** A pod as its source describes it. Equal by value means nothing to do. */

@@ -2,12 +2,13 @@
  * Refusals that callers can cause at will: each kind is logged once a minute, with how often it happened meanwhile, and not
  * more than a few kinds: a caller that asks in ever new names makes ever new ones.
  */
+import { BoundedMap } from '../base/bounded-map.ts';
 import type { Clock } from '../base/clock.ts';
 import type { LogFields, Logger } from '../base/log.ts';
 import { type RateLimit, TokenBucket } from '../base/token-bucket.ts';
 
 const QUIET_MS = 60_000;
-/** Kinds that are remembered; the oldest is forgotten for a new one. */
+/** Kinds that are remembered; the one not seen for longest is forgotten for a new one. */
 const MAX_KINDS = 1_000;
 /** Lines of all kinds. */
 const LINES: RateLimit = { burst: 100, perSecond: 1 };
@@ -19,7 +20,7 @@ export interface RefusalLogDeps {
 
 export class RefusalLog {
   readonly #deps: RefusalLogDeps;
-  readonly #kinds = new Map<string, { readonly saidMs: number; count: number }>();
+  readonly #kinds = new BoundedMap<string, { readonly saidMs: number; count: number }>(MAX_KINDS);
   readonly #lines: TokenBucket;
   /** Lines that were too many, since the last one. */
   #omitted = 0;
@@ -43,9 +44,6 @@ export class RefusalLog {
       this.#omitted += 1;
       return;
     }
-    this.#kinds.delete(key);
-    const [oldest] = this.#kinds.keys();
-    if (this.#kinds.size >= MAX_KINDS && oldest !== undefined) this.#kinds.delete(oldest);
     this.#kinds.set(key, { saidMs: nowMs, count: 0 });
     const repeated = known?.count ?? 0;
     const omitted = this.#omitted;

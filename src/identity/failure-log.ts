@@ -1,4 +1,5 @@
 /** One problem is one log line, however many identities have it: a CA that is away must not fill the log. */
+import { addTo, takeFrom } from '../base/multimap.ts';
 
 export class FailureLog {
   /** Problem → identities that have it. */
@@ -11,10 +12,9 @@ export class FailureLog {
     if (this.#problems.get(identity) === problem) return false;
     this.recovered(identity);
     this.#problems.set(identity, problem);
-    const sharing = this.#identities.get(problem);
-    if (sharing === undefined) this.#identities.set(problem, new Set([identity]));
-    else sharing.add(identity);
-    return sharing === undefined;
+    const isNew = !this.#identities.has(problem);
+    addTo(this.#identities, problem, identity);
+    return isNew;
   }
 
   /** The identity has no problem any more. Returns the one it had when it was the last to have it. */
@@ -22,10 +22,7 @@ export class FailureLog {
     const problem = this.#problems.get(identity);
     if (problem === undefined) return undefined;
     this.#problems.delete(identity);
-    const sharing = this.#identities.get(problem);
-    sharing?.delete(identity);
-    if (sharing?.size !== 0) return undefined;
-    this.#identities.delete(problem);
-    return problem;
+    takeFrom(this.#identities, problem, identity);
+    return this.#identities.has(problem) ? undefined : problem;
   }
 }

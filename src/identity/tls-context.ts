@@ -1,11 +1,12 @@
 /** TLS contexts of the mesh, one per certificate, made once and used for every handshake. */
 import tls from 'node:tls';
+import { BoundedMap } from '../base/bounded-map.ts';
 import type { TlsMaterial } from '../model/verdict.ts';
 import { DEFAULT_TLS_POLICY, type TlsPolicy, tlsOptions } from './tls-policy.ts';
 
 export const ALPN_H2 = 'h2';
 
-/** Contexts of so many identities are kept; a node runs at most a few hundred pods. The least used goes first. */
+/** Contexts of so many identities are kept; a node runs at most a few hundred pods. */
 const MAX_IDENTITIES = 1024;
 
 interface Contexts {
@@ -16,7 +17,7 @@ interface Contexts {
 
 /** Cache of contexts by identity. A new serial replaces the old entry, so rotation applies to the very next handshake. */
 export class TlsContexts {
-  readonly #byIdentity = new Map<string, Contexts>();
+  readonly #byIdentity = new BoundedMap<string, Contexts>(MAX_IDENTITIES);
   readonly #options: tls.SecureContextOptions;
 
   constructor(policy: TlsPolicy = DEFAULT_TLS_POLICY) {
@@ -50,14 +51,11 @@ export class TlsContexts {
     return this.#byIdentity.size;
   }
 
-  #entry(material: TlsMaterial): Contexts {
-    const known = this.#byIdentity.get(material.identity);
-    const entry = known?.serial === material.serial ? known : { serial: material.serial };
-    // Deleting first moves the entry to the end: the first key is always the least recently used.
-    this.#byIdentity.delete(material.identity);
-    this.#byIdentity.set(material.identity, entry);
-    const [oldest] = this.#byIdentity.keys();
-    if (this.#byIdentity.size > MAX_IDENTITIES && oldest !== undefined) this.#byIdentity.delete(oldest);
+  #entry({ identity, serial }: TlsMaterial): Contexts {
+    const known = this.#byIdentity.get(identity);
+    if (known?.serial === serial) return known;
+    const entry = { serial };
+    this.#byIdentity.set(identity, entry);
     return entry;
   }
 

@@ -1,4 +1,5 @@
 /** Which resources a client holds, by the names the control plane gave them. */
+import { addTo, takeFrom } from '../base/multimap.ts';
 
 export interface AdsResource {
   readonly name: string;
@@ -54,9 +55,7 @@ export class AdsNames {
     this.#versions.set(name, version);
     if (name === key) return orphan;
     this.#keyOfCopy.set(name, key);
-    const copies = this.#copiesOf.get(key);
-    if (copies === undefined) this.#copiesOf.set(key, new Set([name]));
-    else copies.add(name);
+    addTo(this.#copiesOf, key, name);
     return orphan;
   }
 
@@ -76,10 +75,7 @@ export class AdsNames {
     const key = this.#keyOfCopy.get(name);
     if (key === undefined) return undefined;
     this.#keyOfCopy.delete(name);
-    const copies = this.#copiesOf.get(key);
-    copies?.delete(name);
-    if (copies !== undefined && copies.size > 0) return undefined;
-    this.#copiesOf.delete(key);
-    return this.#versions.has(key) ? undefined : key;
+    takeFrom(this.#copiesOf, key, name);
+    return this.isHeld(key) ? undefined : key;
   }
 }

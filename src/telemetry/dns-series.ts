@@ -1,4 +1,5 @@
 /** The DNS metrics: one object of plain numbers per label set, bounded. */
+import { BoundedMap } from '../base/bounded-map.ts';
 import type { Family, Sample } from './openmetrics.ts';
 
 /** Types and transports are closed sets, so this is room for some hundred client services. */
@@ -40,11 +41,10 @@ class DnsSeries {
 
 /** Over the bound the set not used for longest is given up: its counters restart from 0 when it comes back. */
 export class DnsSeriesTable {
-  readonly #maxSets: number;
-  readonly #sets = new Map<string, DnsSeries>();
+  readonly #sets: BoundedMap<string, DnsSeries>;
 
   constructor(maxSets: number = MAX_LABEL_SETS) {
-    this.#maxSets = maxSets;
+    this.#sets = new BoundedMap(maxSets);
   }
 
   get size(): number {
@@ -107,14 +107,10 @@ export class DnsSeriesTable {
 
   #of(labels: DnsLabels): DnsSeries {
     const key = Object.values(labels).join('\n');
-    const series = this.#sets.get(key) ?? new DnsSeries(labels);
-    // Re-inserted, so that map order is order of last use.
-    this.#sets.delete(key);
+    const known = this.#sets.get(key);
+    if (known !== undefined) return known;
+    const series = new DnsSeries(labels);
     this.#sets.set(key, series);
-    if (this.#sets.size > this.#maxSets) {
-      const [oldest = ''] = this.#sets.keys();
-      this.#sets.delete(oldest);
-    }
     return series;
   }
 }

@@ -1,4 +1,5 @@
 /** `istio_on_demand_dns_total`: look-ups of endpoints known by host name, per client. Bounded. */
+import { BoundedMap } from '../base/bounded-map.ts';
 import type { PeerLabels } from '../model/verdict.ts';
 import type { Family } from './openmetrics.ts';
 import { known, sourceLabels } from './traffic-labels.ts';
@@ -13,25 +14,18 @@ interface HostLookups {
 
 /** Over the bound the set not used for longest is given up: its counter restarts from 0 when it comes back. */
 export class HostLookupTable {
-  readonly #maxSets: number;
-  readonly #sets = new Map<string, HostLookups>();
+  readonly #sets: BoundedMap<string, HostLookups>;
 
   constructor(maxSets: number = MAX_LABEL_SETS) {
-    this.#maxSets = maxSets;
+    this.#sets = new BoundedMap(maxSets);
   }
 
   count(client: PeerLabels, hostname: string): void {
     const labels = { ...sourceLabels(client, true), hostname: known(hostname) };
     const key = Object.values(labels).join('\n');
-    const lookups = this.#sets.get(key) ?? { labels, count: 0 };
-    lookups.count += 1;
-    // Re-inserted, so that map order is order of last use.
-    this.#sets.delete(key);
-    this.#sets.set(key, lookups);
-    if (this.#sets.size > this.#maxSets) {
-      const [oldest = ''] = this.#sets.keys();
-      this.#sets.delete(oldest);
-    }
+    const lookups = this.#sets.get(key);
+    if (lookups !== undefined) lookups.count += 1;
+    else this.#sets.set(key, { labels, count: 1 });
   }
 
   family(): Family {

@@ -1,6 +1,6 @@
 /** What a control plane serves, by type and name, and who is to be told what changed. */
 import { hash } from 'node:crypto';
-import { appendTo, takeFrom } from './name-sets.ts';
+import { addTo, takeFrom } from '../../base/multimap.ts';
 
 export interface ServedResource {
   /** As it is told to clients; what else it can be asked for by is in `aliases`. */
@@ -41,7 +41,7 @@ class Shelf {
     if (this.byName.get(resource.name)?.version === version) return false;
     this.remove(resource.name);
     this.byName.set(resource.name, { ...resource, version });
-    this.#index(resource, appendTo);
+    this.#index(resource, addTo);
     return true;
   }
 
@@ -53,7 +53,7 @@ class Shelf {
     return true;
   }
 
-  #index(resource: ServedResource, change: typeof appendTo): void {
+  #index(resource: ServedResource, change: typeof addTo<string, string>): void {
     for (const alias of resource.aliases) change(this.byAlias, alias, resource.name);
     for (const service of resource.memberOf) change(this.byService, service, resource.name);
     if (resource.node !== '') change(this.byNode, resource.node, resource.name);
