@@ -1,33 +1,60 @@
 /** TLS handshakes of peers that dial port 15008 of one pod: bounded, in turn, and dear for who was cut before. */
-import type net from 'node:net';
 import { setImmediate } from 'node:timers';
-import { withDeadline } from '../base/clock.ts';
+import { deadline } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
-import type { HostPort } from '../base/ip.ts';
+import { addTo, takeFrom } from '../base/multimap.ts';
 import { handshakeTimeout, tlsFailure } from '../identity/tls-failure.ts';
 import { type AcceptedTls, acceptTls } from '../identity/tls-handshake.ts';
 import type { TlsMaterial } from '../model/verdict.ts';
-import { received } from '../sys/first-bytes.ts';
+import type { Arrival } from '../sys/arrivals.ts';
 import { hasFirstRecord } from '../wire/tls-hello.ts';
 import type { Offenders } from './offenders.ts';
-import { GREETING_MS, HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
+import { type Ends, GREETING_MS, HANDSHAKE_END_MS, type PodContext } from './pod-context.ts';
 
-/** A socket whose handshake is not done. */
+/** Connections of one address that nothing was answered to; one more, and its own oldest goes. */
+const MOST_OF_ONE = 64;
+
+/** One for all: in a flood there are thousands of it, each with a stack that would say nothing. */
+const GONE = tlsFailure(new Error('the connection was closed before the handshake'));
+const TOO_MANY_OF_ONE = new MeshError(
+  'CV-LIMIT',
+  `dropped for a newer one: ${MOST_OF_ONE} connections of this peer wait for their handshake`,
+);
+
+/** Somebody whose handshake is not done. */
 interface Handshake {
-  readonly socket: net.Socket;
-  readonly peer: HostPort;
+  readonly arrival: Arrival;
+  readonly ends: Ends;
+  readonly sinceMs: number;
+  /** Ends a wait for its greeting, or for the time that an offender has to wait. */
+  timer?: Disposable;
+  /** For its greeting; then what is left of it for the handshake itself. */
+  timeoutMs: number;
+  /** Within the budget. */
+  isAdmitted?: boolean;
   /** Why we ended it, if we did. */
   dropped?: MeshError;
+}
+
+/** Called once for each that was accepted; what is refused is closed. */
+export interface HandshakeOutcomes {
+  readonly secured: (secured: AcceptedTls, ends: Ends) => void;
+  readonly refused: (ends: Ends, error: unknown) => void;
 }
 
 export class Handshakes {
   readonly #context: PodContext;
   readonly #offenders: Offenders;
-  /** Oldest first; of the silent ones no whole greeting has come. */
+  readonly #outcomes: HandshakeOutcomes;
+  /** Oldest first; to the silent ones nothing was answered. */
   readonly #silent = new Set<Handshake>();
   readonly #answered = new Set<Handshake>();
-  /** Made once: in a flood there are thousands of them, each with a stack that says nothing. */
-  #tooMany: MeshError | undefined;
+  /** The silent ones again, by address of the peer. */
+  readonly #silentOf = new Map<string, Set<Handshake>>();
+  /** Handshakes that were answered and have come to nothing yet, by address of the peer. */
+  readonly #inProgress = new Map<string, number>();
+  readonly #late: MeshError;
+  readonly #tooMany: MeshError;
   /** Resolves when the next one may begin. */
   #beginning: Promise<void> = Promise.resolve();
 
@@ -40,9 +67,16 @@ export class Handshakes {
     return isWhole;
   };
 
-  constructor(context: PodContext, offenders: Offenders) {
+  constructor(context: PodContext, offenders: Offenders, outcomes: HandshakeOutcomes) {
     this.#context = context;
     this.#offenders = offenders;
+    this.#outcomes = outcomes;
+    const { handshakeTimeoutMs, maxHandshakes } = context.settings;
+    this.#late = handshakeTimeout(handshakeTimeoutMs);
+    this.#tooMany = new MeshError(
+      'CV-LIMIT',
+      `dropped for a newer one: this pod has ${maxHandshakes} handshakes in progress`,
+    );
   }
 
   /** In progress, or waited for. */
@@ -50,70 +84,88 @@ export class Handshakes {
     return this.#silent.size + this.#answered.size;
   }
 
-  /** Gives the secured socket to `serve`, or rejects; `socket` is destroyed then. */
-  async accept(socket: net.Socket, peer: HostPort, serve: (secured: AcceptedTls) => void): Promise<void> {
-    const handshake: Handshake = { socket, peer };
-    try {
-      this.#makeRoom();
-      this.#silent.add(handshake);
-      await this.#penance(socket, this.#offenders.delayMs(peer.ip));
-      const timeoutMs = await this.#greeting(handshake);
-      this.#silent.delete(handshake);
-      this.#answered.add(handshake);
-      await this.#context.handshakeTurn();
-      // Asked for each handshake, so that a renewed certificate serves the very next one.
-      const material = await this.#context.connections.arrive(this.#material());
-      const secured = await this.#secure(handshake, material, timeoutMs);
-      this.#context.share.enter(HANDSHAKE_END_MS);
-      // Not later: whoever closes all of them, or waits for them, must find it here or there.
-      serve(secured);
-    } catch (error) {
-      socket.destroy();
-      throw handshake.dropped ?? error;
-    } finally {
-      this.#silent.delete(handshake);
-      this.#answered.delete(handshake);
-    }
+  /**
+   * Owns it from now on. Until the first record of the peer is there it costs a descriptor: no TLS is set up for who says nothing, or
+   * half a word.
+   */
+  accept(arrival: Arrival, ends: Ends): void {
+    const { clock } = this.#context.deps;
+    const timeoutMs = this.#context.settings.handshakeTimeoutMs;
+    const handshake: Handshake = { arrival, ends, sinceMs: clock.monotonicMs(), timeoutMs };
+    this.#makeRoom(ends);
+    this.#hush(handshake);
+    handshake.timer = deadline(clock, timeoutMs, () => this.#refuse(handshake, this.#late));
+    arrival.hear(this.#isGreeting, (isThere) => this.#heard(handshake, isThere));
   }
 
   close(error: MeshError): void {
     for (const handshake of [...this.#silent, ...this.#answered]) this.#drop(handshake, error);
   }
 
-  /** Until it is over nothing is read: what the peer sends meanwhile stays in the kernel. */
-  async #penance(socket: net.Socket, delayMs: number): Promise<void> {
-    if (delayMs === 0) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    using _end = this.#context.deps.clock.after(delayMs, resolve);
-    socket.once('close', resolve);
-    await promise;
-    socket.off('close', resolve);
+  #heard(handshake: Handshake, isThere: boolean): void {
+    this.#context.share.enter();
+    handshake.timer?.[Symbol.dispose]();
+    if (!isThere) {
+      this.#refuse(handshake, GONE);
+      return;
+    }
+    // Half of it at least: we may have had no CPU to see it.
+    handshake.timeoutMs = Math.max(handshake.timeoutMs / 2, handshake.timeoutMs - this.#ageMs(handshake));
+    this.#greeted(handshake);
   }
 
-  /**
-   * Resolves when the first record of the peer is there, with the time that is left for the handshake, half of it at least: we may
-   * have had no CPU to see it. Until then it costs a socket: no TLS is set up for who says nothing, or half a word.
-   */
-  async #greeting(handshake: Handshake): Promise<number> {
-    const { socket } = handshake;
-    const { settings, deps } = this.#context;
-    const startedMs = deps.clock.monotonicMs();
-    const { handshakeTimeoutMs } = settings;
-    const greeting = received(socket, this.#isGreeting);
-    const late = (): MeshError => handshakeTimeout(handshakeTimeoutMs);
-    const isThere = await withDeadline(greeting, deps.clock, handshakeTimeoutMs, late);
-    if (handshake.dropped !== undefined) throw handshake.dropped;
-    this.#context.share.enter();
-    if (!isThere) throw tlsFailure(new Error('the connection was closed before the handshake'));
-    return Math.max(handshakeTimeoutMs / 2, handshakeTimeoutMs - (deps.clock.monotonicMs() - startedMs));
+  #ageMs({ sinceMs }: Handshake): number {
+    return this.#context.deps.clock.monotonicMs() - sinceMs;
+  }
+
+  /** How long it has to wait yet, as its address is known today. */
+  #penanceMs(handshake: Handshake): number {
+    const { ip } = handshake.ends.peer;
+    return this.#offenders.delayMs(ip, this.#inProgress.get(ip)) - this.#ageMs(handshake);
+  }
+
+  /** Goes on once it has waited long enough. Until then its greeting stays in the kernel. */
+  #greeted(handshake: Handshake): void {
+    const leftMs = this.#penanceMs(handshake);
+    if (leftMs > 0) {
+      handshake.timer = this.#context.deps.clock.after(leftMs, () => this.#greeted(handshake));
+      return;
+    }
+    this.#unhush(handshake);
+    this.#answered.add(handshake);
+    void this.#answer(handshake);
+  }
+
+  /** Never rejects. */
+  async #answer(handshake: Handshake): Promise<void> {
+    const { share, connections } = this.#context;
+    try {
+      if (handshake.isAdmitted !== true) await this.#context.handshakeTurn();
+      handshake.isAdmitted = true;
+      // Asked for each handshake, so that a renewed certificate serves the very next one.
+      const material = await connections.arrive(this.#material());
+      const secured = await this.#secure(handshake, material);
+      if (secured === undefined) {
+        this.#answered.delete(handshake);
+        this.#hush(handshake);
+        this.#greeted(handshake);
+        return;
+      }
+      share.enter(HANDSHAKE_END_MS);
+      // It is counted here until it is there: whoever closes all of them, or waits for them, must find it.
+      this.#outcomes.secured(secured, handshake.ends);
+      this.#answered.delete(handshake);
+    } catch (error) {
+      this.#refuse(handshake, handshake.dropped ?? error);
+    }
   }
 
   /**
    * One greeting is answered per turn of the event loop, and each asks again whether it is the pod's turn: of many that came at
-   * once, all would have been told so before the first had cost anything.
+   * once, all would have been told so before the first had cost anything. `undefined`: those before it make it wait longer.
    */
-  async #secure(handshake: Handshake, material: TlsMaterial, timeoutMs: number): Promise<AcceptedTls> {
-    const { share, deps } = this.#context;
+  async #secure(handshake: Handshake, material: TlsMaterial): Promise<AcceptedTls | undefined> {
+    const { share } = this.#context;
     const former = this.#beginning;
     const own = Promise.withResolvers<void>();
     this.#beginning = own.promise;
@@ -122,18 +174,32 @@ export class Handshakes {
       await former;
       await share.turn();
       if (handshake.dropped !== undefined) throw handshake.dropped;
+      if (this.#penanceMs(handshake) > 0) {
+        own.resolve();
+        return undefined;
+      }
       share.enter();
-      const { contexts, clock, revocation } = deps;
-      secured = acceptTls(handshake.socket, material, { contexts, clock, revocation, timeoutMs });
+      secured = this.#begin(handshake, material);
       share.expect(GREETING_MS);
     } finally {
       setImmediate(own.resolve);
     }
+    return await secured;
+  }
+
+  async #begin({ arrival, ends, timeoutMs }: Handshake, material: TlsMaterial): Promise<AcceptedTls> {
+    const { contexts, clock, revocation } = this.#context.deps;
+    const { ip } = ends.peer;
+    this.#inProgress.set(ip, (this.#inProgress.get(ip) ?? 0) + 1);
     try {
-      return await secured;
+      return await acceptTls(arrival.socket(), material, { contexts, clock, revocation, timeoutMs });
     } catch (error) {
-      this.#offenders.failed(handshake.peer.ip);
+      this.#offenders.failed(ip);
       throw error;
+    } finally {
+      const others = (this.#inProgress.get(ip) ?? 1) - 1;
+      if (others > 0) this.#inProgress.set(ip, others);
+      else this.#inProgress.delete(ip);
     }
   }
 
@@ -142,22 +208,43 @@ export class Handshakes {
     return await deps.verdicts.certificate(await deps.verdicts.identityOf(pod.uid));
   }
 
-  #makeRoom(): void {
+  #makeRoom({ peer }: Ends): void {
     const { maxHandshakes } = this.#context.settings;
     // A handshake takes milliseconds; when very many are open the oldest is the least likely to be honest, a silent one first.
     const [oldest] = this.#silent.size > 0 ? this.#silent : this.#answered;
-    if (this.count < maxHandshakes || oldest === undefined) return;
-    this.#tooMany ??= new MeshError(
-      'CV-LIMIT',
-      `dropped for a newer one: this pod has ${maxHandshakes} handshakes in progress`,
-    );
-    this.#drop(oldest, this.#tooMany);
+    if (this.count >= maxHandshakes && oldest !== undefined) this.#drop(oldest, this.#tooMany);
+    const ofOne = this.#silentOf.get(peer.ip);
+    const [first] = ofOne ?? [];
+    if (first !== undefined && (ofOne?.size ?? 0) >= MOST_OF_ONE) this.#drop(first, TOO_MANY_OF_ONE);
   }
 
+  #hush(handshake: Handshake): void {
+    this.#silent.add(handshake);
+    addTo(this.#silentOf, handshake.ends.peer.ip, handshake);
+  }
+
+  #unhush(handshake: Handshake): void {
+    this.#silent.delete(handshake);
+    takeFrom(this.#silentOf, handshake.ends.peer.ip, handshake);
+  }
+
+  /** One that was answered hears of it in its own time. */
   #drop(handshake: Handshake, error: MeshError): void {
     handshake.dropped ??= error;
-    this.#silent.delete(handshake);
+    if (this.#silent.has(handshake)) {
+      this.#refuse(handshake, error);
+      return;
+    }
     this.#answered.delete(handshake);
-    handshake.socket.destroy();
+    handshake.arrival.close();
+  }
+
+  #refuse(handshake: Handshake, error: unknown): void {
+    this.#context.share.enter();
+    this.#unhush(handshake);
+    this.#answered.delete(handshake);
+    handshake.timer?.[Symbol.dispose]();
+    handshake.arrival.close();
+    this.#outcomes.refused(handshake.ends, error);
   }
 }

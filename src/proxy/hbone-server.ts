@@ -2,9 +2,9 @@
 import type net from 'node:net';
 import type tls from 'node:tls';
 import { MeshError, toMeshError } from '../base/errors.ts';
-import type { HostPort } from '../base/ip.ts';
 import { reasonOf } from '../base/reasons.ts';
 import type { InboundVerdict } from '../model/verdict.ts';
+import type { Arrival } from '../sys/arrivals.ts';
 import { H2Session } from '../tunnel/h2-session.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { parseForwardedHost } from '../wire/forwarded.ts';
@@ -16,7 +16,7 @@ import { hboneQuestion, isPortable, short } from './hbone-question.ts';
 import type { HboneQuestion } from './inheritance.ts';
 import { Offenders } from './offenders.ts';
 import { refusalOf } from './operator-text.ts';
-import type { PodContext } from './pod-context.ts';
+import type { Ends, PodContext } from './pod-context.ts';
 import { ResumableTunnel } from './resumable-tunnel.ts';
 import { serveResume } from './serve-resume.ts';
 
@@ -26,9 +26,7 @@ type Accept = Extract<InboundVerdict, { kind: 'accept' }>;
 const GAVE_UP = new MeshError('CV-TUNNEL-CLOSED', 'the client gave up before it was answered');
 
 /** One accepted tunnel: who is at the other end, proved by its certificate. */
-interface TunnelPeer {
-  readonly peer: HostPort;
-  readonly local: HostPort;
+interface TunnelPeer extends Ends {
   readonly identity?: string | undefined;
   /** Streams in it can leave it for another. */
   isResuming?: boolean;
@@ -47,7 +45,13 @@ export class HboneServer {
   constructor(context: PodContext) {
     this.#context = context;
     this.#offenders = new Offenders(context.deps.clock);
-    this.#handshakes = new Handshakes(context, this.#offenders);
+    this.#handshakes = new Handshakes(context, this.#offenders, {
+      secured: ({ socket, peerIdentity }, ends) => this.#serve(socket, { ...ends, identity: peerIdentity }),
+      refused: (ends, error) => {
+        this.#refused(ends, error);
+        this.#tellEmpty();
+      },
+    });
   }
 
   get tunnelCount(): number {
@@ -65,18 +69,19 @@ export class HboneServer {
     return this.#handshakes.count;
   }
 
-  /** Takes over one accepted socket. */
-  async accept(socket: net.Socket): Promise<void> {
-    const ends = this.#context.endsOf(socket);
+  /** Takes over what was accepted. */
+  accept(arrival: Arrival): void {
+    const ends = this.#context.endsNamed(arrival.ends, arrival.fd);
     if (ends === undefined || this.#isStopping) {
-      socket.destroy();
+      arrival.close();
       return;
     }
     try {
-      await this.#handshake(socket, ends);
+      const { maxTunnels } = this.#context.settings;
+      if (this.#sessions.size >= maxTunnels) this.#dropIdleTunnel(maxTunnels);
+      this.#handshakes.accept(arrival, ends);
     } catch (error) {
-      this.#context.share.enter();
-      socket.destroy();
+      arrival.close();
       this.#refused(ends, error);
     }
   }
@@ -112,18 +117,6 @@ export class HboneServer {
     if (this.#isBusy) return;
     this.#idle?.resolve();
     this.#idle = undefined;
-  }
-
-  async #handshake(socket: net.Socket, ends: { peer: HostPort; local: HostPort }): Promise<void> {
-    try {
-      const { maxTunnels } = this.#context.settings;
-      if (this.#sessions.size >= maxTunnels) this.#dropIdleTunnel(maxTunnels);
-      await this.#handshakes.accept(socket, ends.peer, (secured) =>
-        this.#serve(secured.socket, { ...ends, identity: secured.peerIdentity }),
-      );
-    } finally {
-      this.#tellEmpty();
-    }
   }
 
   /** One peer with many idle tunnels must not keep the others out: the oldest idle one makes room. */
@@ -265,7 +258,7 @@ export class HboneServer {
     stream.respond(reasonOf(error.code).status, fields, { endStream: true });
   }
 
-  #refused(ends: { peer: HostPort; local: HostPort }, caught: unknown): void {
+  #refused(ends: Ends, caught: unknown): void {
     this.#context.refuse({
       start: { id: '', direction: 'inbound', protocol: 'HBONE', src: ends.peer, dst: ends.local },
       refusal: this.#context.refusalFor(caught),

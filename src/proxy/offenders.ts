@@ -32,10 +32,10 @@ export class Offenders {
     this.#clock = clock;
   }
 
-  /** How long a new connection from there has to wait. */
-  delayMs(ip: string): number {
-    const offences = Math.round(this.#offences(ip));
-    return offences === 0 ? 0 : doubledMs(DELAY, offences - 1);
+  /** How long a new connection from there has to wait. `inProgress`: of its handshakes, none of which may come to anything. */
+  delayMs(ip: string, inProgress = 0): number {
+    const offences = Math.round(this.#offences(ip) + inProgress * FAILED_HANDSHAKE);
+    return offences === 0 ? 0 : doubledMs(DELAY, Math.min(MAX_OFFENCES, offences) - 1);
   }
 
   /** A tunnel of it had to be cut. Returns what its next connection waits. */

@@ -3,6 +3,7 @@ import type net from 'node:net';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { type HostPort, ipFamily } from '../base/ip.ts';
 import type { ConnectionLabels, InboundQuestion, InboundVerdict, Refusal } from '../model/verdict.ts';
+import type { Arrival, SocketEnds } from '../sys/arrivals.ts';
 import type { Netns } from '../sys/sys.ts';
 import { type DialCodes, type Dialled, dialTcpSpoofed, socketFd } from '../sys/tcp.ts';
 import type { ConnectionStart } from '../telemetry/traffic.ts';
@@ -36,6 +37,11 @@ export function servesConnections({ serves = 'all' }: Pick<ProxyPod, 'serves'>):
 }
 
 export type Direction = 'inbound' | 'outbound';
+
+export interface Ends {
+  readonly peer: HostPort;
+  readonly local: HostPort;
+}
 
 /** Node answers a greeting before it tells of anything: a key exchange and a signature. */
 export const GREETING_MS = 1;
@@ -95,7 +101,7 @@ export class PodContext {
   }
 
   /** Counts the socket as held until it closes. */
-  hold(socket: net.Socket, direction: Direction): void {
+  hold(socket: Pick<Arrival, 'on'>, direction: Direction): void {
     const { telemetry } = this.deps;
     const reporter = direction === 'outbound' ? 'source' : 'destination';
     telemetry.socketOpened(reporter);
@@ -109,10 +115,14 @@ export class PodContext {
   }
 
   /** Both ends of an accepted socket, canonical. A client that has reset it already has an address all the same. */
-  endsOf(socket: net.Socket): { readonly peer: HostPort; readonly local: HostPort } | undefined {
-    const fd = socketFd(socket);
-    const local = hostPort(socket.localAddress, socket.localPort);
-    const peer = hostPort(socket.remoteAddress, socket.remotePort);
+  endsOf(socket: net.Socket): Ends | undefined {
+    return this.endsNamed(socket, socketFd(socket));
+  }
+
+  /** The same of what Node calls its ends; `fd` is its descriptor, when it is known. */
+  endsNamed({ localAddress, localPort, remoteAddress, remotePort }: SocketEnds, fd?: number): Ends | undefined {
+    const local = hostPort(localAddress, localPort);
+    const peer = hostPort(remoteAddress, remotePort);
     const known = peer ?? (fd === undefined ? undefined : this.deps.sys.peerAddress(fd));
     return local === undefined || known === undefined ? undefined : { peer: known, local };
   }

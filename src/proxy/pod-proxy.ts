@@ -4,8 +4,9 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Clock, delay, withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { Budget } from '../model/budget.ts';
+import type { Arrival } from '../sys/arrivals.ts';
 import { closeFd } from '../sys/duplicate.ts';
-import { duplicateListener, listenOn, resetSocket } from '../sys/tcp.ts';
+import { duplicateListener, listenForArrivals, listenOn, resetSocket } from '../sys/tcp.ts';
 import type { WorkloadUse } from '../telemetry/workload-use.ts';
 import { ClientPool, keyText, type TunnelKey } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
@@ -65,7 +66,10 @@ interface Served {
 }
 
 /** Rejects only by a defect. */
-type Serve = (socket: net.Socket) => Promise<void>;
+type ServeSocket = (socket: net.Socket) => Promise<void>;
+
+/** Makes a server of a descriptor that it owns from then on. */
+type Serve = (fd: number, listener: Listener) => net.Server;
 
 export class PodProxy {
   readonly #context: PodContext;
@@ -385,15 +389,23 @@ export class PodProxy {
         this.#serve(one.fd, listener, serve);
       }
     };
-    bind({ port: ports.hbone, direction: 'inbound' }, (socket) => this.#hbone.accept(socket));
+    bind(
+      { port: ports.hbone, direction: 'inbound' },
+      this.#arrivals((arrival) => this.#hbone.accept(arrival)),
+    );
     if (context.pod.isAgent === true) return;
-    bind({ port: ports.plaintext, direction: 'inbound', isRelay: true }, (socket) => servePlaintext(context, socket));
-    bind({ port: ports.outbound, direction: 'outbound', isRelay: true }, (socket) =>
-      serveOutbound(context, this.#pool, socket),
+    bind(
+      { port: ports.plaintext, direction: 'inbound', isRelay: true },
+      this.#sockets((socket) => servePlaintext(context, socket)),
+    );
+    bind(
+      { port: ports.outbound, direction: 'outbound', isRelay: true },
+      this.#sockets((socket) => serveOutbound(context, this.#pool, socket)),
     );
     if (ports.socks !== undefined) {
-      bind({ port: ports.socks, direction: 'outbound', address: '127.0.0.1', isRelay: true }, (socket) =>
-        serveSocks(context, services, socket),
+      bind(
+        { port: ports.socks, direction: 'outbound', address: '127.0.0.1', isRelay: true },
+        this.#sockets((socket) => serveSocks(context, services, socket)),
       );
     }
   }
@@ -416,24 +428,47 @@ export class PodProxy {
   }
 
   /** Owns `fd`. */
-  #serve(fd: number, { port, direction, isRelay = false }: Listener, serve: Serve): void {
+  #serve(fd: number, listener: Listener, serve: Serve): void {
     const { pod, deps } = this.#context;
-    const server = listenOn(fd, {
-      onConnection: (socket) => {
-        this.#accepted += 1;
-        this.#context.share.enter();
-        this.#context.hold(socket, direction);
-        serve(socket).catch((error: unknown) => {
-          this.#context.refusalFor(error);
-          resetSocket(socket);
-        });
-        this.#context.share.leave();
-      },
-      onError: (error) => deps.log.error?.('listener failed', { port, error: error.message }),
-      isLending: isRelay,
-    });
-    this.#servers.push({ server, port });
+    const { port } = listener;
+    this.#servers.push({ server: serve(fd, listener), port });
     deps.log.debug?.('listener established', { port, pod: pod.uid });
+  }
+
+  #sockets(serve: ServeSocket): Serve {
+    return (fd, listener) =>
+      listenOn(fd, {
+        onConnection: (socket) =>
+          this.#accept(socket, listener, () => {
+            serve(socket).catch((error: unknown) => {
+              this.#context.refusalFor(error);
+              resetSocket(socket);
+            });
+          }),
+        onError: this.#onListenerError(listener),
+        isLending: listener.isRelay === true,
+      });
+  }
+
+  #arrivals(serve: (arrival: Arrival) => void): Serve {
+    return (fd, listener) =>
+      listenForArrivals(fd, {
+        onArrival: (arrival) => this.#accept(arrival, listener, () => serve(arrival)),
+        onError: this.#onListenerError(listener),
+      });
+  }
+
+  #accept(what: Pick<Arrival, 'on'>, { direction }: Listener, serve: () => void): void {
+    const { share } = this.#context;
+    this.#accepted += 1;
+    share.enter();
+    this.#context.hold(what, direction);
+    serve();
+    share.leave();
+  }
+
+  #onListenerError({ port }: Listener): (error: Error) => void {
+    return (error) => this.#context.deps.log.error?.('listener failed', { port, error: error.message });
   }
 }
 

@@ -4,6 +4,7 @@ import { type Clock, deadline } from '../base/clock.ts';
 import { type ErrorFields, MeshError } from '../base/errors.ts';
 import { formatHostPort, type HostPort } from '../base/ip.ts';
 import type { ReasonCode } from '../base/reasons.ts';
+import { type Arrival, acceptArrivals, socketArrival } from './arrivals.ts';
 import { duplicate } from './duplicate.ts';
 import { acceptLending, lendingSocket } from './lending-socket.ts';
 import { libc } from './libc.ts';
@@ -32,6 +33,18 @@ export function listenOn(fd: number, { onConnection, onError, isLending = false 
   server.on('error', onError ?? ignore);
   server.listen({ fd });
   if (isLending) acceptLending(server, accept);
+  return server;
+}
+
+export interface ArrivalHandlers extends Pick<AcceptHandlers, 'onError'> {
+  readonly onArrival: (arrival: Arrival) => void;
+}
+
+/** The same for peers that have to speak first: no socket is made before they do. */
+export function listenForArrivals(fd: number, { onArrival, onError }: ArrivalHandlers): net.Server {
+  const onConnection = (socket: net.Socket): void => onArrival(socketArrival(socket));
+  const server = listenOn(fd, { onConnection, ...(onError === undefined ? {} : { onError }) });
+  acceptArrivals(server, onArrival);
   return server;
 }
 

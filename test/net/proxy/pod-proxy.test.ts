@@ -9,6 +9,7 @@ import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import { H2, PREFACE } from '../../../src/wire/h2-protocol.ts';
 import { headersFrames, resetFrame, settingsFrame } from '../../../src/wire/h2-write.ts';
 import { HpackEncoder } from '../../../src/wire/hpack-encoder.ts';
+import { clientHello } from '../../support/client-hello.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { readToEnd } from '../../support/tcp.ts';
 import { policy } from '../../unit/model/sample-mesh.ts';
@@ -76,6 +77,27 @@ test('a handshake that made room for a newer one is refused for that, and says s
   assert.match(String(fields['error']), /1 handshakes in progress/);
 });
 
+test('of many silent connections from one address the oldest of its own makes room', bounded, async () => {
+  await using world = new ProxyWorld();
+  const oldest = await world.connect('hbone');
+  const silent = ended(oldest);
+  const others: net.Socket[] = [];
+  for (let i = 0; i < 63; i++) others.push(await world.connect('hbone'));
+  while (world.proxies.usage()[0]?.pendingHandshakes !== 64) await nextTurn();
+  assert.equal(oldest.destroyed, false);
+
+  await world.tunnel();
+
+  await silent;
+  const { fields } = await world.line(({ message }) => message === 'connection failed');
+  assert.equal(fields['reason'], 'CV-LIMIT');
+  assert.match(String(fields['error']), /64 connections of this peer/);
+  assert.deepEqual(
+    others.filter(({ destroyed }) => destroyed),
+    [],
+  );
+});
+
 test('who was cut for abuse waits before its next handshake, and each time longer', bounded, async () => {
   const clock = new FakeClock();
   await using world = new ProxyWorld({ clock });
@@ -113,6 +135,33 @@ test('who fails one handshake after the other waits too', bounded, async () => {
   assert.equal(world.proxies.usage()[0]?.handshakes, 8);
   clock.advance(100);
   (await next).destroy();
+});
+
+test('who leaves its handshakes undone waits with the next, and is answered then', bounded, async () => {
+  const clock = new FakeClock();
+  await using world = new ProxyWorld({ clock });
+  const hello = await clientHello();
+  const greet = async (): Promise<net.Socket> => {
+    const socket = await world.connect('hbone');
+    socket.write(hello);
+    return socket;
+  };
+  for (let i = 0; i < 8; i++) await once(await greet(), 'data');
+  const ninth = await greet();
+  const isAnswered = once(ninth, 'data');
+  while (world.proxies.usage()[0]?.pendingHandshakes !== 9) await nextTurn();
+  clock.advance(99);
+  for (let turns = 0; turns < 20; turns++) await nextTurn();
+  assert.equal(world.proxies.usage()[0]?.handshakes, 8);
+  assert.equal(ninth.bytesRead, 0);
+  clock.advance(1);
+  await isAnswered;
+});
+
+test('who comes to an end with its handshakes never waits, however many they are', bounded, async () => {
+  await using world = new ProxyWorld({ clock: new FakeClock() });
+  for (let i = 0; i < 40; i++) await world.tunnel();
+  assert.equal(world.proxies.usage()[0]?.handshakes, 40);
 });
 
 test('a stream that is opened and reset in one go gets its line, and no verdict', bounded, async () => {

@@ -43,3 +43,15 @@ test('seven failed handshakes are nothing, three a second are borne for ever, a 
   for (let i = 0; i < 100; i++) offenders.failed(BAD);
   assert.equal(offenders.delayMs(BAD), 3_200);
 });
+
+test('handshakes that are not done yet count as failed ones, as long as they are not', () => {
+  const clock = new FakeClock();
+  const offenders = new Offenders(clock);
+  const delays = [0, 7, 8, 24, 40, 56, 72, 104, 512].map((inProgress) => offenders.delayMs(BAD, inProgress));
+  assert.deepEqual(delays, [0, 0, 100, 200, 400, 800, 1_600, 4_000, 4_000]);
+  offenders.cut(BAD);
+  assert.equal(offenders.delayMs(BAD, 16), 200);
+  clock.advance(60_000);
+  assert.equal(offenders.delayMs(BAD, 8), 100);
+  assert.equal(offenders.delayMs(BAD), 0);
+});
