@@ -202,7 +202,14 @@ export class PodContext {
     } catch (error) {
       return { kind: 'refuse', refusal: this.refusalFor(error) };
     }
-    return await this.judgeOpen(question);
+    const verdict = await this.judgeOpen(question);
+    try {
+      await this.turnAgain();
+      return verdict;
+    } catch (error) {
+      if (verdict.kind === 'accept') this.release(question.connectionId);
+      return { kind: 'refuse', refusal: this.refusalFor(error) };
+    }
   }
 
   /** The same for one that is open already: it does not wait for a turn, and no bound refuses it. */
@@ -228,7 +235,13 @@ export class PodContext {
     return turn && this.connections.arrive(turn);
   }
 
-  /** The same for a handshake, which costs three times what a connection does. */
+  /** The same for one that has begun. */
+  turnAgain(): Promise<void> | undefined {
+    const turn = this.share.turnAgain();
+    return turn && this.connections.arrive(turn);
+  }
+
+  /** As `turn` for a handshake, which costs three times what a connection does. */
   handshakeTurn(): Promise<void> | undefined {
     this.share.handshakes += 1;
     const turn = this.admission.enter('handshake');

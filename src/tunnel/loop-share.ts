@@ -58,8 +58,9 @@ export class LoopShare {
   /** Served in this turn: what a hold stops. */
   #served: TurnSource[] = [];
   #servedTurn = -1;
-  /** Stopped sources, and new work, each in the order they came. */
+  /** Stopped sources, what has begun and goes on, and new work, each in the order they came. */
   #stopped: TurnSource[] = [];
+  #begun: Waiting[] = [];
   #waiting: Waiting[] = [];
   #sourcesSinceNew = 0;
   #isClosed = false;
@@ -123,14 +124,23 @@ export class LoopShare {
 
   /** Resolves when something new may begin; `undefined`: at once. Rejects with `CV-BUDGET-QUEUE` when too much waits already. */
   turn(): Promise<void> | undefined {
+    return this.#turnIn(this.#waiting);
+  }
+
+  /** The same for what has begun and goes on, before anything new: answers for many come in one message of another thread. */
+  turnAgain(): Promise<void> | undefined {
+    return this.#turnIn(this.#begun);
+  }
+
+  #turnIn(queue: Waiting[]): Promise<void> | undefined {
     this.enter();
-    if (!this.isHeld && this.#waiting.length === 0) return undefined;
+    if (!this.isHeld && queue.length === 0) return undefined;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    if (this.#waiting.length >= MAX_WAITING) {
+    if (queue.length >= MAX_WAITING) {
       reject(new MeshError('CV-BUDGET-QUEUE', `${MAX_WAITING} new connections of this workload wait for their turn`));
       return promise;
     }
-    this.#waiting.push({ go: resolve, refuse: reject, sinceMs: this.#loop.turnedMs });
+    queue.push({ go: resolve, refuse: reject, sinceMs: this.#loop.turnedMs });
     return promise;
   }
 
@@ -148,7 +158,7 @@ export class LoopShare {
    */
   goOn(): void {
     while (!this.isHeld) {
-      const isNewDue = this.#sourcesSinceNew >= SOURCES_PER_NEW && this.#waiting.length > 0;
+      const isNewDue = this.#sourcesSinceNew >= SOURCES_PER_NEW && this.#begun.length + this.#waiting.length > 0;
       const source = isNewDue ? undefined : this.#stopped.shift();
       if (source !== undefined) {
         this.#sourcesSinceNew += 1;
@@ -156,7 +166,7 @@ export class LoopShare {
         this.enter();
         continue;
       }
-      const next = this.#waiting.shift();
+      const next = this.#begun.shift() ?? this.#waiting.shift();
       if (next === undefined) return;
       this.#sourcesSinceNew = 0;
       if (this.#begin(next)) return;
@@ -182,7 +192,7 @@ export class LoopShare {
   close(): void {
     this.#isClosed = true;
     this.#loop.closed(this);
-    for (const { go } of this.#waiting.splice(0)) go();
+    for (const { go } of [...this.#begun.splice(0), ...this.#waiting.splice(0)]) go();
     for (const source of this.#stopped.splice(0)) source.release();
   }
 

@@ -235,6 +235,43 @@ test('new work of a workload whose turn is over waits, in the order it came, and
   assert.deepEqual(order, [1, 2, 3]);
 });
 
+test('what has begun goes on before anything new begins, and leaves with the workload as that does', async () => {
+  const { held } = heldShare();
+  const order: string[] = [];
+  const wait = async (name: string, turn: Promise<void> | undefined): Promise<void> => {
+    await (turn ?? assert.fail('it may go on at once'));
+    order.push(name);
+  };
+  await Promise.all([
+    wait('new 1', held.turn()),
+    wait('new 2', held.turn()),
+    wait('begun 1', held.turnAgain()),
+    wait('begun 2', held.turnAgain()),
+  ]);
+  assert.deepEqual(order, ['begun 1', 'begun 2', 'new 1', 'new 2']);
+
+  const gone = heldShare().held;
+  const waiting = gone.turnAgain() ?? assert.fail('it may go on at once');
+  gone.close();
+  await waiting;
+});
+
+test('answers for many that come at once are dealt with in as many turns as they need', async () => {
+  const { held, other, world } = heldShare();
+  const turns = new Set<number>();
+  const answer = Promise.withResolvers<void>();
+  const pieces = Array.from({ length: 10 }, async () => {
+    await answer.promise;
+    await held.turnAgain();
+    turns.add(world.loop.turn);
+    world.time.work(0.7);
+    other.enter();
+  });
+  answer.resolve();
+  await Promise.all(pieces);
+  assert.equal(turns.size, 10);
+});
+
 test('of new work that takes longer than a turn one piece begins per turn', async () => {
   const { held, other, world } = heldShare();
   const turns = new Set<number>();
