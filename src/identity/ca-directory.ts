@@ -1,7 +1,7 @@
 /** The directory of the embedded CA: made on first start, shared by any number of agents, checked whole at every load. */
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
-import { messageOf } from '../base/errors.ts';
+import { MeshError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { makeDirectory } from '../sys/files.ts';
 import { type CaPair, caFault, createPair, fingerprint, listed, loadBundle, loadPair } from './ca-files.ts';
@@ -40,7 +40,10 @@ export class CaDirectory {
     this.#log = log;
   }
 
-  /** Loads what is there and makes what is missing. Rejects with `CV-CA`, which names the file; never replaces a file. */
+  /**
+   * Loads what is there and makes what is missing. Rejects with `CV-CA`, which names the file, or with `CV-CONFIG` when there can
+   * be no such directory; never replaces a file.
+   */
   async open(nowMs: number): Promise<CaState> {
     this.#makeDirectory();
     const directory = join(this.path, ROOT);
@@ -69,7 +72,8 @@ export class CaDirectory {
     try {
       makeDirectory(this.path);
     } catch (error) {
-      throw caFault(this.path, messageOf(error), 'it must be a directory that the agent can write', error);
+      const text = `--ca-dir (CULVERT_CA_DIR) must be a directory that the agent can make or write: ${messageOf(error)}`;
+      throw new MeshError('CV-CONFIG', text, { file: this.path }, { cause: error });
     }
   }
 

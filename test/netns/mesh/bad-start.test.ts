@@ -93,6 +93,12 @@ test(
   },
 );
 
+test('a CA directory that cannot be made is named as the wrong setting that it is', privileged, async () => {
+  const { code, said } = await failedStart(['--ca-dir', '/proc/culvert/ca']);
+  assert.equal(code, 78);
+  assert.match(said, /CV-CONFIG: --ca-dir \(CULVERT_CA_DIR\) must be a directory .*ENOENT.*\/proc\/culvert/);
+});
+
 test('without nft the agent does not start, and says which package has it', privileged, async () => {
   const folder = join(mesh().lab.folder, 'path-without-nft');
   mkdirSync(folder);
