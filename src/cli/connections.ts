@@ -11,6 +11,7 @@ import {
   NO_NAMES,
   named,
   namesOf,
+  namesOfViews,
   type OpenConnection,
   openOfDump,
   openOfView,
@@ -59,7 +60,7 @@ export function connectionsCommand(terminal: Terminal): Command {
 async function printLive(terminal: Terminal, options: Options): Promise<void> {
   const { open } = (await getJson(options.admin, '/connections')) as ConnectionsView;
   const wanted = open.filter((view) => isWanted(openOfView(view), options));
-  const names = await namesFor(options);
+  const names = options.raw ? NO_NAMES : namesOfViews(open);
   printTable(terminal, options.output, wanted, () => openTable(wanted.map(openOfView), names));
 }
 
@@ -74,16 +75,10 @@ async function printRefused(terminal: Terminal, options: Options): Promise<void>
   if (options.file !== undefined) {
     throw new CliError(EXIT_USAGE, 'a config_dump does not hold refused connections: ask an agent, without --file');
   }
-  const { refused } = (await getJson(options.admin, '/connections')) as ConnectionsView;
+  const { open, refused } = (await getJson(options.admin, '/connections')) as ConnectionsView;
   const wanted = refused.filter((view) => isWanted(openOfView(view), options));
-  const names = await namesFor(options);
+  const names = options.raw ? NO_NAMES : namesOfViews([...open, ...refused]);
   printTable(terminal, options.output, wanted, () => refusedTable(wanted, names));
-}
-
-/** Names are for people only. */
-async function namesFor(options: Options): Promise<Names> {
-  const isForPeople = options.output === 'table' || options.output === 'short';
-  return options.raw || !isForPeople ? NO_NAMES : namesOf(await readMeshDump(options));
 }
 
 function isWanted(connection: OpenConnection, { direction, namespace }: Options): boolean {

@@ -41,9 +41,13 @@ export function openTable(connections: readonly OpenConnection[], names: Names):
 export function openOfView(view: ConnectionView): OpenConnection {
   const { workload = '', namespace = '' } = localPeer(view);
   const { podUid, direction, src, protocol } = view;
-  const actualDst = direction === 'inbound' ? (view.hboneAuthority ?? view.dst) : view.dst;
+  const actualDst = actualDestination(view);
   const originalDst = view.originalDst ?? '';
   return { workload, namespace, podUid, direction, src, originalDst, actualDst, protocol, progress: view };
+}
+
+function actualDestination({ direction, hboneAuthority, dst }: ConnectionView): string {
+  return direction === 'inbound' ? (hboneAuthority ?? dst) : dst;
 }
 
 /** `workloadState` of ztunnel's dump, and of ours. */
@@ -79,10 +83,35 @@ export function namesOf({ workloads, services }: MeshDump): Names {
   return names;
 }
 
+/** As the connections themselves tell: for some rows nobody should have the dump of a whole cluster made. */
+export function namesOfViews(views: readonly ConnectionView[]): Names {
+  const names = new Map<string, string>();
+  const note = (hostPort: string, name: string | undefined): void => {
+    const { host } = split(hostPort);
+    if (name !== undefined && host !== undefined) names.set(host, name);
+  };
+  for (const view of views) {
+    note(view.src, nameOf(view.source));
+    note(actualDestination(view), nameOf(view.destination));
+  }
+  for (const { direction, originalDst = '', service } of views)
+    if (direction === 'outbound') note(originalDst, service);
+  return names;
+}
+
+function nameOf({ workload, namespace = '' }: PeerView): string | undefined {
+  return workload === undefined ? undefined : `${workload}.${namespace}`;
+}
+
 export function named(hostPort: string, names: Names): string {
-  const split = /^\[?(.*?)\]?:(\d+)$/.exec(hostPort);
-  const name = split?.[1] === undefined ? undefined : names.get(split[1]);
-  return name === undefined ? hostPort : `${name}:${split?.[2]}`;
+  const { host, port } = split(hostPort);
+  const name = host === undefined ? undefined : names.get(host);
+  return name === undefined ? hostPort : `${name}:${port}`;
+}
+
+function split(hostPort: string): { readonly host?: string; readonly port?: string } {
+  const [, host, port] = /^\[?(.*?)\]?:(\d+)$/.exec(hostPort) ?? [];
+  return host === undefined || port === undefined ? {} : { host, port };
 }
 
 /** The end of a connection that belongs to this node. */

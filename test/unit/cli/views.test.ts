@@ -239,16 +239,18 @@ function connections() {
   };
 }
 
-test('connections name the workloads and services behind addresses', async () => {
+test('connections name the workloads and services behind addresses, and nobody makes a dump for it', async () => {
   await using agent = await fakeAgent(connections());
   const { out } = await agent.ask(['connections']);
   assert.equal(
     out,
-    `WORKLOAD                      DIRECTION   LOCAL                 REMOTE                REMOTE TARGET                      PROTOCOL   AGE    SENT      RECEIVED   ID
-cart-0.retail                 inbound     cart-0.retail:8080    shop-1.retail:51840   10.96.0.12:80                      HBONE      1h2m   0 B       22 B       c-2
-shop-6d9f7c5b8-x2x9q.retail   outbound    shop-1.retail:51840   cart-0.retail:15008   cart.retail.svc.cluster.local:80   HBONE      1h2m   4.9 KiB   0 B        c-1
+    `WORKLOAD                      DIRECTION   LOCAL                               REMOTE                              REMOTE TARGET                      PROTOCOL   AGE    SENT      RECEIVED   ID
+cart-0.retail                 inbound     cart-0.retail:8080                  shop-6d9f7c5b8-x2x9q.retail:51840   10.96.0.12:80                      HBONE      1h2m   0 B       22 B       c-2
+shop-6d9f7c5b8-x2x9q.retail   outbound    shop-6d9f7c5b8-x2x9q.retail:51840   cart-0.retail:15008                 cart.retail.svc.cluster.local:80   HBONE      1h2m   4.9 KiB   0 B        c-1
 `,
   );
+  await agent.ask(['connections', '--refused']);
+  assert.deepEqual(agent.asked, ['GET /connections', 'GET /connections']);
 });
 
 test('raw connections show addresses', async () => {
