@@ -77,6 +77,11 @@ export class AgentProcess implements AsyncDisposable {
     }
   }
 
+  /** The line of a successor that has the node now. */
+  tookOver(): Promise<LogLine> {
+    return this.line(({ message }) => message === 'took the node over', 'line that it took the node over');
+  }
+
   /** The access-log line of one connection: those of `direction` in which all `fields` are as given. */
   access(direction: 'inbound' | 'outbound', fields: Readonly<Record<string, unknown>>, after = 0): Promise<LogLine> {
     const wanted = { ...fields, scope: 'access', direction };

@@ -96,7 +96,7 @@ export async function liveUpgrades(options: UpgradeOptions): Promise<UpgradeRepo
       const next = nodes.map((node) => mesh.spawnAgent(node, ['--take-over', 'true']));
       replaced.push(...former);
       agents.push(...next);
-      for (const taken of await Promise.all(next.map(takenBy))) {
+      for (const taken of await Promise.all(next.map((agent) => agent.tookOver()))) {
         moved += Number(taken['moved']);
         tunnelled += Number(taken['streams']);
         held += Number(taken['held']);
@@ -137,10 +137,6 @@ async function goneOf(agents: readonly AgentProcess[]): Promise<number> {
   const all = agents.map(({ exited }) => exited.then(() => (gone += 1)));
   await Promise.race([Promise.all(all), sleep(PATIENCE_MS, undefined, { ref: false })]);
   return gone;
-}
-
-async function takenBy(agent: AgentProcess): Promise<Readonly<Record<string, unknown>>> {
-  return await agent.line(({ message }) => message === 'took the node over', 'line that it took the node over');
 }
 
 async function openStreams(mesh: TestMesh, options: UpgradeOptions, halves: HalfClosed): Promise<RecordStream[]> {

@@ -85,7 +85,7 @@ async function crashAt({ victim, watch, message }: Step): Promise<void> {
       serving.set('n2', heir);
       return;
     case 'peer':
-      await heir.line((line) => line.message === 'took the node over', 'line that it took the node over');
+      await heir.tookOver();
       serving.set('n2', heir);
       serving.set('n1', await started('n1'));
       return;

@@ -35,7 +35,7 @@ test('an agent that was replaced and takes more memory than it may ends idle con
   const giver = mesh.agent('n1');
 
   const heir = mesh.spawnAgent('n1', ['--take-over', 'true']);
-  await heir.line(({ message }) => message === 'took the node over', 'line that it took the node over');
+  await heir.tookOver();
 
   // Each look takes an eighth of what is left, at least one.
   await giver.line(({ reason, left }) => reason === 'CV-HOLD' && left === 1, 'line that it is over its bound');

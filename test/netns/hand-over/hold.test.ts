@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { TestMesh } from '../../support/mesh.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
 import { echo } from '../../support/numbered.ts';
+import { until } from '../../support/until.ts';
 import { foreignStream } from './held-connection.ts';
 
 const PORT = 8080;
@@ -22,14 +22,6 @@ async function exchange(client: Duplex, text: string): Promise<void> {
 async function held(agent: AgentProcess): Promise<readonly { readonly pid: number; readonly connections: number }[]> {
   const { body } = await agent.get('/status');
   return JSON.parse(body).handOver.held;
-}
-
-async function until(isTrue: () => Promise<boolean>, what: string): Promise<void> {
-  const deadlineMs = performance.now() + 30_000;
-  while (!(await isTrue())) {
-    assert.ok(performance.now() < deadlineMs, what);
-    await sleep(100);
-  }
 }
 
 test('what cannot move is held, both agents tell of it, and SIGTERM ends it within the grace', {
@@ -48,12 +40,12 @@ test('what cannot move is held, both agents tell of it, and SIGTERM ends it with
   const giver = mesh.agent('n1');
 
   const heir = mesh.spawnAgent('n1', ['--take-over', 'true']);
-  const taken = await heir.line(({ message }) => message === 'took the node over', 'line that it took the node over');
+  const taken = await heir.tookOver();
   const left = await giver.line(({ message }) => message === 'handed over', 'line that it handed over');
   for (const line of [taken, left]) assert.deepEqual([line['moved'], line['held']], [1, 1]);
   await exchange(foreign, 'held');
   await exchange(plain, 'moved');
-  await until(async () => (await held(heir)).length > 0, 'the new agent does not tell what is held');
+  await until('the new agent tells what is held', async () => (await held(heir)).length > 0);
   assert.deepEqual(
     (await held(heir)).map(({ pid, connections }) => [pid, connections]),
     [[giver.pid, 1]],

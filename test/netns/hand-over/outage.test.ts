@@ -37,7 +37,7 @@ test('an agent takes over while control plane and CA are away and nothing is kep
 
   for (const node of ['n2', 'n1']) {
     const heir = mesh.spawnAgent(node, ['--take-over', 'true']);
-    await heir.line(({ message }) => message === 'took the node over', 'line that it took the node over');
+    await heir.tookOver();
     assert.equal(await ask(mesh, 'client', to, node), `${node}${node}`);
     await open.exchange(node);
     const { mesh: source, certificates, isReady } = JSON.parse((await heir.get('/status')).body);

@@ -59,7 +59,7 @@ function closed(socket: net.Socket): Promise<void> {
 async function replaced(): Promise<AgentProcess> {
   const former = mesh().agent('n1');
   const next = mesh().spawnAgent('n1', ['--take-over', 'true']);
-  const taken = await next.line(({ message }) => message === 'took the node over', 'line that it took the node over');
+  const taken = await next.tookOver();
   assert.deepEqual([taken['moved'], taken['held']], [STREAMS, 0]);
   assert.equal(await former.exited, 0);
   return next;

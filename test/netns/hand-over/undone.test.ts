@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type net from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import type { HostPort } from '../../../src/base/ip.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
+import { Faults } from '../../support/faults.ts';
 import { replaceFile, TestMesh } from '../../support/mesh.ts';
 import { ask } from '../../support/mesh-traffic.ts';
 import { metricsOf } from '../../support/metric-text.ts';
@@ -86,12 +84,10 @@ test(
   privileged,
   async () => {
     await using mesh = await TestMesh.start(OPTIONS);
-    const folder = mkdtempSync(join(tmpdir(), 'culvert-faults-'));
-    using _folder = { [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }) };
-    const preload = new URL('../../support/fault-preload.ts', import.meta.url).href;
-    const taken = await halfTaken(mesh, { NODE_OPTIONS: `--import=${preload}`, FAULTS: folder });
+    using faults = new Faults();
+    const taken = await halfTaken(mesh, faults.env);
     const mark = taken.giver.lines.length;
-    writeFileSync(join(folder, 'mute-main'), '');
+    await faults.inject('mute', 'main');
     await eachHasItsOwn(mesh, taken, mark);
     // Now it is ready, and wants the node.
     replaceFile(mesh.podsFile('n2'), JSON.stringify({ pods: [mesh.podRecord('server')] }));

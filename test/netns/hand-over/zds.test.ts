@@ -58,7 +58,7 @@ test('two agents of a node at its CNI agent: pods come to the new one, leave bot
   const heir = made.spawnAgent('n2', ['--take-over', 'true']);
   await cni('n2').synced(before);
   assert.equal(cni('n2').connections.length, 2);
-  await heir.line(({ message }) => message === 'took the node over', 'line that it took the node over');
+  await heir.tookOver();
   const mark = giver.lines.length;
 
   await cni('n2').enrol(cniPod('late'));

@@ -120,7 +120,7 @@ test(
     using open = await dial(mesh(), 'client', to);
     await open.exchange('before');
     await using next = start('n2');
-    await next.line(({ message }) => message === 'took the node over', 'line that it took the node over');
+    await next.tookOver();
     await ready(next);
     await open.exchange('still');
     assert.equal(await ask(mesh(), 'client', to, 'again'), 'againagain');

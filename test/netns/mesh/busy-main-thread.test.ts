@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { dial } from '../../support/mesh-traffic.ts';
-import { agent, connections, inject, MANY, mesh, privileged, server, status } from './worker-mesh.ts';
+import { agent, connections, faults, MANY, mesh, privileged, server, status } from './worker-mesh.ts';
 
 test('while the main thread stands still, connections go on and known ones begin', privileged, async () => {
   const target = server();
@@ -16,7 +16,7 @@ test('while the main thread stands still, connections go on and known ones begin
   using established = await dial(mesh(), 'client', target);
   await established.exchange('before');
 
-  using block = await inject('block', 'main');
+  using block = await faults.inject('block', 'main');
   let isMainBack = false;
   const answer = agent()
     .get('/healthz/ready', 15_021)

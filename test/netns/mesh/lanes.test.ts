@@ -1,12 +1,12 @@
 /** A pod that keeps others waiting gets threads of its own, with a lower priority, until it is modest again. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { StatusView } from '../../../src/agent/admin/views.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
+import { Faults } from '../../support/faults.ts';
 import { meshForFile, uidOf } from '../../support/mesh.ts';
 import { dig, ResolvConf } from '../../support/mesh-dns.ts';
 import { type Client, dial, doubling } from '../../support/mesh-traffic.ts';
@@ -26,16 +26,15 @@ const RELEASED = 'pod released';
 
 const WEB = { name: 'web.demo.svc.cluster.local', vip: '10.96.0.1' } as const;
 const resolvConf = new ResolvConf();
-const folder = mkdtempSync(join(tmpdir(), 'culvert-faults-'));
-after(() => rmSync(folder, { recursive: true, force: true }));
+const faults = new Faults();
+after(() => faults[Symbol.dispose]());
 
 const mesh = meshForFile(
   {
     nodes: { n1: ['client', 'other', 'server', 'modest'], n2: ['outside'] },
     flags: ['--workers', '1'],
     env: {
-      NODE_OPTIONS: `--import=${new URL('../../support/fault-preload.ts', import.meta.url).href}`,
-      FAULTS: folder,
+      ...faults.env,
       // Of a core, which on a busy machine the thread has a tenth of.
       CULVERT_GREEDY_LANE: '1%',
       CULVERT_GREEDY_LANE_STAY: '1s',
@@ -201,7 +200,7 @@ for (const { thread, theirs, others } of [
     using kept = await dial(mesh(), 'outside', at(others));
     await Promise.all([lost.exchange('a'), kept.exchange('a')]);
     const mark = agent().lines.length;
-    writeFileSync(join(folder, `throw-${thread}`), '');
+    await faults.inject('throw', thread);
     await lost.ended();
     assert.equal(await kept.exchange('b'), 'aabb');
     await agent().line((line) => line.message.startsWith('data-plane worker ended'), 'end', mark);
@@ -238,7 +237,7 @@ test(
     await inClear.exchange('a');
     const heir = mesh().spawnSecondAgent('n1', ['--take-over', 'true']);
     await mesh().captured('server', heir);
-    await heir.line((line) => line.message === 'took the node over', 'line that it has the node');
+    await heir.tookOver();
     assert.equal(await inClear.exchange('b'), 'aabb');
     await resolves('server');
     await greedy?.more(50);

@@ -1,13 +1,11 @@
 /** Same-node short cuts while one of their pods has threads of its own. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConnectionsView } from '../../../src/agent/admin/views.ts';
 import { formatHostPort } from '../../../src/base/ip.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
+import { Faults } from '../../support/faults.ts';
 import { identityOf, type MeshRecord, meshForFile, NAMESPACE, uidOf } from '../../support/mesh.ts';
 import { type Client, dial, doubling } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
@@ -25,16 +23,15 @@ const POLITE_MS = 60;
 const PODS = ['greedy', 'blue', 'red'] as const;
 const WAYS = PODS.flatMap((from) => PODS.filter((to) => to !== from).map((to) => [from, to] as const));
 
-const folder = mkdtempSync(join(tmpdir(), 'culvert-faults-'));
-after(() => rmSync(folder, { recursive: true, force: true }));
+const faults = new Faults();
+after(() => faults[Symbol.dispose]());
 
 const mesh = meshForFile(
   {
     nodes: { n1: PODS, n2: ['outside'] },
     flags: ['--workers', '1', '--same-node-short-cut', 'accept-no-network-policy'],
     env: {
-      NODE_OPTIONS: `--import=${new URL('../../support/fault-preload.ts', import.meta.url).href}`,
-      FAULTS: folder,
+      ...faults.env,
       // Of a core, which on a busy machine the thread has a tenth of.
       CULVERT_GREEDY_LANE: '1%',
       CULVERT_GREEDY_LANE_STAY: '1s',
@@ -199,7 +196,7 @@ test('they are with the threads of the pod that calls', privileged, async () => 
   await lane(agent, 'greedy', mark);
   await areShortCuts(agent, 1);
   using during = await Pairs.open();
-  writeFileSync(join(folder, 'throw-greedy-1'), '');
+  await faults.inject('throw', 'greedy-1');
   for (const pairs of [before, during]) {
     await Promise.all(pairs.fromGreedy.map((client) => client.ended()));
     await pairs.exchange((name) => !isFromGreedy(name));
@@ -214,7 +211,7 @@ test('the next agent has those of both lanes', privileged, async () => {
   using before = await Pairs.open();
   await using _greed = greed();
   const heir = mesh().spawnAgent('n1', ['--take-over', 'true']);
-  await heir.line(({ message }) => message === 'took the node over', 'line that it has the node');
+  await heir.tookOver();
   await before.exchange();
   await areShortCuts(heir, 1);
 });

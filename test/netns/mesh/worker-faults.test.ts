@@ -7,7 +7,7 @@ import {
   calm,
   connections,
   endsOf,
-  inject,
+  faults,
   MANY,
   privileged,
   recovered,
@@ -31,7 +31,7 @@ for (const { fault, cause, reason } of [
       const metricBefore = await metricsOf(agent());
       const mark = agent().lines.length;
 
-      await inject(fault, 'worker-1');
+      await faults.inject(fault, 'worker-1');
       await agent().line((line) => line.message === 'data-plane worker ended, its connections with it', 'end', mark);
       const { alive, cut } = await sorted(clients);
 

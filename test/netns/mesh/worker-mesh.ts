@@ -1,12 +1,9 @@
 /** A mesh whose agent carries traffic in two workers, with uncaptured clients, and faults for its threads. */
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { StatusView } from '../../../src/agent/admin/views.ts';
 import type { AgentProcess, LogLine } from '../../support/agent-process.ts';
-import type { Fault } from '../../support/fault-preload.ts';
+import { Faults } from '../../support/faults.ts';
 import { meshForFile } from '../../support/mesh.ts';
 import { Client, dial, doubling } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
@@ -15,15 +12,14 @@ export const privileged = { skip: skipWithoutRoot, timeout: 120_000 };
 const PORT = 8001;
 /** None of them in one of two workers would be a surprise of one in 10^18. */
 export const MANY = 60;
-const folder = mkdtempSync(join(tmpdir(), 'culvert-faults-'));
-after(() => rmSync(folder, { recursive: true, force: true }));
+export const faults = new Faults();
+after(() => faults[Symbol.dispose]());
 
 export const mesh = meshForFile(
   {
     nodes: { n1: ['client', 'server'], n2: ['outside'] },
     env: {
-      NODE_OPTIONS: `--import=${new URL('../../support/fault-preload.ts', import.meta.url).href}`,
-      FAULTS: folder,
+      ...faults.env,
       // Far longer than a thread of a loaded machine is kept waiting, and than it takes to fill the heap.
       CULVERT_WORKER_HANG_TIMEOUT: '6s',
       CULVERT_WORKER_HEAP_MIB: '64',
@@ -89,16 +85,6 @@ export async function recovered(restarts: number): Promise<void> {
     clients[Symbol.dispose]();
     await statusWhere((view) => view.connections.live === before.connections.live);
   }
-}
-
-/** Resolves when the fault is there; disposing ends one that can end. */
-export async function inject(fault: Fault, thread: string): Promise<Disposable> {
-  const file = join(folder, `${fault}-${thread}`);
-  const begun = `${file}.begun`;
-  rmSync(begun, { force: true });
-  writeFileSync(file, '');
-  while (!existsSync(begun)) await sleep(10);
-  return { [Symbol.dispose]: () => rmSync(begun, { force: true }) };
 }
 
 /** What became of `clients` when a worker ended: those that still work, and those that do not. */
