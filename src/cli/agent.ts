@@ -243,9 +243,14 @@ function catchDefects(logs: RootLogger, sink: FdSink): void {
   process.on('unhandledRejection', die);
 }
 
+/** Never throws: the process ends after it, whatever keeps it busy. */
 function explainFailure(error: unknown): void {
-  const isKnown = error instanceof MeshError && error.code !== 'CV-BUG';
-  if (!isKnown) throw error;
+  if (!(error instanceof MeshError) || error.code === 'CV-BUG') {
+    const stack = error instanceof Error ? String(error.stack) : String(error);
+    process.stderr.write(`culvert agent: defect, the agent ends: ${stack}\n`);
+    process.exitCode = EXIT_FAILURE;
+    return;
+  }
   process.stderr.write(`culvert agent: ${error.code}: ${messageOf(error)}\n`);
   process.stderr.write(`culvert agent: ${reasonOf(error.code).next}\n`);
   process.exitCode = error.code === 'CV-CONFIG' || error.code === 'CV-MESH-FILE' ? EXIT_CONFIG : EXIT_FAILURE;

@@ -35,9 +35,14 @@ export function adoptRunLock(fd: number, runDir: string): RunLock {
   return lockHandle(fd, join(runDir, LOCK_FILE));
 }
 
+/** For people only: a full disk must not keep an agent from its node. */
 function sign(fd: number): void {
-  ftruncateSync(fd);
-  writeSync(fd, `${process.pid}\n`, 0);
+  try {
+    ftruncateSync(fd);
+    writeSync(fd, `${process.pid}\n`, 0);
+  } catch {
+    // Then the lock says that it is held, and not by whom.
+  }
 }
 
 function openLockFile(runDir: string, path: string): number {
@@ -58,7 +63,8 @@ function openLockFile(runDir: string, path: string): number {
 function refusedBy(path: string): MeshError {
   if (lastErrno() !== 'EAGAIN') return callError('CV-SYS', 'flock', { path });
   const pid = Number(readFileSync(path, 'utf8'));
-  return new MeshError('CV-AGENT-RUNNING', `the agent with pid ${pid} already serves this node`, { pid, path });
+  const holder = pid > 0 ? `the agent with pid ${pid}` : `an agent that holds ${path}`;
+  return new MeshError('CV-AGENT-RUNNING', `${holder} already serves this node`, { pid, path });
 }
 
 function lockHandle(fd: number, path: string): RunLock {

@@ -46,3 +46,19 @@ test('a disposed lock is free again and a run directory that cannot be made is n
     (error) => error instanceof MeshError && error.code === 'CV-SYS' && error.message.includes('run directory'),
   );
 });
+
+test('a full disk, which takes no pid, keeps nobody from the lock', { timeout: 90_000 }, async (t) => {
+  const runDir = mkdtempSync(join(tmpdir(), 'culvert-lock-'));
+  t.after(() => rmSync(runDir, { recursive: true }));
+  // No file may grow: as full as a disk can be.
+  const full = ['-c', 'ulimit -f 0 && exec "$0" "$@"', process.execPath, '--input-type=module', '-e', HOLDER, runDir];
+  const holder = spawn('bash', full, { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.after(() => holder.kill('SIGKILL'));
+  const [said] = await Promise.race([once(holder.stdout, 'data'), once(holder, 'exit')]);
+  assert.match(String(said), /^held/);
+
+  assert.throws(() => takeRunLock(runDir), {
+    code: 'CV-AGENT-RUNNING',
+    message: `an agent that holds ${join(runDir, 'agent.lock')} already serves this node`,
+  });
+});

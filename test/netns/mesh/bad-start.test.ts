@@ -186,6 +186,25 @@ test(
   },
 );
 
+/** What nobody foresees: a file that is always there cannot be read. */
+const UNFORESEEN = `
+  import fs from 'node:fs';
+  import { syncBuiltinESMExports } from 'node:module';
+  const { readFileSync } = fs;
+  fs.readFileSync = (path, ...rest) => {
+    if (path === '/proc/self/limits') throw new Error('a defect on purpose');
+    return readFileSync(path, ...rest);
+  };
+  syncBuiltinESMExports();
+`;
+
+test('an error at start that nobody foresaw ends the agent, so that it is started again', privileged, async () => {
+  const preload = `data:text/javascript,${encodeURIComponent(UNFORESEEN)}`;
+  const { code, said } = await failedStart([], { NODE_OPTIONS: `--import=${preload}` });
+  assert.equal(code, 1);
+  assert.match(said, /defect, the agent ends: Error: a defect on purpose\n +at /);
+});
+
 test('a run directory that cannot be used is named', privileged, async () => {
   const file = join(mesh().lab.folder, 'a-file');
   writeFileSync(file, '');
