@@ -67,13 +67,14 @@ export class AgentProcess implements AsyncDisposable {
 
   /** The first line from index `after` on, past or future, for which `test` holds. */
   async line(test: LineTest, what: string, after = 0): Promise<LogLine> {
+    const endMs = performance.now() + LINE_TIMEOUT_MS;
     let at = after;
     for (;;) {
       for (; at < this.lines.length; at++) {
         const line = this.lines[at];
         if (line !== undefined && test(line)) return line;
       }
-      await this.#news(what);
+      await this.#news(what, endMs);
     }
   }
 
@@ -141,12 +142,12 @@ export class AgentProcess implements AsyncDisposable {
   }
 
   /** Resolves at the next line; rejects, with what was said so far, when none comes or the agent has ended. */
-  #news(what: string): Promise<void> {
+  #news(what: string, endMs: number): Promise<void> {
     if (!this.isRunning) throw new Error(`the agent ended before ${what}: ${this.#report()}`);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const timer = setTimeout(
       () => reject(new Error(`no ${what} in ${LINE_TIMEOUT_MS / 1000} s: ${this.#report()}`)),
-      LINE_TIMEOUT_MS,
+      endMs - performance.now(),
     );
     this.#waiters.add(resolve);
     return promise.finally(() => {

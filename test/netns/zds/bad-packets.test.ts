@@ -228,11 +228,10 @@ async function noMoreFds(agent: AgentProcess, before: number): Promise<void> {
   await until(`no more than ${before} descriptors`, async () => (await restingFds(agent)) <= before);
 }
 
-/** How many lines from `from` on warn of `reason`, which one does. */
-async function warnings(agent: AgentProcess, reason: RegExp, from: number): Promise<number> {
-  await agent.line(({ reason: said }) => reason.test(String(said)), `line with ${reason.source}`, from);
-  return agent.lines.slice(from).filter(({ level, reason: said }) => level === 'warn' && reason.test(String(said)))
-    .length;
+/** How many lines from `from` on warn of `text`, which one does. */
+async function warnings(agent: AgentProcess, text: RegExp, from: number): Promise<number> {
+  await agent.line(({ error }) => text.test(String(error)), `line with ${text.source}`, from);
+  return agent.lines.slice(from).filter(({ level, error }) => level === 'warn' && text.test(String(error))).length;
 }
 
 async function stillServes(node: NodeName): Promise<void> {

@@ -54,7 +54,7 @@ test('both CNI agents restart three times under traffic, and no connection fails
       const agent = mesh().agent(node);
       const [count, from] = [cni(node).connectionCount, agent.lines.length];
       cni(node).stop();
-      await agent.line(({ code }) => code === 'CV-ZDS', 'line that the CNI agent is away', from);
+      await agent.line(({ reason }) => reason === 'CV-ZDS', 'line that the CNI agent is away', from);
       assert.match((await agent.get('/healthz/ready', 15_021)).body, /not ready, pending: workload proxy manager/);
       await started.settled();
       cni(node).start();
