@@ -63,7 +63,9 @@ export class ResponseLog implements AsyncDisposable {
       const { inheritedFd } = this.#options;
       const inherited = inheritedFd === undefined ? [] : await this.#load(descriptorPath(inheritedFd));
       if (inheritedFd !== undefined) closeFd(inheritedFd);
-      restored = inherited.length > 0 ? await this.#replace(inherited) : await this.#rewrite();
+      restored = inherited.length > 0 ? inherited : await this.#alive();
+      // What was read counts, also when the disk takes nothing any more.
+      await this.#replace(restored);
     });
     return restored;
   }
@@ -128,20 +130,24 @@ export class ResponseLog implements AsyncDisposable {
     log.warn?.('mesh state is no longer kept on disk', { path, error: messageOf(error) });
     await this.#file?.close().catch(() => undefined);
     this.#file = undefined;
-    await rm(path, { force: true }).catch(() => undefined);
+    for (const left of [path, draftOf(path)]) await rm(left, { force: true }).catch(() => undefined);
   }
 
-  /** Reads the file, forgets what is dead in it, and puts the rest in its place. */
-  async #rewrite(): Promise<readonly Uint8Array[]> {
+  /** Forgets what is dead in the file. */
+  async #rewrite(): Promise<void> {
+    await this.#replace(await this.#alive());
+  }
+
+  async #alive(): Promise<readonly Uint8Array[]> {
     const { path, isNameless } = this.#options;
-    if (isNameless !== true) return await this.#replace(await this.#load(path));
-    return await this.#replace(this.#file === undefined ? [] : await this.#load(descriptorPath(this.#file.fd)));
+    if (isNameless !== true) return await this.#load(path);
+    return this.#file === undefined ? [] : await this.#load(descriptorPath(this.#file.fd));
   }
 
-  async #replace(alive: readonly Uint8Array[]): Promise<readonly Uint8Array[]> {
+  async #replace(alive: readonly Uint8Array[]): Promise<void> {
     const { path, isNameless } = this.#options;
     await this.#file?.close();
-    const draft = `${path}.new`;
+    const draft = draftOf(path);
     this.#file = await this.#create(draft);
     for (const response of alive) await this.#file.appendFile(recordOf(response));
     if (isNameless !== true) {
@@ -150,15 +156,20 @@ export class ResponseLog implements AsyncDisposable {
     }
     this.#writtenBytes = (await this.#file.stat()).size;
     this.#appendedBytes = 0;
-    return alive;
   }
 
   async #create(path = this.#options.path): Promise<FileHandle> {
     makeDirectory(dirname(path));
     const file = await open(path, 'w', 0o600);
-    if (this.#options.isNameless === true) await rm(path);
-    await file.appendFile(this.#firstLine());
-    return file;
+    try {
+      if (this.#options.isNameless === true) await rm(path);
+      await file.appendFile(this.#firstLine());
+      return file;
+    } catch (error) {
+      // Left to the collector of garbage it would end the process.
+      await file.close();
+      throw error;
+    }
   }
 
   #firstLine(): string {
@@ -200,6 +211,10 @@ export class ResponseLog implements AsyncDisposable {
     }
     return undefined;
   }
+}
+
+function draftOf(path: string): string {
+  return `${path}.new`;
 }
 
 /** Opened anew it is read from its beginning, whatever its name is by now. */

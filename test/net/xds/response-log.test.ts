@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import {
   appendFileSync,
   existsSync,
@@ -205,4 +206,34 @@ test('a log whose place is the one of another process writes no more', async () 
   log.append(response({ b: '1' }));
   await log.flushed();
   assert.deepEqual(readFileSync(at.path), before);
+});
+
+/** Another process in which no file may grow: as full as a disk can be. Then the collector of garbage looks for what was left open. */
+const ON_A_FULL_DISK = `
+  import { ResponseLog } from './src/xds/response-log.ts';
+  const log = { warn: (message) => console.log(message) };
+  const archive = new ResponseLog({ path: process.argv[1], scope: 'node-1', maxBytes: 1048576, log });
+  console.log((await archive.restore()).length);
+  for (let round = 0; round < 5; round++) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    gc();
+  }
+  console.log('alive');
+`;
+
+test('on a full disk the state that was kept is used, nothing more is kept, and the process lives on', {
+  timeout: 60_000,
+}, async () => {
+  using here = place();
+  {
+    await using before = here.open();
+    await before.restore();
+    before.append(response({ a: '1' }));
+    await before.flushed();
+  }
+  const command = ['-c', 'ulimit -f 0 && exec "$0" "$@"', process.execPath, '--expose-gc', '--input-type=module'];
+  const child = spawn('bash', [...command, '-e', ON_A_FULL_DISK, here.path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const said = Buffer.concat(await child.stdout.toArray()).toString();
+  assert.equal(said, 'mesh state is no longer kept on disk\n1\nalive\n');
+  assert.deepEqual([existsSync(here.path), existsSync(`${here.path}.new`)], [false, false]);
 });
