@@ -211,8 +211,8 @@ function makeCertificates(
   const vault = certificateVault(config, { clock, log });
   // As on disk: other sources are on this node, and keep what they have.
   const inherited = config.certificateSource.kind === 'istio' ? legacy.certificates : undefined;
-  const managed = { provider, clock, random, log, observer, vault, inherited };
-  return new CertificateManager(managed, config.certificateTtlMs);
+  const ttlMs = config.certificateTtlMs;
+  return new CertificateManager({ provider, clock, random, log, observer, vault, inherited, ttlMs });
 }
 
 function makePods(

@@ -17,8 +17,6 @@ import type { CertificateVault, KeptCertificate } from './certificate-vault.ts';
 import type { Priority } from './issue-queue.ts';
 import { adoptIssued, type Held, withMoreRoots, withRoots } from './issued-certificate.ts';
 
-/** As ztunnel asks for (`SECRET_TTL`). */
-const DEFAULT_TTL_MS = 24 * 3_600_000;
 /** A node runs a few hundred pods; more identities than this are a fault somewhere else. */
 const MAX_IDENTITIES = 10_000;
 
@@ -38,7 +36,7 @@ export class CertificateManager {
   readonly #inherited: Map<string, KeptCertificate>;
   #latestRoots: readonly string[] | undefined;
 
-  constructor(deps: CertificateManagerDeps, ttlMs = DEFAULT_TTL_MS) {
+  constructor(deps: CertificateManagerDeps) {
     this.#deps = deps;
     const { provider, inherited = [] } = deps;
     this.#inherited = new Map(inherited.map((kept) => [kept.identity, kept]));
@@ -48,7 +46,7 @@ export class CertificateManager {
       withCurrentRoots: (held) => (this.#latestRoots && withRoots(held, this.#latestRoots)) ?? held,
       onIssued: (entry, held, isNew) => this.#issued(entry, held, isNew),
     };
-    this.#renewal = new CertificateRenewal(renewal, ttlMs);
+    this.#renewal = new CertificateRenewal(renewal);
     this.#subscriptions.use(provider.subscribeRoots?.((rootsPem) => this.#rootsChanged(rootsPem)));
     this.#subscriptions.use(
       provider.subscribeRenewals?.((identities, change) => this.#renewed(identities, change === 'withdrawn')),

@@ -1,13 +1,12 @@
 /** When the certificate of an identity is asked for: at once, renewed at half life, tried again after a failure. */
-import { type Clock, deadline } from '../base/clock.ts';
+import { deadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import { renewalDueMs, retryDelayMs } from '../model/rotation.ts';
 import { type Entry, failureText, usableMaterial } from './certificate-entry.ts';
-import type { CertificateProvider } from './certificate-provider.ts';
 import { FailureLog } from './failure-log.ts';
-import { issueOnce } from './issue-attempt.ts';
+import { type AttemptDeps, issueOnce } from './issue-attempt.ts';
 import { IssueQueue, type Priority } from './issue-queue.ts';
 import type { Held } from './issued-certificate.ts';
 
@@ -18,9 +17,7 @@ const WAIT_MS = 15_000;
 /** Sleeps are cut to this, so that a wall clock that was set right, or a suspended machine, is noticed. */
 const MAX_SLEEP_MS = 600_000;
 
-export interface RenewalDeps {
-  readonly provider: CertificateProvider;
-  readonly clock: Clock;
+export interface RenewalDeps extends AttemptDeps {
   readonly random: Random;
   readonly log: Logger;
   readonly observer?: CertificateObserver;
@@ -31,20 +28,18 @@ export interface RenewalDeps {
 
 /** For metrics. Called once for each attempt. */
 interface CertificateObserver {
-  issued(identity: string, durationMs: number): void;
+  issued(identity: string): void;
   failed(identity: string, error: MeshError): void;
 }
 
 /** One flight per identity, and a bounded number of them at once. */
 export class CertificateRenewal {
   readonly #deps: RenewalDeps;
-  readonly #ttlMs: number;
   readonly #queue = new IssueQueue(CONCURRENCY);
   readonly #failures = new FailureLog();
 
-  constructor(deps: RenewalDeps, ttlMs: number) {
+  constructor(deps: RenewalDeps) {
     this.#deps = deps;
-    this.#ttlMs = ttlMs;
   }
 
   /** Queues the next attempt; nothing while one is queued or under way. */
@@ -90,15 +85,14 @@ export class CertificateRenewal {
   async #attempt(entry: Entry): Promise<void> {
     if (entry.isForgotten) return;
     const { attempt } = entry;
-    const { clock, observer, withCurrentRoots } = this.#deps;
+    const { observer, withCurrentRoots } = this.#deps;
     entry.phase = 'issuing';
     entry.isOutdated = false;
-    const startedMs = clock.monotonicMs();
     try {
-      const held = withCurrentRoots(await issueOnce(entry, this.#deps, this.#ttlMs));
+      const held = withCurrentRoots(await issueOnce(entry, this.#deps));
       if (entry.isForgotten) return;
       this.#succeeded(entry, held);
-      observer?.issued(entry.identity, clock.monotonicMs() - startedMs);
+      observer?.issued(entry.identity);
     } catch (error) {
       if (!entry.isForgotten) this.#failed(entry, toMeshError(error, 'CV-CA'));
     } finally {

@@ -12,22 +12,19 @@ const ATTEMPT_TIMEOUT_MS = 10_000;
 export interface AttemptDeps {
   readonly provider: CertificateProvider;
   readonly clock: Clock;
+  /** Lifetime to ask for. */
+  readonly ttlMs: number;
 }
 
 /** Rejects with what the provider says, or `CV-CA-UNREACHABLE` after 10 s even when it ignores its signal. `entry.abort` ends it early. */
-export async function issueOnce(entry: Entry, deps: AttemptDeps, ttlMs: number): Promise<Held> {
+export async function issueOnce(entry: Entry, deps: AttemptDeps): Promise<Held> {
   const keys = await generateKeyPair();
   if (entry.isForgotten) throw unavailable(entry);
-  const issued = await ask(entry, deps, createCsr(entry.identity, keys), ttlMs);
+  const issued = await ask(entry, deps, createCsr(entry.identity, keys));
   return adoptIssued(entry.identity, issued, keys.privateKey, deps.clock.wallMs());
 }
 
-async function ask(
-  entry: Entry,
-  { provider, clock }: AttemptDeps,
-  csrPem: string,
-  ttlMs: number,
-): Promise<IssuedCertificate> {
+async function ask(entry: Entry, { provider, clock, ttlMs }: AttemptDeps, csrPem: string): Promise<IssuedCertificate> {
   const abort = new AbortController();
   entry.abort = abort;
   const { promise: aborted, reject } = Promise.withResolvers<never>();

@@ -72,6 +72,7 @@ function client({ port, isShared = true, channel: changes = {}, clock }: ClientO
       provider,
       clock: clock ?? systemClock,
       random: systemRandom,
+      ttlMs: 86_400_000,
       log: { warn: (message, fields = {}) => void lines.push({ message, fields }) },
       observer: {
         issued: () => events.emit('ended'),

@@ -66,7 +66,7 @@ class World implements AsyncDisposable {
     );
     const observer = { issued: () => undefined, failed: () => this.events.emit('failed') };
     this.manager = this.#open.use(
-      new CertificateManager({ provider, clock: this.clock, random: noJitter, log: {}, observer }),
+      new CertificateManager({ provider, clock: this.clock, random: noJitter, log: {}, observer, ttlMs: 3_600_000 }),
     );
     this.#open.use(this.manager.subscribe((identity) => this.events.emit('changed', identity)));
   }

@@ -57,7 +57,7 @@ class World implements Disposable {
 
   manager(provider: CertificateFiles): CertificateManager {
     const random = { next: () => 0.5, hex: () => '' };
-    return this.#open.use(new CertificateManager({ provider, clock: this.clock, random, log: {} }));
+    return this.#open.use(new CertificateManager({ provider, clock: this.clock, random, log: {}, ttlMs: HOUR_MS }));
   }
 
   /** Writes a pair into `directory` below the folder. */

@@ -52,6 +52,7 @@ class Lab implements CertificateProvider, AsyncDisposable {
         after: (delayMs, fire) => clock.after(delayMs, fire),
       },
       random: noJitter,
+      ttlMs: DAY_MS,
       log: { warn: (message) => this.lines.push(message) },
       observer: {
         issued: (identity) => this.events.emit('ended', identity),
@@ -366,7 +367,13 @@ for (const { name, lie, message } of lies) {
       issue: async (identity, csrPem, ttlMs, signal) => lie(await lab.issue(identity, csrPem, ttlMs, signal)),
     };
     assert.equal(typeof keyPem === 'string', name.includes('identity'));
-    using manager = new CertificateManager({ provider: lying, clock: lab.clock, random: noJitter, log: silentLogger });
+    using manager = new CertificateManager({
+      provider: lying,
+      clock: lab.clock,
+      random: noJitter,
+      log: silentLogger,
+      ttlMs: DAY_MS,
+    });
 
     await assert.rejects(manager.get(id('cart')), { code: 'CV-CERT-UNAVAILABLE', message });
   });

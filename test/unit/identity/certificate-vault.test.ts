@@ -28,8 +28,16 @@ class Node implements Disposable {
     const vault = CertificateVault.open(join(this.directory, 'snapshot'), { clock: this.clock, log });
     assert(vault !== undefined);
     const random = { next: () => 0.5, hex: () => '' };
-    const deps = { provider: this.#provider(), clock: this.clock, random, log: silentLogger, vault, inherited };
-    return Object.assign(new CertificateManager(deps, DAY_MS), { vault });
+    const deps = {
+      provider: this.#provider(),
+      clock: this.clock,
+      random,
+      log: silentLogger,
+      ttlMs: DAY_MS,
+      vault,
+      inherited,
+    };
+    return Object.assign(new CertificateManager(deps), { vault });
   }
 
   get sealed(): string {
