@@ -231,6 +231,8 @@ export class H2Session {
       this.#core.abuse.spend('keyUpdates');
     } catch (caught) {
       this.#socket.off('keylog', this.#onKeyUpdate);
+      // Or libuv would read on, up to 32 times before anything else has its turn.
+      this.#reader.pause();
       setImmediate(() => this.#close(toMeshError(caught), H2.enhanceYourCalm));
     }
   }

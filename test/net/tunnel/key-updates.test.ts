@@ -11,11 +11,15 @@ import { Peer, tlsOptions } from './h2-peers.ts';
 
 const bounded = { timeout: 60_000 };
 const GREETING = Buffer.concat([PREFACE, settingsFrame([]), settingsAckFrame()]);
+/** What libuv reads at a time. */
+const READ_BYTES = 64 * 1024;
 const MARK = Buffer.from('a mark');
 const PING = pingFrame(Buffer.concat([MARK, Buffer.alloc(2)]), false);
 
 interface World extends AsyncDisposable {
   readonly peer: Peer;
+  /** Of the peer. */
+  readonly socket: tls.TLSSocket;
   readonly forged: ForgedTls;
 }
 
@@ -31,6 +35,7 @@ async function world(): Promise<World> {
   forged.sent.write(forged.maker.data(GREETING));
   return {
     peer,
+    socket,
     forged,
     async [Symbol.asyncDispose]() {
       peer.session.destroy();
@@ -62,4 +67,17 @@ test('a flood of key updates ends the session', bounded, async () => {
   const error = await here.peer.closed;
   assert.equal(error?.code, 'CV-TUNNEL-ABUSE');
   assert.match(error.message, /TLS key updates/);
+});
+
+test('of a flood of key updates no more is worked off than one read has brought', bounded, async () => {
+  await using here = await world();
+  let updated = 0;
+  here.socket.on('keylog', () => void updated++);
+  const count = 6_000;
+  const flood = updates(here.forged, count);
+  here.forged.sent.write(flood);
+  assert.equal((await here.peer.closed)?.code, 'CV-TUNNEL-ABUSE');
+  // Those within the limit may have come before.
+  const most = DEFAULT_LIMITS.keyUpdates.burst + READ_BYTES / (flood.length / count);
+  assert.ok(updated <= most, `${updated} updates`);
 });
