@@ -2,7 +2,7 @@
  * Gives memory back when a thread, or the process, has become quiet after work: V8 collects only while somebody allocates, and
  * the C library keeps what was freed, so an idle agent would hold for ever what its last burst needed.
  */
-import type { Clock } from '../base/clock.ts';
+import { type Clock, every } from '../base/clock.ts';
 import { collectGarbage, heapBytes, residentBytes, trimMemory } from '../sys/garbage.ts';
 import { processCpuMs, threadCpuMs } from '../sys/loop-time.ts';
 
@@ -29,7 +29,7 @@ export interface QuietThreadDeps {
 
 export class QuietThread implements Disposable {
   readonly #deps: QuietThreadDeps;
-  #timer: Disposable | undefined;
+  readonly #timer: Disposable;
   #nowMs = 0;
   #cpuMs = 0;
   #workMs = 0;
@@ -41,18 +41,11 @@ export class QuietThread implements Disposable {
     this.#deps = deps;
     this.#leastBytes = deps.heldBytes();
     this.#spent();
-    this.#lookLater();
+    this.#timer = every(deps.clock, LOOK_MS, () => this.#look());
   }
 
   [Symbol.dispose](): void {
-    this.#timer?.[Symbol.dispose]();
-  }
-
-  #lookLater(): void {
-    this.#timer = this.#deps.clock.after(LOOK_MS, () => {
-      this.#lookLater();
-      this.#look();
-    });
+    this.#timer[Symbol.dispose]();
   }
 
   #look(): void {

@@ -1,5 +1,5 @@
 /** All pods of this node that are captured or ought to be: told by a source, kept as told, looked over at intervals. */
-import type { Clock } from '../base/clock.ts';
+import { type Clock, every } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Sys } from '../sys/sys.ts';
@@ -103,7 +103,7 @@ export class PodManager {
       lost: (error) => this.#lost(error),
       problem: (error) => this.#noteProblem(error),
     });
-    this.#verifyLater();
+    this.#timer = every(this.#deps.clock, this.#settings.verifyMs, () => this.#verify());
   }
 
   /** Ready: the list is complete, every pod on it was captured, and none that came later has failed. */
@@ -236,10 +236,7 @@ export class PodManager {
     this.#tell();
   }
 
-  #verifyLater(): void {
-    this.#timer = this.#deps.clock.after(this.#settings.verifyMs, () => {
-      for (const pod of this.#pods.values()) if (pod.isUp) pod.check();
-      this.#verifyLater();
-    });
+  #verify(): void {
+    for (const pod of this.#pods.values()) if (pod.isUp) pod.check();
   }
 }

@@ -58,9 +58,13 @@ export class Departure {
     this.#askedMs = clock.monotonicMs();
   }
 
-  /** What has left may not have arrived yet. */
-  get isRecent(): boolean {
-    return this.#clock.monotonicMs() - this.#askedMs < RECENT_MS;
+  /**
+   * What has left may not have arrived yet; and clients of streams whose peers are asked to suspend may be faster than their last
+   * word in the former tunnel.
+   */
+  get isLeavingSome(): boolean {
+    const isRecent = this.#clock.monotonicMs() - this.#askedMs < RECENT_MS;
+    return isRecent || this.#connections.all().some(({ tunnel }) => tunnel?.stream.isHalted === true);
   }
 
   async next(): Promise<Departed> {

@@ -1,12 +1,10 @@
 /** The data plane of one pod: its listeners in its netns, its tunnels in and out, and their orderly end. */
 import type net from 'node:net';
-import { setImmediate as nextTurn } from 'node:timers/promises';
-import { type Clock, delay, withDeadline } from '../base/clock.ts';
+import { every, withDeadline } from '../base/clock.ts';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import type { Budget } from '../model/budget.ts';
 import type { Arrival } from '../sys/arrivals.ts';
 import { closeFd } from '../sys/duplicate.ts';
-import { duplicateListener, listenForArrivals, listenOn, resetSocket } from '../sys/tcp.ts';
 import type { WorkloadUse } from '../telemetry/workload-use.ts';
 import { ClientPool, keyText, type TunnelKey } from '../tunnel/client-pool.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
@@ -26,15 +24,14 @@ import {
 } from './inheritance.ts';
 import { serveOutbound } from './outbound.ts';
 import { servePlaintext } from './plaintext.ts';
-import { type Direction, PodContext, type ProxyPod, servesConnections } from './pod-context.ts';
+import { PodContext, type ProxyPod, servesConnections } from './pod-context.ts';
+import { type PodListener, PodListeners } from './pod-listeners.ts';
 import { resumeConnection } from './resume.ts';
 import type { ClaimedStream, ProxyDeps, ProxySettings, StreamClaim } from './settings.ts';
 import { serveSocks } from './socks.ts';
-import { neededTunnels } from './tunnel-needs.ts';
+import { neededTunnels, warmTunnels } from './tunnel-needs.ts';
 import { type ConnectRequest, dialTunnel } from './tunnels.ts';
 
-/** ztunnel's. */
-const BACKLOG = 128;
 /** Longest wait for connections that were told to close. */
 const CLOSE_WITHIN_MS = 2_000;
 
@@ -46,39 +43,13 @@ const STOP_ERRORS = {
 /** For a stream that is asked for from elsewhere: it is asked for again when its reader is slow. */
 const SURRENDER_LIMITS = { flushMs: 100, suspendMs: 500 } as const;
 
-/** Longest wait for tunnels before streams move; everything flows meanwhile. */
-const WARM_OUT_MS = 1_000;
-const WARM_IN_MS = 500;
-const WARM_LOOK_MS = 2;
-
-interface Listener {
-  readonly port: number;
-  readonly direction: Direction;
-  /** Default: all addresses of the pod. */
-  readonly address?: string;
-  /** What it accepts is relayed in clear. */
-  readonly isRelay?: boolean;
-}
-
-interface Served {
-  readonly server: net.Server;
-  readonly port: number;
-}
-
-/** Rejects only by a defect. */
-type ServeSocket = (socket: net.Socket) => Promise<void>;
-
-/** Makes a server of a descriptor that it owns from then on. */
-type Serve = (fd: number, listener: Listener) => net.Server;
-
 export class PodProxy {
   readonly #context: PodContext;
   readonly #pool: TunnelPool;
   readonly #hbone: HboneServer;
   readonly #dns: DnsServer | undefined;
-  readonly #servers: Served[] = [];
+  readonly #listeners: PodListeners;
   #sweeps: Disposable[] = [];
-  #accepted = 0;
   #stopError = STOP_ERRORS.drain;
   #departure: Departure | undefined;
   /** To another process. */
@@ -97,6 +68,24 @@ export class PodProxy {
     );
     this.#hbone = new HboneServer(context);
     this.#dns = settings.dns && new DnsServer(context, settings.dns);
+    this.#listeners = new PodListeners(context, this.#served());
+  }
+
+  #served(): readonly PodListener[] {
+    const context = this.#context;
+    const pool = this.#pool;
+    const { ports } = context.settings;
+    const hbone = { port: ports.hbone, accept: (arrival: Arrival) => this.#hbone.accept(arrival) };
+    const plaintext = { port: ports.plaintext, serve: (socket: net.Socket) => servePlaintext(context, socket) };
+    const outbound = { port: ports.outbound, serve: (socket: net.Socket) => serveOutbound(context, pool, socket) };
+    const all: PodListener[] = [{ ...hbone, direction: 'inbound' }];
+    if (context.pod.isAgent === true) return all;
+    all.push({ ...plaintext, direction: 'inbound', isKeptAlive: true });
+    all.push({ ...outbound, direction: 'outbound', isKeptAlive: true });
+    if (ports.socks === undefined) return all;
+    const serve = (socket: net.Socket): Promise<void> => serveSocks(context, { pool, dns: this.#dns }, socket);
+    all.push({ port: ports.socks, serve, direction: 'outbound', address: '127.0.0.1', isKeptAlive: false });
+    return all;
   }
 
   /**
@@ -115,7 +104,7 @@ export class PodProxy {
       proxy.#begin(inherited.listeners);
     } catch (error) {
       context.share.close();
-      proxy.#close();
+      proxy.#listeners.close();
       proxy.#dns?.close(toMeshError(error));
       for (const fd of descriptorsOf({ ...inherited, listeners: [] })) closeFd(fd);
       throw error;
@@ -208,22 +197,10 @@ export class PodProxy {
     const { connections, deps } = this.#context;
     this.#departure = new Departure(connections, deps.clock, shortCuts);
     this.#context.parked.leave();
-    const listeners = this.#servers.splice(0).flatMap((one) => this.#leaveListener(one));
+    const listeners = this.#listeners.leave();
     this.#hbone.goaway();
     this.#pool.releaseIdle();
     return listeners;
-  }
-
-  /** Nothing when this process has no room for its descriptor: who is next binds one then, and clients in its queue are reset. */
-  #leaveListener({ server, port }: Served): readonly InheritedListener[] {
-    try {
-      return [{ port, fd: duplicateListener(server) }];
-    } catch (error) {
-      this.#context.deps.log.warn?.('a listener cannot be given away', { port, error: toMeshError(error).message });
-      return [];
-    } finally {
-      server.close();
-    }
   }
 
   /** Ends a rest, with listeners as for `start`; throws, at rest, when one cannot be bound. */
@@ -232,7 +209,7 @@ export class PodProxy {
       for (const { fd } of listeners) closeFd(fd);
       return;
     }
-    this.#open(listeners);
+    this.#listeners.open(listeners);
     this.#departure = undefined;
     this.#context.parked.reopen();
     this.#hbone.reopen();
@@ -243,14 +220,9 @@ export class PodProxy {
     return { out: neededTunnels(this.#context.connections), in: this.#hbone.resumingCount };
   }
 
-  /** Opens the tunnels that streams on their way to this process will go on in, and waits a moment for those of others. */
-  async warm({ out, in: incoming }: TunnelNeeds): Promise<void> {
-    const { clock } = this.#context.deps;
-    const late = (): MeshError => new MeshError('CV-TUNNEL-TIMEOUT', 'tunnels are not waited for any longer');
-    const opened = Promise.all(out.map(({ key, streams }) => this.#pool.warm(key, streams)));
-    await withDeadline(opened, clock, WARM_OUT_MS, late).catch(() => undefined);
-    const endMs = clock.monotonicMs() + WARM_IN_MS;
-    while (this.#hbone.tunnelCount < incoming && clock.monotonicMs() < endMs) await delay(clock, WARM_LOOK_MS);
+  /** See `warmTunnels`. */
+  async warm(needs: TunnelNeeds): Promise<void> {
+    await warmTunnels(needs, { clock: this.#context.deps.clock, pool: this.#pool, server: this.#hbone });
   }
 
   /** Its streams will be asked to leave the tunnel; unless this process leaves too. */
@@ -270,18 +242,10 @@ export class PodProxy {
   async surrender({ token, question }: StreamClaim): Promise<ClaimedStream> {
     const { parked, connections, deps } = this.#context;
     const tunnel = parked.get(token);
-    if (tunnel === undefined) return this.#isLeavingSome ? 'later' : 'nowhere';
+    if (tunnel === undefined) return this.#departure?.isLeavingSome === true ? 'later' : 'nowhere';
     if (!tunnel.isOf(question)) return 'foreign';
     if (tunnel.stream.isClosed) return 'nowhere';
     return (await connections.get(tunnel.id)?.move(deps.clock, SURRENDER_LIMITS)) ?? 'later';
-  }
-
-  /** Who leaves asks its peers to suspend; their clients may be faster than their last word in the former tunnel. */
-  get #isLeavingSome(): boolean {
-    if (this.#departure === undefined) return false;
-    return (
-      this.#departure.isRecent || this.#context.connections.all().some(({ tunnel }) => tunnel?.stream.isHalted === true)
-    );
   }
 
   /** A `stop` under way ends within `graceMs`. */
@@ -311,8 +275,8 @@ export class PodProxy {
   async #stop(graceMs: number): Promise<void> {
     const { connections } = this.#context;
     for (const sweep of this.#sweeps) sweep[Symbol.dispose]();
-    if (graceMs > 0) await this.#acceptQueued();
-    this.#close();
+    if (graceMs > 0) await this.#listeners.acceptQueued();
+    this.#listeners.close();
     this.#dns?.stopListening();
     this.#hbone.goaway();
     this.#pool.releaseIdle();
@@ -325,16 +289,6 @@ export class PodProxy {
     // Sockets close in a later turn, and each connection writes its log line then: the process must not end before.
     await this.#emptyWithin(CLOSE_WITHIN_MS);
     this.#context.share.close();
-  }
-
-  /** Clients in the queues of the kernel believe that they are connected; closing the listeners would reset them. */
-  async #acceptQueued(): Promise<void> {
-    // A turn accepts at least one of each queue; the first may begin after sockets were looked at.
-    for (let turns = 0, seen = -1; seen !== this.#accepted && turns < 2 * BACKLOG; turns += 2) {
-      seen = this.#accepted;
-      await nextTurn();
-      await nextTurn();
-    }
   }
 
   async #emptyWithin(timeoutMs: number): Promise<void> {
@@ -352,132 +306,11 @@ export class PodProxy {
     } while (connections.held > 0);
   }
 
-  /** Binds all listeners or none, those given in place of its own. Owns them: for a port that is not served they are closed. */
-  #open(given: readonly InheritedListener[]): void {
-    const unused = new Set(given);
-    try {
-      this.#listen(unused);
-    } catch (error) {
-      this.#close();
-      throw error;
-    } finally {
-      for (const { fd } of unused) closeFd(fd);
-    }
-  }
-
-  #close(): void {
-    for (const { server } of this.#servers.splice(0)) server.close();
-  }
-
   #begin(listeners: readonly InheritedListener[]): void {
     const { pod } = this.#context;
     const { isAgent = false, serves = 'all' } = pod;
-    if (servesConnections(pod)) this.#open(listeners);
+    if (servesConnections(pod)) this.#listeners.open(listeners);
     else this.rest();
     if (!isAgent && (serves === 'all' || serves === 'dns')) this.#dns?.listen();
   }
-
-  #listen(inherited: Set<InheritedListener>): void {
-    const { ports } = this.#context.settings;
-    const context = this.#context;
-    const services = { pool: this.#pool, dns: this.#dns };
-    const bind = (listener: Listener, serve: Serve): void => {
-      const ours = [...inherited].filter(({ port }) => port === listener.port);
-      if (ours.length === 0) this.#serve(this.#bind(listener), listener, serve);
-      for (const one of ours) {
-        inherited.delete(one);
-        this.#serve(one.fd, listener, serve);
-      }
-    };
-    bind(
-      { port: ports.hbone, direction: 'inbound' },
-      this.#arrivals((arrival) => this.#hbone.accept(arrival)),
-    );
-    if (context.pod.isAgent === true) return;
-    bind(
-      { port: ports.plaintext, direction: 'inbound', isRelay: true },
-      this.#sockets((socket) => servePlaintext(context, socket)),
-    );
-    bind(
-      { port: ports.outbound, direction: 'outbound', isRelay: true },
-      this.#sockets((socket) => serveOutbound(context, this.#pool, socket)),
-    );
-    if (ports.socks !== undefined) {
-      bind(
-        { port: ports.socks, direction: 'outbound', address: '127.0.0.1', isRelay: true },
-        this.#sockets((socket) => serveSocks(context, services, socket)),
-      );
-    }
-  }
-
-  #bind({ port, address, isRelay = false }: Listener): number {
-    const { pod, settings, deps } = this.#context;
-    const isDualStack = settings.isIpv6Enabled && deps.sys.hasIpv6(pod.netns, 'lo');
-    return deps.sys.listenTcp(pod.netns, {
-      address: address ?? (isDualStack ? '::' : '0.0.0.0'),
-      port,
-      backlog: BACKLOG,
-      isTransparent: true,
-      isReusePort: settings.isReusePort,
-      ...this.#context.mark,
-      // Others have none in the reference (§1.15): HTTP/2 PINGs do that work, and what comes over loopback needs none.
-      ...(settings.keepalive !== undefined && isRelay && address === undefined
-        ? { keepalive: settings.keepalive }
-        : {}),
-    }).fd;
-  }
-
-  /** Owns `fd`. */
-  #serve(fd: number, listener: Listener, serve: Serve): void {
-    const { pod, deps } = this.#context;
-    const { port } = listener;
-    this.#servers.push({ server: serve(fd, listener), port });
-    deps.log.debug?.('listener established', { port, pod: pod.uid });
-  }
-
-  #sockets(serve: ServeSocket): Serve {
-    return (fd, listener) =>
-      listenOn(fd, {
-        onConnection: (socket) =>
-          this.#accept(socket, listener, () => {
-            serve(socket).catch((error: unknown) => {
-              this.#context.refusalFor(error);
-              resetSocket(socket);
-            });
-          }),
-        onError: this.#onListenerError(listener),
-        isLending: listener.isRelay === true,
-      });
-  }
-
-  #arrivals(serve: (arrival: Arrival) => void): Serve {
-    return (fd, listener) =>
-      listenForArrivals(fd, {
-        onArrival: (arrival) => this.#accept(arrival, listener, () => serve(arrival)),
-        onError: this.#onListenerError(listener),
-      });
-  }
-
-  #accept(what: Pick<Arrival, 'on'>, { direction }: Listener, serve: () => void): void {
-    const { share } = this.#context;
-    this.#accepted += 1;
-    share.enter();
-    this.#context.hold(what, direction);
-    serve();
-    share.leave();
-  }
-
-  #onListenerError({ port }: Listener): (error: Error) => void {
-    return (error) => this.#context.deps.log.error?.('listener failed', { port, error: error.message });
-  }
-}
-
-/** Calls `run` once per period until disposed. */
-function every(clock: Clock, periodMs: number, run: () => void): Disposable {
-  let timer = clock.after(periodMs, tick);
-  function tick(): void {
-    run();
-    timer = clock.after(periodMs, tick);
-  }
-  return { [Symbol.dispose]: () => timer[Symbol.dispose]() };
 }

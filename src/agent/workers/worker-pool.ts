@@ -1,5 +1,5 @@
 /** The data plane of an agent with workers: one lane of them for all pods, and one for greedy ones while there are such. */
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, every } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import type { StopMode } from '../../capture/capture-contract.ts';
@@ -100,7 +100,7 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     await using undo = new AsyncDisposableStack();
     const pool = undo.use(new WorkerPool(options, deps));
     await pool.#common.start();
-    pool.#checkLater();
+    pool.#checks = every(deps.clock, CHECK_MS, () => pool.#check());
     undo.move();
     return pool;
   }
@@ -293,11 +293,8 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
     return this.#lanes().flatMap((lane) => lane.running);
   }
 
-  #checkLater(): void {
-    this.#checks = this.#deps.clock.after(CHECK_MS, () => {
-      for (const slot of this.#slots()) slot.checkBeat(CHECK_MS, this.#options.hangMs);
-      this.#greedy?.look();
-      this.#checkLater();
-    });
+  #check(): void {
+    for (const slot of this.#slots()) slot.checkBeat(CHECK_MS, this.#options.hangMs);
+    this.#greedy?.look();
   }
 }
