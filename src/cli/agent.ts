@@ -7,6 +7,7 @@ import { boundHoldMemory } from '../agent/hand-over/hold-memory.ts';
 import { type AgentConfig, resolveConfig } from '../agent/settings/config.ts';
 import type { Environment, Machine, Start } from '../agent/settings/input.ts';
 import { reportStart } from '../agent/start-report.ts';
+import { orderProcess } from '../agent/thread-order.ts';
 import { hasCode, MeshError, messageOf, toMeshError } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
 import { cgroupCpuLimit } from '../sys/cpu-limit.ts';
@@ -16,7 +17,6 @@ import { linuxSys } from '../sys/linux.ts';
 import { selfCheck } from '../sys/self-check.ts';
 import { systemClock } from '../sys/system-clock.ts';
 import { systemRandom } from '../sys/system-random.ts';
-import { lowerHelpers } from '../sys/thread-priority.ts';
 import { FdSink } from '../telemetry/log-sink.ts';
 import { type RootLogger, rootLogger } from '../telemetry/logger.ts';
 import { EXIT_CONFIG, EXIT_FAILURE } from './exit-codes.ts';
@@ -102,8 +102,6 @@ export type Options = Readonly<Record<string, string | boolean | undefined>>;
  * Young objects are collected by the thread that made them alone: it would wait for helpers, whose priority is lower.
  */
 const V8_FLAGS = '--external-memory-accounted-in-global-limit --no-parallel-scavenge';
-/** Of V8's helpers below the threads that carry traffic: as the greedy lane. */
-const HELPER_STEPS = 10;
 
 /** Runs one agent until it is told to stop; says what is wrong and sets the exit code when it cannot start. */
 export async function runAgent(flags: Environment, start: Pick<Start, 'defaults' | 'args'>): Promise<void> {
@@ -139,7 +137,7 @@ function machine(): Machine {
 
 async function serve(config: AgentConfig): Promise<void> {
   setFlagsFromString(V8_FLAGS);
-  lowerHelpers(HELPER_STEPS);
+  orderProcess({ hasWorkers: config.workers > 0 });
   reserveDescriptors(STDOUT_FD);
   // It ends when it says so: while it waits for the lock of an agent that dies, it has nothing open that would keep it.
   setInterval(() => {}, FOREVER_MS);

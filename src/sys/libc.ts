@@ -101,6 +101,11 @@ export const libc = {
     argument: number,
   ) => number,
   flock: program.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number,
+  /** For calls that it has no function for. */
+  syscall: program.func('long syscall(long number, ...)') as (
+    number: number,
+    ...typesAndArguments: readonly unknown[]
+  ) => number,
   gettid: program.func('int gettid()') as () => number,
   clock_gettime: program.func('int clock_gettime(int clock, void *time)') as (clock: number, time: Bytes) => number,
   /** Node's own refuses in worker threads. */

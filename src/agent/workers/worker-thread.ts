@@ -10,7 +10,6 @@ import { systemLoopTime, threadCpuMs } from '../../sys/loop-time.ts';
 import { useOwnNetnsFd } from '../../sys/netns.ts';
 import { systemClock } from '../../sys/system-clock.ts';
 import { systemRandom } from '../../sys/system-random.ts';
-import { yieldMore } from '../../sys/thread-priority.ts';
 import { threadUsage } from '../../sys/thread-usage.ts';
 import { ConnectionRecords } from '../../telemetry/connection-records.ts';
 import { DnsGainCounter } from '../../telemetry/dns-gains.ts';
@@ -22,6 +21,7 @@ import { TrafficReporter } from '../../telemetry/traffic-report.ts';
 import { PodProxies } from '../pod-proxies.ts';
 import { watchThread } from '../quiet-thread.ts';
 import { ThreadInspector } from '../thread-inspector.ts';
+import { orderWorker } from '../thread-order.ts';
 import { BusyPods, type LookTime } from './busy-pods.ts';
 import { CachedVerdicts } from './cached-verdicts.ts';
 import { Heartbeat } from './heartbeat.ts';
@@ -35,8 +35,6 @@ import { WorkerPods } from './worker-pods.ts';
 const BEAT_MS = 250;
 /** Bytes of open connections are reported at least so often. */
 const BEATS_PER_REPORT = 4;
-/** Of the greedy lane: a ninth of what a thread gets that wants the same CPU. */
-const GREEDY_STEPS = 10;
 const DEFECT: Refusal = { code: 'CV-BUG', text: 'connection closed: a defect ended the worker that carried it' };
 
 if (parentPort === null) throw new Error('worker-thread.ts is not a program of its own');
@@ -44,7 +42,7 @@ run(parentPort, workerData as WorkerStart);
 
 function run(port: MessagePort, start: WorkerStart): void {
   useOwnNetnsFd(start.netnsFd);
-  if (start.lane === 'greedy') yieldMore(GREEDY_STEPS);
+  orderWorker(start.lane);
   const clock = systemClock;
   const news = (): void => reporter.news();
   const batch = new LogBatch(news, new FdSink(start.logFd, clock));

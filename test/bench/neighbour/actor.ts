@@ -1,8 +1,10 @@
 /**
  * One process of the neighbour bench, inside a pod. Usage:
  *   actor.ts serve <port>                          answers 1 KiB with 1 KiB, swallows bulk
- *   actor.ts probe <host> <port>                   a request per line of stdin's seconds; prints what it measured, one line each
- *   actor.ts greedy <host> <port> <rate> <bulk>    so many new connections a second, and bulk connections, until killed
+ *   actor.ts probe <host> <port>                   asks for as many seconds as each line of stdin says; prints what each request
+ *                                                  took, ms, one line for each of stdin
+ *   actor.ts greedy <host> <port> <rate> <bulk>    so many new connections a second, and bulk connections, until killed;
+ *                                                  lines of stdin let it `rest` and `go on`
  */
 import { once } from 'node:events';
 import net from 'node:net';
@@ -13,7 +15,7 @@ const REQUEST = Buffer.alloc(1_024, 'r');
 const BULK = Buffer.alloc(256 * 1_024, 'b');
 /** Between two requests: a neighbour that is modest. */
 const PAUSE_MS = 1;
-/** New connections in progress; beyond, one is not begun and counted as missed. */
+/** New connections in progress; beyond, one is not begun. */
 const MOST_PENDING = 512;
 
 const [role = '', ...rest] = process.argv.slice(2);
@@ -52,33 +54,30 @@ async function probe(host: string, port: number): Promise<void> {
       times.push(performance.now() - startedMs);
       await sleep(PAUSE_MS);
     }
-    times.sort((a, b) => a - b);
-    const quantile = (q: number): number => times[Math.min(times.length - 1, Math.floor(times.length * q))] ?? 0;
-    const found = { p50Ms: quantile(0.5), p99Ms: quantile(0.99), mostMs: quantile(1), count: times.length };
-    process.stdout.write(`${JSON.stringify(found)}\n`);
+    process.stdout.write(`${JSON.stringify(times)}\n`);
   }
   process.exit(0);
 }
 
 function greedy(host: string, port: number, perSecond: number, bulk: number): void {
-  const done = { connections: 0, failed: 0, missed: 0, bytes: 0 };
-  let pending = 0;
-  for (let i = 0; i < bulk; i++) {
+  const done = { connections: 0, failed: 0, bytes: 0 };
+  let isResting = false;
+  const fillers = Array.from({ length: bulk }, () => {
     const socket = net.connect({ host, port });
-    const more = (): void => {
+    const fill = (): void => {
+      if (isResting || socket.writableNeedDrain) return;
       do done.bytes += BULK.length;
       while (socket.write(BULK));
     };
     socket
       .on('error', () => {})
-      .on('connect', more)
-      .on('drain', more);
-  }
+      .on('connect', fill)
+      .on('drain', fill);
+    return fill;
+  });
+  let pending = 0;
   const begin = (): void => {
-    if (pending >= MOST_PENDING) {
-      done.missed += 1;
-      return;
-    }
+    if (pending >= MOST_PENDING) return;
     pending += 1;
     const socket = net.connect({ host, port, noDelay: true }, () => socket.write(REQUEST));
     socket.on('error', () => (done.failed += 1));
@@ -89,11 +88,19 @@ function greedy(host: string, port: number, perSecond: number, bulk: number): vo
     socket.on('close', () => (pending -= 1));
   };
   let begun = 0;
-  const startedMs = performance.now();
+  let startedMs = performance.now();
   setInterval(() => {
+    if (isResting) return;
     for (const due = ((performance.now() - startedMs) / 1_000) * perSecond; begun < due; begun++) begin();
   }, 2);
-  setInterval(() => process.stdout.write(`${JSON.stringify(done)}\n`), 250);
+  setInterval(() => process.stdout.write(`${JSON.stringify({ ...done, pending })}\n`), 250);
+  createInterface(process.stdin).on('line', (line) => {
+    isResting = line === 'rest';
+    if (isResting) return;
+    startedMs = performance.now();
+    begun = 0;
+    for (const fill of fillers) fill();
+  });
 }
 
 const [first = '', second = '', third = '', fourth = ''] = rest;

@@ -1,10 +1,12 @@
 /** A pod that keeps others waiting gets threads of its own, with a lower priority, until it is modest again. */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
+import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { StatusView } from '../../../src/agent/admin/views.ts';
+import { sliceMsOf } from '../../../src/sys/thread-priority.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { Faults } from '../../support/faults.ts';
 import { meshForFile, uidOf } from '../../support/mesh.ts';
@@ -125,15 +127,15 @@ function neighbour(client: Client): Load {
   });
 }
 
-/** By how much the priority of the threads of the agent with that name is lower than that of its first: each once. */
-function lowerBy(name: string): readonly number[] {
+/** The threads of the agent with that name: by how much their priority is lower than that of its first, and their time slices; each once. */
+function orderOf(name: string): readonly string[] {
   const tasks = `/proc/${agent().pid}/task`;
-  const nice = (task: string): number => {
-    const stat = readFileSync(join(tasks, task, 'stat'), 'utf8');
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[16]);
-  };
   const named = readdirSync(tasks).filter((task) => readFileSync(join(tasks, task, 'comm'), 'utf8').trim() === name);
-  return [...new Set(named.map((task) => nice(task) - nice(String(agent().pid))))];
+  const order = (task: string): string => {
+    const lower = getPriority(Number(task)) - getPriority(agent().pid);
+    return `${lower} lower, ${sliceMsOf(Number(task))} ms`;
+  };
+  return [...new Set(named.map(order))];
 }
 
 test('a pod that keeps others waiting gets threads of its own, and loses nothing', privileged, async () => {
@@ -154,8 +156,15 @@ test('a pod that keeps others waiting gets threads of its own, and loses nothing
   const threads = await carried();
   assert.ok((threads['greedy-1'] ?? 0) > 0, JSON.stringify(threads));
   assert.ok((threads['worker-1'] ?? 0) > 0, JSON.stringify(threads));
-  const lower = ['worker-1', 'greedy-1', 'node-V8Worker'].map(lowerBy);
-  assert.deepEqual(lower, [[0], [10], [10]]);
+  // Kernels before 6.12 know no slice of a thread.
+  const usual = sliceMsOf(process.pid);
+  const [main, last] = usual ? [10, 20] : [usual, usual];
+  const order = ['worker-1', 'node-MainThread', 'greedy-1', 'node-V8Worker'].map(orderOf);
+  const want = [`0 lower, ${usual} ms`, `0 lower, ${main} ms`, `15 lower, ${last} ms`, `15 lower, ${last} ms`];
+  assert.deepEqual(
+    order,
+    want.map((each) => [each]),
+  );
   const metric = await metricsOf(agent());
   assert.equal(metric('culvert_workload_greedy', { pod: 'server' }), 1);
   assert.equal(others.failures.length, 0);
