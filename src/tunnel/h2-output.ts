@@ -139,10 +139,11 @@ export class H2Output {
 
   readonly #written = (error?: Error | null) => {
     this.#share?.enter();
-    if (error !== undefined && error !== null) return;
-    for (const page of this.#writing) givePage(page);
-    this.#writing = [];
-    this.flush();
+    if (error === undefined || error === null) {
+      for (const page of this.#writing) givePage(page);
+      this.#writing = [];
+      this.flush();
+    }
     this.#share?.leave();
   };
 }

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
+import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import type { LoopTime } from '../../../src/sys/loop-time.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import { listenOn } from '../../../src/sys/tcp.ts';
+import { H2Output } from '../../../src/tunnel/h2-output.ts';
 import type { LoopShare } from '../../../src/tunnel/loop-share.ts';
 import { LoopShares } from '../../../src/tunnel/loop-shares.ts';
 import { SocketStream } from '../../../src/tunnel/socket-stream.ts';
@@ -329,6 +331,20 @@ test('what runs after a callback has returned is charged to nobody, or to whoeve
   work();
   assert.equal(other.busyMs, 1.5);
   assert.ok(one.busyMs < 0.6);
+});
+
+test('what runs after a write of a session has failed is not charged to whose session it was', async () => {
+  const time = new WorkTime();
+  const loop = new LoopShares({ time, clock: new FakeClock() }, LIMITS);
+  const share = loop.open();
+  const socket = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done(new Error('broken')) });
+  socket.on('error', () => {});
+  const output = new H2Output(socket, { fill() {}, flushed() {} }, share);
+  output.control(new Uint8Array(9));
+  await new Promise<void>((resolve) => socket.once('close', resolve));
+  time.work(3);
+  loop.nobody();
+  assert.ok(share.busyMs < 1, `${share.busyMs} ms`);
 });
 
 test('nothing is expected for a workload that has gone', () => {
