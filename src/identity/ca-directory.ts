@@ -143,7 +143,7 @@ export class CaDirectory {
         if (stray !== undefined) throw caFault(stray.file, 'it is not signed by itself', 'put the root there');
         roots.push(...bundle);
       } catch (error) {
-        this.#log.warn?.('extra root ignored', { error: messageOf(error) });
+        this.#log.warn?.('extra root ignored', { reason: 'CV-CA', error: messageOf(error) });
       }
     }
     return roots;

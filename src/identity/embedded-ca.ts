@@ -145,6 +145,9 @@ export class EmbeddedCa implements CertificateProvider {
   #warnOnce(problem: string): void {
     if (problem === this.#lastProblem) return;
     this.#lastProblem = problem;
-    this.#log.warn?.('CA files changed and cannot be used; the last good ones stay', { error: problem });
+    this.#log.warn?.('CA files changed and cannot be used; the last good ones stay', {
+      reason: 'CV-CA',
+      error: problem,
+    });
   }
 }

@@ -322,6 +322,7 @@ test('an extra root that is dropped in is trusted at the next look, and gone aga
 
   assert.deepEqual(seen, [[...own, other.rootPem], own]);
   assert.match(String(log.warnings[0]?.['error']), /extra-roots\/broken\.pem: no PEM block/);
+  assert.equal(log.warnings[0]?.['reason'], 'CV-CA');
 });
 
 test('files that are damaged while the agent runs leave the last good CA in use, with one warning', async (t) => {
@@ -337,6 +338,7 @@ test('files that are damaged while the agent runs leave the last good CA in use,
   assert.equal((await leafOf(ca))[1], before);
   assert.equal(log.warnings.length, 1);
   assert.match(String(log.warnings[0]?.['error']), /root: it is gone/);
+  assert.equal(log.warnings[0]?.['reason'], 'CV-CA');
   assert.deepEqual(await readdir(path), ['away', 'issuing-1']);
 });
 
