@@ -173,7 +173,16 @@ export class H2Session {
 
   /** Abrupt end: GOAWAY, every stream closed with `error`, socket closed. */
   destroy(error?: MeshError): void {
-    this.#close(error, error === undefined ? H2.noError : h2CodeOf(error));
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#parser.stop();
+    this.#keepalive.stop();
+    this.#settingsTimer?.[Symbol.dispose]();
+    const streamError = error ?? new MeshError('CV-TUNNEL-CLOSED', 'the tunnel was closed');
+    this.#queue.failAll(streamError);
+    for (const stream of this.#core.streams.takeAll()) stream.fail(streamError);
+    this.#closeSocket(error);
+    this.#handlers.onClose(error);
   }
 
   #start(): void {
@@ -196,7 +205,7 @@ export class H2Session {
         h2Code: H2.settingsTimeout,
         isHandshake: true,
       });
-      this.#close(error, H2.settingsTimeout);
+      this.destroy(error);
     });
     this.#keepalive.start();
     // Later, because the owner does not have this session yet.
@@ -219,8 +228,7 @@ export class H2Session {
         throw connectionError(H2.enhanceYourCalm, 'the peer makes us answer and does not read');
       }
     } catch (caught) {
-      const error = toMeshError(caught);
-      this.#close(error, h2CodeOf(error));
+      this.destroy(toMeshError(caught));
     }
   }
 
@@ -233,7 +241,7 @@ export class H2Session {
       this.#socket.off('keylog', this.#onKeyUpdate);
       // Or libuv would read on, up to 32 times before anything else has its turn.
       this.#reader.pause();
-      setImmediate(() => this.#close(toMeshError(caught), H2.enhanceYourCalm));
+      setImmediate(() => this.destroy(toMeshError(caught)));
     }
   }
 
@@ -319,7 +327,7 @@ export class H2Session {
 
   #closeIfDrained(): void {
     const isEnding = this.#hasPeerGoaway || this.#goaway === 'final';
-    if (isEnding && this.activeStreams === 0) this.#close(undefined, H2.noError);
+    if (isEnding && this.activeStreams === 0) this.destroy();
   }
 
   #isHostAlive(sinceMs: number): boolean {
@@ -328,7 +336,7 @@ export class H2Session {
   }
 
   #dead(): void {
-    this.#close(new MeshError('CV-TUNNEL-DEAD', 'the peer did not answer a PING'), H2.noError);
+    this.destroy(new MeshError('CV-TUNNEL-DEAD', 'the peer did not answer a PING'));
   }
 
   /** The socket went away under us. In order only between streams, after the peer had spoken. */
@@ -337,7 +345,7 @@ export class H2Session {
     const error = this.#hasPeerSettings
       ? new MeshError('CV-TUNNEL-CLOSED', message)
       : new MeshError('CV-TUNNEL-HTTP2', message, { isHandshake: true });
-    this.#close(isInOrder ? undefined : error, H2.noError);
+    this.destroy(isInOrder ? undefined : error);
   }
 
   #socketClosed(): void {
@@ -347,21 +355,9 @@ export class H2Session {
     this.#core.sender.output.close();
   }
 
-  #close(error: MeshError | undefined, code: number): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    this.#parser.stop();
-    this.#keepalive.stop();
-    this.#settingsTimer?.[Symbol.dispose]();
-    const streamError = error ?? new MeshError('CV-TUNNEL-CLOSED', 'the tunnel was closed');
-    this.#queue.failAll(streamError);
-    for (const stream of this.#core.streams.takeAll()) stream.fail(streamError);
-    this.#closeSocket(error, code);
-    this.#handlers.onClose(error);
-  }
-
-  #closeSocket(error: MeshError | undefined, code: number): void {
+  #closeSocket(error: MeshError | undefined): void {
     const socket = this.#socket;
+    const code = h2CodeOf(error);
     if (socket.destroyed || !socket.writable) {
       socket.destroy();
       return;
@@ -388,8 +384,8 @@ export class H2Session {
   }
 }
 
-function h2CodeOf(error: MeshError): number {
-  const code = error.fields['h2Code'];
+function h2CodeOf(error: MeshError | undefined): number {
+  const code = error?.fields['h2Code'];
   if (typeof code === 'number') return code;
-  return error.code === 'CV-BUG' ? H2.internalError : H2.noError;
+  return error?.code === 'CV-BUG' ? H2.internalError : H2.noError;
 }

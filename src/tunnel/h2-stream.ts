@@ -309,7 +309,7 @@ export class H2Stream implements ByteStream, SendingStream {
       else this.#localEndSent();
     } else if (this.isBlocked) {
       this.isBlocked = false;
-      this.#tell((handlers) => handlers.onDrain());
+      this.#tell('onDrain');
     }
   }
 
@@ -367,9 +367,9 @@ export class H2Stream implements ByteStream, SendingStream {
     }
   }
 
-  #tell(event: (handlers: ByteStreamHandlers) => void): void {
+  #tell(what: 'onDrain' | 'onEnd'): void {
     try {
-      if (this.#handlers !== undefined) event(this.#handlers);
+      this.#handlers?.[what]();
     } catch (caught) {
       this.destroy(toMeshError(caught));
     }
@@ -379,7 +379,7 @@ export class H2Stream implements ByteStream, SendingStream {
     const isDue = this.#hasRemoteEnd && !this.#isRemoteEndTold && this.#inbox === undefined;
     if (!isDue || this.#handlers === undefined || this.#isClosed) return;
     this.#isRemoteEndTold = true;
-    this.#tell((handlers) => handlers.onEnd());
+    this.#tell('onEnd');
     this.#closeIfDone();
   }
 
