@@ -69,6 +69,11 @@ export class FairTurns {
     return true;
   }
 
+  /** Somebody else has used the loop lately. */
+  isWantedBesides(user: TurnUser, nowMs: number): boolean {
+    return nowMs - (user === this.#latest ? this.#otherMs : this.#latestMs) <= this.#limits.recentMs;
+  }
+
   /** The loop had nothing to do: nobody waits, so everybody starts anew. */
   rested(): void {
     if (this.#held.size === 0) this.#turn += 1;

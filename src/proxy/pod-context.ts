@@ -43,6 +43,8 @@ export interface Ends {
   readonly local: HostPort;
 }
 
+/** By profile: a connection that is accepted, says nothing and is dropped, with its log line. */
+export const ARRIVAL_MS = 0.06;
 /** Node answers a greeting before it tells of anything: a key exchange and a signature. */
 export const GREETING_MS = 1;
 /** Node verifies the chain of the peer before it tells that a handshake is done; by profile, ECDSA P-256. */

@@ -4,12 +4,15 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { toMeshError } from '../base/errors.ts';
 import type { Arrival } from '../sys/arrivals.ts';
 import { closeFd } from '../sys/duplicate.ts';
-import { duplicateListener, listenForArrivals, listenOn, resetSocket } from '../sys/tcp.ts';
+import { Intake } from '../sys/intake.ts';
+import { listenForArrivals, listenOn, resetSocket } from '../sys/tcp.ts';
 import type { InheritedListener } from './inheritance.ts';
-import type { Direction, PodContext } from './pod-context.ts';
+import { ARRIVAL_MS, type Direction, type PodContext } from './pod-context.ts';
 
 /** ztunnel's. */
 const BACKLOG = 128;
+/** From a listener that found no descriptor to its next try. */
+const RETRY_MS = 50;
 
 interface ListenerPlace {
   readonly port: number;
@@ -35,8 +38,10 @@ export type PodListener = RelayListener | TunnelListener;
 export class PodListeners {
   readonly #context: PodContext;
   readonly #all: readonly PodListener[];
-  readonly #servers: { readonly server: net.Server; readonly port: number }[] = [];
+  readonly #intakes: Intake[] = [];
   #accepted = 0;
+  /** Whoever waits is to be accepted now. */
+  #isEnding = false;
 
   constructor(context: PodContext, all: readonly PodListener[]) {
     this.#context = context;
@@ -67,7 +72,7 @@ export class PodListeners {
   }
 
   close(): void {
-    for (const { server } of this.#servers.splice(0)) server.close();
+    for (const intake of this.#intakes.splice(0)) intake.close();
   }
 
   /**
@@ -75,21 +80,24 @@ export class PodListeners {
    * not among them: who is next binds one then, and clients in its queue are reset.
    */
   leave(): readonly InheritedListener[] {
-    return this.#servers.splice(0).flatMap(({ server, port }) => {
+    return this.#intakes.splice(0).flatMap((intake) => {
+      const { port } = intake;
       try {
-        return [{ port, fd: duplicateListener(server) }];
+        return [{ port, fd: intake.duplicate() }];
       } catch (error) {
         this.#context.deps.log.warn?.('a listener cannot be given away', { port, error: toMeshError(error).message });
         return [];
       } finally {
         // At once: that makes room for the next.
-        server.close();
+        intake.close();
       }
     });
   }
 
   /** Clients in the queues of the kernel believe that they are connected; closing the listeners would reset them. */
   async acceptQueued(): Promise<void> {
+    this.#isEnding = true;
+    for (const intake of this.#intakes) intake.goOn();
     // A turn accepts at least one of each queue; the first may begin after sockets were looked at.
     for (let turns = 0, seen = -1; seen !== this.#accepted && turns < 2 * BACKLOG; turns += 2) {
       seen = this.#accepted;
@@ -118,11 +126,11 @@ export class PodListeners {
     const { pod, deps } = this.#context;
     const { port } = listener;
     const onError = (error: Error): void => deps.log.error?.('listener failed', { port, error: error.message });
-    const server =
+    const serve = (own: number): net.Server =>
       'serve' in listener
-        ? listenOn(fd, { onConnection: (socket) => this.#relay(socket, listener), onError, isLending: true })
-        : listenForArrivals(fd, { onArrival: (arrival) => this.#arrive(arrival, listener), onError });
-    this.#servers.push({ server, port });
+        ? listenOn(own, { onConnection: (socket) => this.#relay(socket, listener), onError, isLending: true })
+        : listenForArrivals(own, { onArrival: (arrival) => this.#arrive(arrival, listener), onError });
+    this.#intakes.push(new Intake(fd, port, serve));
     deps.log.debug?.('listener established', { port, pod: pod.uid });
   }
 
@@ -135,10 +143,24 @@ export class PodListeners {
     this.#context.share.leave();
   }
 
-  #arrive(arrival: Arrival, { direction, accept }: TunnelListener): void {
+  #arrive(arrival: Arrival, { direction, port, accept }: TunnelListener): void {
+    const { share } = this.#context;
     this.#begin(arrival, direction);
     accept(arrival);
-    this.#context.share.leave();
+    share.leave();
+    share.begins(ARRIVAL_MS);
+    if (share.isCapped && !this.#isEnding) this.#rest(port);
+  }
+
+  /** Until the share goes on: who waits in the queue of the kernel meanwhile is connected, and costs nothing. */
+  #rest(port: number): void {
+    for (const intake of this.#intakes.filter((one) => one.port === port && !one.isResting)) {
+      intake.rest();
+      const goOn = (): void => {
+        if (!intake.goOn()) this.#context.deps.clock.after(RETRY_MS, goOn);
+      };
+      void Promise.resolve(this.#context.share.turnAgain()).then(goOn, goOn);
+    }
   }
 
   #begin(accepted: Pick<Arrival, 'on'>, direction: Direction): void {

@@ -50,10 +50,13 @@ export class LoopShare {
   bytesOut = 0;
   /** Taken from one side and not given to the other yet. */
   bufferedBytes = 0;
-  /** @internal LoopShares only: more than its share was used; what it may use yet, ms, and when that was reckoned. */
+  /** It has used more than it may, and sleeps until it has earned that. Changed by LoopShares only. */
   isCapped = false;
+  /** @internal LoopShares only: what it may use yet, ms, in all and for what it begins anew, and when that was reckoned. */
   allowanceMs = Number.POSITIVE_INFINITY;
   allowedAtMs = 0;
+  beginningMs = Number.POSITIVE_INFINITY;
+  beganAtMs = 0;
   readonly #loop: LoopShares;
   /** Served in this turn: what a hold stops. */
   #served: TurnSource[] = [];
@@ -97,6 +100,11 @@ export class LoopShare {
   /** The callback that has entered returns: what follows may be somebody else's. */
   leave(): void {
     this.#loop.leave();
+  }
+
+  /** Something new begins, which will cost about so much: see `LoopShares.begins`. */
+  begins(ms: number): void {
+    if (!this.#isClosed) this.#loop.begins(this, ms);
   }
 
   /** Node will work so long for this workload before it calls us. */

@@ -28,6 +28,13 @@ const AFTER_MS = 0.02;
 /** A workload with a bounded share may use so much of it at once, as the time in which it earns that. */
 const CAP_PERIOD_MS = 100;
 
+/**
+ * Peers that come may take this part of the loop while other workloads want it, and so much at once. Turns alone would let a flood
+ * keep the thread busy, whose answers to everybody then wait for a CPU.
+ */
+const BEGINNING_PART = 0.2;
+const BEGINNING_MS = 2;
+
 export interface LoopDeps {
   readonly time: LoopTime;
   readonly clock: Clock;
@@ -160,16 +167,30 @@ export class LoopShares {
     if (this.#turns?.hasHeld === true) this.#endTurnLater();
   }
 
+  /** Something new begins for `share`, which will cost about so much. While nobody else wants the loop it is free. */
+  begins(share: LoopShare, ms: number): void {
+    const nowMs = this.#time.nowMs();
+    if (this.#turns?.isWantedBesides(share.user, nowMs) !== true) return;
+    const earned = (nowMs - share.beganAtMs) * BEGINNING_PART;
+    share.beginningMs = Math.min(BEGINNING_MS, share.beginningMs + earned) - ms;
+    share.beganAtMs = nowMs;
+    if (share.beginningMs <= 0) this.#cap(share, (BEGINNING_MS / 2 - share.beginningMs) / BEGINNING_PART);
+  }
+
   /** Whoever has used more than its share sleeps until it has earned that, whether or not anybody else wants the loop. */
   #spend(share: LoopShare, ms: number, nowMs: number): void {
     const most = CAP_PERIOD_MS * share.loopShare;
     const earned = (nowMs - share.allowedAtMs) * share.loopShare;
     share.allowanceMs = Math.min(most, share.allowanceMs + earned) - ms;
     share.allowedAtMs = nowMs;
-    if (share.isCapped || share.allowanceMs > 0) return;
+    if (share.allowanceMs <= 0) this.#cap(share, (most / 2 - share.allowanceMs) / share.loopShare);
+  }
+
+  #cap(share: LoopShare, forMs: number): void {
+    if (share.isCapped) return;
     share.isCapped = true;
     if (!share.user.isHeld) share.hold();
-    this.#clock.after(Math.max(1, (most / 2 - share.allowanceMs) / share.loopShare), () => {
+    this.#clock.after(Math.max(1, forMs), () => {
       this.enter(this.#current, 0);
       share.isCapped = false;
       share.goOn();

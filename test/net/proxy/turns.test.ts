@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { ByteStream } from '../../../src/tunnel/byte-stream.ts';
 import { ProxyWorld } from './proxy-world.ts';
 
@@ -92,4 +93,16 @@ test('handshakes of a pod that is held again and again all come to their end', b
   for (const { session } of tunnels) {
     assert.equal((await session.request({ authority: `${ip}:${port}` }).response).status, 200);
   }
+});
+
+test('of a pod that is flooded beside one that wants the loop everybody is accepted, in parts', bounded, async () => {
+  using held = heldAgainAndAgain();
+  await using world = held.world;
+  const { ip, port } = await world.app();
+  for (let i = 0; i < 300; i++) await world.connect('hbone');
+  const { session } = await world.tunnel();
+
+  assert.equal((await session.request({ authority: `${ip}:${port}` }).response).status, 200);
+  // Of so many from one address 64 are kept.
+  while (world.lines.filter(({ fields }) => fields['reason'] === 'CV-LIMIT').length < 300 - 64) await nextTurn();
 });
