@@ -21,7 +21,7 @@ import { skipWithoutRoot } from '../../support/netns.ts';
 import type { FloodReport } from './flooder.ts';
 
 const FLOODER = fileURLToPath(new URL('./flooder.ts', import.meta.url));
-/** Serves and asks in a pod; at each number of seconds on its input it tells how long answers took meanwhile. */
+/** Serves and asks in a pod; at each number of seconds on its input it tells how long each answer took meanwhile. */
 const ACTOR = fileURLToPath(new URL('../../bench/neighbour/actor.ts', import.meta.url));
 const LAST_CPU = String(availableParallelism() - 1);
 const privileged = { skip: skipWithoutRoot, timeout: 120_000 };
@@ -133,7 +133,9 @@ let answers: Lines;
 async function ask(seconds = MEASURE_SECONDS): Promise<Answers> {
   const line = answers.next();
   probe.stdin?.write(`${seconds}\n`);
-  return JSON.parse(await line) as Answers;
+  const times = (JSON.parse(await line) as number[]).toSorted((a, b) => a - b);
+  const quantile = (q: number): number => times[Math.min(times.length - 1, Math.floor(times.length * q))] ?? 0;
+  return { p50Ms: quantile(0.5), p99Ms: quantile(0.99), mostMs: quantile(1), count: times.length };
 }
 
 async function prepare(): Promise<void> {
