@@ -76,7 +76,8 @@ export class AdsState {
   readonly #types: ReadonlyMap<string, TypeState>;
   #maxEchoBytes: number;
   readonly #pending = new Set<string>();
-  #isOpen = false;
+  /** Of the pending keys those that are in no request of this stream. */
+  readonly #unasked = new Set<string>();
 
   constructor(types: readonly AdsType[], maxEchoBytes = MAX_ECHO_BYTES) {
     this.#types = new Map(types.map((type) => [type.url, newState(type)]));
@@ -137,25 +138,30 @@ export class AdsState {
 
   /** A stream is open: the requests to send before anything else. */
   opened(): readonly AdsRequest[] {
-    this.#isOpen = true;
+    this.#unasked.clear();
     return [...this.#types.values()].flatMap((state) => this.#openingOf(state));
   }
 
-  closed(): void {
-    this.#isOpen = false;
-  }
-
-  /** `undefined` = nothing to send now: it was sent before, or goes with the next stream. */
-  demand(key: string): AdsRequest | undefined {
-    const state = this.#onDemand();
-    if (state === undefined || this.#pending.has(key)) return undefined;
+  /** Goes with the next question, or with the opening of the next stream. */
+  demand(key: string): void {
+    if (this.#onDemand() === undefined || this.#pending.has(key)) return;
     this.#pending.add(key);
-    return this.#isOpen ? requestOf(state, { subscribe: [key] }) : undefined;
+    this.#unasked.add(key);
   }
 
   /** Nobody waits for `key` any more. */
   abandon(key: string): void {
     this.#pending.delete(key);
+    this.#unasked.delete(key);
+  }
+
+  /** For all keys that were demanded and not asked for on the stream that is open; `undefined`: there is none. */
+  question(): AdsRequest | undefined {
+    const state = this.#onDemand();
+    if (state === undefined || this.#unasked.size === 0) return undefined;
+    const subscribe = [...this.#unasked];
+    this.#unasked.clear();
+    return requestOf(state, { subscribe });
   }
 
   /** Every resource of the response has been decoded. */
@@ -247,6 +253,7 @@ export class AdsState {
   #release(resources: readonly AdsResource[], removed: readonly string[]): readonly string[] {
     if (this.#pending.size === 0) return [];
     const answered = [...resources.flatMap(({ name, aliases }) => [name, ...aliases]), ...removed];
+    for (const key of answered) this.#unasked.delete(key);
     return answered.filter((key) => this.#pending.delete(key));
   }
 }

@@ -11,11 +11,7 @@ import type { MeshDemand } from '../model/mesh-demand.ts';
 import type { DuplexCall, RpcChannel } from '../rpc/channel.ts';
 import { rpcStatusOf, wasConnected } from '../rpc/status.ts';
 import type { XdsTermination } from '../telemetry/metrics-xds.ts';
-import {
-  AggregatedDiscoveryService,
-  type DeltaDiscoveryRequest,
-  type DeltaDiscoveryRequestSchema,
-} from '../wire/pb/discovery_pb.ts';
+import { AggregatedDiscoveryService, type DeltaDiscoveryRequestSchema } from '../wire/pb/discovery_pb.ts';
 import { type FeedStatus, MeshFeed, type MeshFeedDeps, type MeshFeedOptions } from './mesh-feed.ts';
 import type { ResponseLog } from './response-log.ts';
 
@@ -51,6 +47,8 @@ interface Stream {
   readonly call: DuplexCall<typeof DeltaDiscoveryRequestSchema>;
   /** The server has said something. */
   isAnswered: boolean;
+  /** A question of ours is not on its way yet. */
+  isAsking: boolean;
   /** We end it ourselves, to be told everything again. */
   isResync: boolean;
   resync?: Disposable;
@@ -86,8 +84,9 @@ export class XdsClient implements MeshDemand, AsyncDisposable {
 
   /** `key`: `network/ip`, `namespace/hostname` or a UID. Only of use on demand. */
   async fetch(key: string, signal: AbortSignal): Promise<void> {
-    const send = (request: DeltaDiscoveryRequest) => void this.#stream?.call.send(request);
-    if (await this.#feed.demand(key, signal, send)) return;
+    const answered = this.#feed.demand(key, signal);
+    void this.#ask();
+    if (await answered) return;
     throw new MeshError('CV-MESH-SILENT', `${this.#deps.channel.peer} has not answered`);
   }
 
@@ -119,7 +118,7 @@ export class XdsClient implements MeshDemand, AsyncDisposable {
     try {
       const { deltaAggregatedResources: method } = AggregatedDiscoveryService.method;
       const call = this.#deps.channel.duplex(method, this.#stopping.signal);
-      stream = { call, isAnswered: false, isResync: false };
+      stream = { call, isAnswered: false, isAsking: false, isResync: false };
       this.#stream = stream;
       await this.#exchange(stream);
       return { stream };
@@ -131,7 +130,6 @@ export class XdsClient implements MeshDemand, AsyncDisposable {
       stream?.resync?.[Symbol.dispose]();
       stream?.call.cancel();
       this.#stream = undefined;
-      this.#feed.closed();
       this.#deps.metrics.connected(false);
     }
   }
@@ -147,6 +145,19 @@ export class XdsClient implements MeshDemand, AsyncDisposable {
       if (isResyncDue) this.#resyncLater(stream);
       else if (!this.#feed.status.isBehind) this.#resyncs = 0;
     }
+  }
+
+  /** One question at a time: what is demanded while a slow server takes one goes with the next, and is not queued. */
+  async #ask(): Promise<void> {
+    const stream = this.#stream;
+    if (stream === undefined || stream.isAsking) return;
+    stream.isAsking = true;
+    while (stream === this.#stream) {
+      const question = this.#feed.question();
+      if (question === undefined) break;
+      await stream.call.send(question);
+    }
+    stream.isAsking = false;
   }
 
   #established(stream: Stream): void {

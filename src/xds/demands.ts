@@ -17,6 +17,10 @@ export class Demands {
     return this.#byKey.size;
   }
 
+  has(key: string): boolean {
+    return this.#byKey.has(key);
+  }
+
   /** False when `signal` aborted first. Rejects with `CV-LIMIT` when too many keys wait already. */
   async wait(key: string, signal: AbortSignal, isLast: () => void): Promise<boolean> {
     const waiting = this.#join(key);

@@ -109,21 +109,22 @@ export class MeshFeed {
     return this.#state.opened().map((request) => this.#message(request));
   }
 
-  closed(): void {
-    this.#state.closed();
-  }
-
   /** The server could not take a request of that size. */
   shrinkRequests(): void {
     this.#state.shrinkEcho();
   }
 
-  /** Waits until `key` has been answered (true) or `signal` aborts (false). `send`: the question, if it is to go out now. */
-  async demand(key: string, signal: AbortSignal, send: (request: DeltaDiscoveryRequest) => void): Promise<boolean> {
+  /** Waits until `key` has been answered (true) or `signal` aborts (false). It is asked for with the next `question`. */
+  async demand(key: string, signal: AbortSignal): Promise<boolean> {
     const answered = this.#demands.wait(key, signal, () => this.#state.abandon(key));
-    const request = signal.aborted ? undefined : this.#state.demand(key);
-    if (request !== undefined) send(this.#message(request));
+    if (this.#demands.has(key) && !signal.aborted) this.#state.demand(key);
     return await answered;
+  }
+
+  /** What has been demanded since the last one; `undefined`: nothing. Only while a stream is open. */
+  question(): DeltaDiscoveryRequest | undefined {
+    const request = this.#state.question();
+    return request && this.#message(request);
   }
 
   /** Begins with what was kept, before the first stream. A policy that could not be read then fails closed again. */

@@ -158,14 +158,13 @@ export class ModelWorld {
 
   close(): void {
     this.#isOpen = false;
-    this.state.closed();
     this.server.drop();
   }
 
   demand(key: string): void {
-    const request = this.state.demand(key);
+    this.state.demand(key);
+    const request = this.#isOpen ? this.state.question() : undefined;
     if (request === undefined) return;
-    assert(this.#isOpen);
     assert.deepEqual(
       { ...request, initialVersions: [...request.initialVersions] },
       {

@@ -69,7 +69,6 @@ describe('requests', () => {
     state.accept(response(ADDRESS, { removed: ['c', 'never there'] }));
     state.reject(response(ADDRESS, { resources: [resource('d')] }), 'd: bad', [{ name: 'd', key: 'd' }]);
     state.accept(response(POLICY, { resources: [resource('ns/p', { version: '' })] }));
-    state.closed();
     assert.deepEqual(versionsOf(state), { a: 'v1', b: 'v7' });
     assert.deepEqual(versionsOf(state, POLICY), { 'ns/p': '' });
   });
@@ -78,7 +77,6 @@ describe('requests', () => {
     const state = new AdsState(WILDCARD, 40);
     state.opened();
     state.accept(response(ADDRESS, { resources: ['a', 'b', 'c', 'd'].map((name) => resource(name)) }));
-    state.closed();
     assert.deepEqual(versionsOf(state), {});
     const { removedKeys } = state.accept(response(ADDRESS, { resources: [resource('a'), resource('d')] }));
     assert.deepEqual([...removedKeys], ['b', 'c']);
@@ -89,7 +87,6 @@ describe('requests', () => {
     const state = new AdsState(ON_DEMAND, 40);
     state.opened();
     state.accept(response(ADDRESS, { resources: ['a', 'b', 'c', 'd', 'e'].map((name) => resource(name)) }));
-    state.closed();
     const [first, ...more] = state.opened().filter(({ typeUrl }) => typeUrl === ADDRESS);
     assert.deepEqual([first?.subscribe, first?.initialVersions.size], [['*'], 0]);
     assert.deepEqual(
@@ -124,7 +121,6 @@ describe('readiness', () => {
     state.reject(response(ADDRESS), 'bad', []);
     const { isResyncDue } = state.accept(response(ADDRESS, { resources: [resource('mended')] }));
     assert.deepEqual([isResyncDue, state.isReady, state.isBehind], [true, false, true]);
-    state.closed();
     state.opened();
     assert.equal(state.accept(response(ADDRESS)).isResyncDue, false);
     assert.deepEqual([state.isReady, state.isBehind], [true, false]);
@@ -135,7 +131,6 @@ describe('readiness', () => {
     state.opened();
     state.accept(response(ADDRESS));
     state.accept(response(POLICY));
-    state.closed();
     assert.equal(state.isReady, true);
   });
 });
@@ -149,7 +144,8 @@ describe('demands', () => {
     test(`a key is released by ${how}`, () => {
       const state = new AdsState(ON_DEMAND);
       state.opened();
-      assert.deepEqual(state.demand('/10.0.0.1')?.subscribe, ['/10.0.0.1']);
+      state.demand('/10.0.0.1');
+      assert.deepEqual(state.question()?.subscribe, ['/10.0.0.1']);
       assert.deepEqual(state.accept(response(ADDRESS, { resources: [resource('other')] })).released, []);
       assert.deepEqual(state.accept(response(ADDRESS, answer)).released, ['/10.0.0.1']);
       assert.equal(state.pending.size, 0);
@@ -159,18 +155,32 @@ describe('demands', () => {
   test('a key is asked for once while it is pending, and again after it was answered', () => {
     const state = new AdsState(ON_DEMAND);
     state.opened();
-    assert.notEqual(state.demand('k'), undefined);
-    assert.equal(state.demand('k'), undefined);
+    const asksFor = (): readonly string[] => {
+      state.demand('k');
+      return state.question()?.subscribe ?? [];
+    };
+    assert.deepEqual([asksFor(), asksFor()], [['k'], []]);
     state.accept(response(ADDRESS, { removed: ['k'] }));
-    assert.notEqual(state.demand('k'), undefined);
+    assert.deepEqual(asksFor(), ['k']);
+  });
+
+  test('one question asks for all that was demanded since the last one, except what is abandoned or answered meanwhile', () => {
+    const state = new AdsState(ON_DEMAND);
+    state.opened();
+    for (const key of ['a', 'b', 'c', 'd']) state.demand(key);
+    state.abandon('b');
+    state.accept(response(ADDRESS, { removed: ['c'] }));
+    assert.deepEqual(state.question()?.subscribe, ['a', 'd']);
+    assert.equal(state.question(), undefined);
   });
 
   test('pending keys go with the next stream, with a version that nothing has; abandoned ones do not', () => {
     const state = new AdsState(ON_DEMAND);
-    assert.equal(state.demand('early'), undefined);
+    state.demand('early');
     state.demand('given up');
     state.abandon('given up');
     assert.deepEqual(versionsOf(state), { early: '' });
+    assert.equal(state.question(), undefined);
   });
 
   test('a refused answer releases nobody', () => {
@@ -184,8 +194,8 @@ describe('demands', () => {
   test('without on-demand types a demand asks nobody', () => {
     const state = new AdsState(WILDCARD);
     state.opened();
-    assert.equal(state.demand('k'), undefined);
-    assert.equal(state.pending.size, 0);
+    state.demand('k');
+    assert.deepEqual([state.question(), state.pending.size], [undefined, 0]);
   });
 });
 
@@ -250,7 +260,6 @@ describe('names', () => {
     reject();
     assert.deepEqual([...state.accept(response(POLICY, { removed: ['ns/p'] })).removedKeys], ['ns/p']);
     reject();
-    state.closed();
     state.opened();
     assert.deepEqual([...state.accept(response(POLICY, { resources: [resource('ns/q')] })).removedKeys], ['ns/p']);
     assert.deepEqual([...state.accept(response(POLICY)).removedKeys], []);

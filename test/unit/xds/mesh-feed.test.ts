@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { silentLogger } from '../../../src/base/log.ts';
+import { MeshFeed } from '../../../src/xds/mesh-feed.ts';
+import { nodeOf } from '../../../src/xds/node.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+
+const NODE = nodeOf({
+  instanceIp: '10.0.0.9',
+  podName: 'agent-x',
+  podNamespace: 'istio-system',
+  nodeName: 'node-1',
+  metadata: {},
+  jsonMetadata: {},
+});
+const metrics = {
+  streamEnded: () => undefined,
+  messageReceived: () => undefined,
+  messageRejected: () => undefined,
+  connected: () => undefined,
+};
+/** As many as may wait. */
+const LIMIT = 10_000;
+
+test('a look-up beyond the limit is refused and leaves nothing behind: no question now, none on the next stream', async () => {
+  const deps = {
+    clock: new FakeClock(),
+    log: silentLogger,
+    metrics,
+    onUpdate: () => undefined,
+    onReady: () => undefined,
+  };
+  const feed = new MeshFeed({ node: NODE, isOnDemand: true }, deps);
+  const callers: AbortController[] = [];
+  const ask = (key: string): Promise<boolean> => {
+    const caller = new AbortController();
+    callers.push(caller);
+    return feed.demand(key, caller.signal);
+  };
+  feed.opened();
+  const waiting = Array.from({ length: LIMIT }, (_, at) => ask(`/key-${at}`));
+  await assert.rejects(ask('/one-too-many'), { code: 'CV-LIMIT' });
+  assert.deepEqual([feed.question()?.resourceNamesSubscribe.length, feed.status.waiting], [LIMIT, LIMIT]);
+
+  const [addresses] = feed.opened();
+  assert.equal(Object.keys(addresses?.initialResourceVersions ?? {}).length, LIMIT);
+  for (const caller of callers) caller.abort();
+  await Promise.all(waiting);
+  assert.equal(feed.status.waiting, 0);
+});
