@@ -47,6 +47,8 @@ export function inboundTarget(
   return applyTunnel(request.local, { authority, policyDestination, ...(service && { service }) }, settings);
 }
 
+const TUNNEL_ANNOTATION = 'ambient.istio.io/waypoint-inbound-binding';
+
 interface ResolvedTarget {
   readonly authority: HboneAuthority;
   readonly policyDestination: HostPort;
@@ -62,6 +64,10 @@ function applyTunnel(
   const port = tunnel?.port ?? policyDestination.port;
   // Both are looked at: the one asked for (as ztunnel does) and the one really dialled, which is what could loop.
   if (settings.illegalPorts.has(policyDestination.port) || settings.illegalPorts.has(port)) return selfCall();
+  if (port > 65_535) {
+    const text = `the application tunnel of ${local.name} has port ${port}, which cannot be`;
+    return refuse('CV-SERVICE-UNKNOWN', `${text}; correct ${TUNNEL_ANNOTATION} of its Gateway`);
+  }
   const known = { kind: 'target', policyDestination, ...(service && { service }) } as const;
   if (tunnel?.protocol !== 'PROXY') return { ...known, address: { ip: policyDestination.ip, port } };
   const tunnelTarget = proxyDestination(local, authority, service);

@@ -22,6 +22,7 @@ export const NO_LOCALITY: Locality = { region: '', zone: '', subzone: '' };
 /** A waypoint-like workload that wants traffic handed to its own port, with or without a PROXY v2 header. */
 export interface ApplicationTunnel {
   readonly protocol: 'NONE' | 'PROXY';
+  /** As told: may be over 65535. */
   readonly port?: number;
 }
 

@@ -1,5 +1,6 @@
 /** `istio.workload.Service` as a record. */
-import { type LoadBalancer, type Service, STANDARD_BALANCER } from '../model/workload.ts';
+import { PORTS } from '../model/ports.ts';
+import { type GatewayAddress, type LoadBalancer, type Service, STANDARD_BALANCER } from '../model/workload.ts';
 import {
   IPFamilies,
   type LoadBalancing,
@@ -47,6 +48,9 @@ const HEALTH: Readonly<Record<number, LoadBalancer['healthPolicy']>> = {
   [LoadBalancing_HealthPolicy.ALLOW_ALL]: 'AllowAll',
 };
 
+/** A canary without an address, as istiod makes it of a Gateway that has no usable one: its share is refused, not bypassed. */
+const NOWHERE: GatewayAddress = { kind: 'hostname', namespace: '', hostname: '', hbonePort: PORTS.hbone };
+
 export function serviceRecord(message: ServiceMessage): Service {
   const addresses = list(message.addresses, 'addresses', networkAddress);
   const ipFamilies = known(FAMILIES, message.ipFamilies, 'ip_families');
@@ -59,11 +63,10 @@ export function serviceRecord(message: ServiceMessage): Service {
     ports: portMap(message.ports, 'ports', true),
     // Names of other kinds are for waypoints: who compares SPIFFE IDs leaves them out.
     subjectAltNames: message.subjectAltNames,
-    weightedWaypoints: list(message.weightedWaypoints, 'weighted_waypoints', ({ destination, weight }, field) =>
-      destination === undefined
-        ? refuse(field, 'has no destination')
-        : { destination: gatewayAddress(destination, field), weight },
-    ),
+    weightedWaypoints: list(message.weightedWaypoints, 'weighted_waypoints', ({ destination, weight }, field) => ({
+      destination: destination === undefined ? NOWHERE : gatewayAddress(destination, field),
+      weight,
+    })),
     loadBalancer: message.loadBalancing === undefined ? STANDARD_BALANCER : loadBalancer(message.loadBalancing),
     canonical: message.canonical,
     // The reference reads numbers it does not know as public, and a control plane may count on that.

@@ -72,7 +72,7 @@ export function policyPort(value: number, field: string): number {
   return value <= 65_535 ? value : refuse(field, `${value} is not a port`);
 }
 
-export function portNumber(value: number, field: string): number {
+function portNumber(value: number, field: string): number {
   return value >= 1 && value <= 65_535 ? value : refuse(field, `${value} is not a port`);
 }
 

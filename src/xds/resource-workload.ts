@@ -11,18 +11,7 @@ import {
   WorkloadStatus,
   WorkloadType,
 } from '../wire/pb/workload_pb.ts';
-import {
-  gatewayAddress,
-  ip,
-  known,
-  list,
-  portMap,
-  portNumber,
-  reference,
-  required,
-  segment,
-  text,
-} from './resource-value.ts';
+import { gatewayAddress, ip, known, list, portMap, reference, required, segment, text } from './resource-value.ts';
 
 /** HBONE's predecessor is not spoken here: whoever needs it cannot be reached, and is refused instead of sent plaintext. */
 const PROTOCOLS = { [TunnelProtocol.NONE]: 'TCP', [TunnelProtocol.HBONE]: 'HBONE' } as const;
@@ -98,6 +87,7 @@ function locality({ region, zone, subzone }: LocalityMessage): Locality {
 function applicationTunnel({ protocol, port }: ApplicationTunnelMessage): ApplicationTunnel {
   return {
     protocol: known(TUNNELS, protocol, 'application_tunnel.protocol'),
-    ...(port !== 0 && { port: portNumber(port, 'application_tunnel.port') }),
+    // From an annotation of a Gateway, whatever number is written there: who would be led to it refuses one that cannot be.
+    ...(port !== 0 && { port }),
   };
 }

@@ -113,6 +113,13 @@ const rows: readonly Row[] = [
     want: 'CV-SERVICE-UNKNOWN no service or workload for hostname: hidden.secret.svc.cluster.local',
   },
   {
+    name: 'a tunnel to a port that cannot be refuses, and the annotation to correct is named',
+    local: waypoint({ protocol: 'PROXY', port: 99_999 }),
+    dst: '10.0.0.9:15008',
+    authority: '10.1.0.4:80',
+    want: 'CV-SERVICE-UNKNOWN the application tunnel of waypoint has port 99999, which cannot be; correct ambient.istio.io/waypoint-inbound-binding of its Gateway',
+  },
+  {
     name: 'the address of another pod refuses',
     local: POD,
     dst: '10.0.0.2:15008',

@@ -4,6 +4,8 @@ import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { MeshError } from '../../../src/base/errors.ts';
 import { formatCidr } from '../../../src/base/ip.ts';
+import { isKnownReference } from '../../../src/model/gateway-reference.ts';
+import { EMPTY_MESH, MeshIndex } from '../../../src/model/mesh-index.ts';
 import { parseSpiffeId, workloadIdentity } from '../../../src/model/spiffe.ts';
 import type { Service, Workload } from '../../../src/model/workload.ts';
 import { AuthorizationSchema } from '../../../src/wire/pb/authorization_pb.ts';
@@ -173,11 +175,6 @@ for (const { name, bytes, reason } of [
     bytes: serviceBytes({ addresses: [{ address: IPV4, length: 33 }] }),
     reason: /33 is over 32/,
   },
-  {
-    name: 'a weighted waypoint that is nowhere',
-    bytes: serviceBytes({ weightedWaypoints: [{ weight: 1 }] }),
-    reason: /weighted_waypoints\[0\]/,
-  },
   { name: 'neither workload nor service', bytes: new Uint8Array(), reason: /neither/ },
   { name: 'rubbish', bytes: new Uint8Array([0xff, 0xff, 0xff]), reason: /not a protobuf message/ },
   { name: '5 MiB', bytes: new Uint8Array(5 * 1024 * 1024), reason: /resource of 5242880 bytes/ },
@@ -214,6 +211,20 @@ test('odd words of users, which they can write into objects, do not refuse what 
   assert.equal(workloadOf({ hostname: 'unix:///run/a b.sock' }).hostname, '');
   assert.equal(workloadOf({ uid: odd }).uid, odd);
   assert.deepEqual(serviceOf({ subjectAltNames: ['www.example.com'] }).subjectAltNames, ['www.example.com']);
+  // Annotation `ambient.istio.io/waypoint-inbound-binding: PROXY/99999`, which istiod passes on.
+  assert.deepEqual(workloadOf({ applicationTunnel: { protocol: 1, port: 99_999 } }).applicationTunnel, {
+    protocol: 'PROXY',
+    port: 99_999,
+  });
+});
+
+test('a canary without an address, as that of a gateway whose addresses are of another kind, is one that leads nowhere', () => {
+  const { weightedWaypoints } = serviceOf({ weightedWaypoints: [{ weight: 1 }] });
+  const index = new MeshIndex({ ...EMPTY_MESH, services: [serviceOf({ weightedWaypoints: [{ weight: 1 }] })] });
+  assert.deepEqual(
+    weightedWaypoints.map(({ weight, destination }) => [weight, isKnownReference(index, destination)]),
+    [[1, false]],
+  );
 });
 
 test('a rule with words that nothing can match says what it says', () => {
