@@ -16,6 +16,8 @@ const PATIENT: MoveLimits = { flushMs: 100, suspendMs: 2_000 };
 const DIAL_MS = 250;
 /** The same for streams whose peers are being replaced too. */
 const SEEK_MS = 3_000;
+/** Longest part of that wait without an answer: whoever asks has other pods to ask about, and asks one after the other. */
+const ANSWER_MS = 20;
 const POLL_MS = 2;
 /** Longer than one part is on its way. */
 const RECENT_MS = 10_000;
@@ -44,11 +46,14 @@ export class Departure {
   readonly #connections: Connections;
   readonly #clock: Clock;
   readonly #shortCuts: ShortCutEnd | undefined;
-  /** Tried once. */
-  readonly #slow = new Set<Connection>();
+  readonly #tried = new WeakSet<Connection>();
+  /** Of these, those that are to be tried once more. */
+  #slow: Connection[] = [];
   #atOnce: number = AT_ONCE.first;
   #lastMs: number | undefined;
   #askedMs: number;
+  /** Since when nothing that was not tried could move. */
+  #waitsSinceMs: number | undefined;
 
   /** `shortCuts`: those that go along; absent: none. */
   constructor(connections: Connections, clock: Clock, shortCuts: ShortCutEnd | undefined) {
@@ -67,12 +72,14 @@ export class Departure {
     return isRecent || this.#connections.all().some(({ tunnel }) => tunnel?.stream.isHalted === true);
   }
 
+  /** Nobody waits here for long: an empty part that is not the last says that more may follow. */
   async next(): Promise<Departed> {
     this.#adapt();
-    const fresh = this.#fresh() ?? (await this.#arrivals());
-    if (fresh !== undefined) return { connections: await this.#move(fresh, QUICK), isLast: false };
-    const slow = [...this.#slow].filter(({ isOver }) => !isOver);
-    this.#slow.clear();
+    const fresh = await this.#soonFresh();
+    if (fresh.length > 0) return { connections: await this.#move(fresh, QUICK), isLast: false };
+    if (this.#isWorthWaiting) return { connections: [], isLast: false };
+    const slow = this.#slow.filter(({ isOver }) => !isOver);
+    this.#slow = [];
     return { connections: await this.#move(slow, PATIENT), isLast: true };
   }
 
@@ -85,26 +92,31 @@ export class Departure {
     if (tookMs > LONG_MS) this.#atOnce = Math.max(this.#atOnce / 2, AT_ONCE.min);
   }
 
+  /** Those that can move now, or in a moment. */
+  async #soonFresh(): Promise<readonly Connection[]> {
+    const endMs = this.#clock.monotonicMs() + ANSWER_MS;
+    for (;;) {
+      const fresh = this.#fresh();
+      if (fresh.length > 0) {
+        this.#waitsSinceMs = undefined;
+        return fresh;
+      }
+      if (!this.#isWorthWaiting || this.#clock.monotonicMs() >= endMs) return [];
+      await delay(this.#clock, POLL_MS);
+    }
+  }
+
   /** First those that stand still already: their peers wait for them elsewhere. */
-  #fresh(): readonly Connection[] | undefined {
-    const untried = this.#connections.movable(this.#shortCuts).filter((connection) => !this.#slow.has(connection));
+  #fresh(): readonly Connection[] {
+    const untried = this.#connections.movable(this.#shortCuts).filter((connection) => !this.#tried.has(connection));
     const fresh = untried.toArray();
     const parked = fresh.filter(({ tunnel }) => tunnel?.isParked === true);
-    if (parked.length > 0) return parked.slice(0, AT_ONCE.max);
-    return fresh.length === 0 ? undefined : fresh.slice(0, this.#atOnce);
+    return parked.length > 0 ? parked.slice(0, AT_ONCE.max) : fresh.slice(0, this.#atOnce);
   }
 
-  async #arrivals(): Promise<readonly Connection[] | undefined> {
-    const startedMs = this.#clock.monotonicMs();
-    while (this.#isWorthWaiting(this.#clock.monotonicMs() - startedMs)) {
-      await delay(this.#clock, POLL_MS);
-      const fresh = this.#fresh();
-      if (fresh !== undefined) return fresh;
-    }
-    return undefined;
-  }
-
-  #isWorthWaiting(waitedMs: number): boolean {
+  get #isWorthWaiting(): boolean {
+    const nowMs = this.#clock.monotonicMs();
+    const waitedMs = nowMs - (this.#waitsSinceMs ??= nowMs);
     return (this.#connections.isBusy && waitedMs < DIAL_MS) || (this.#connections.isSeeking && waitedMs < SEEK_MS);
   }
 
@@ -112,7 +124,8 @@ export class Departure {
     const moved = await Promise.all(
       connections.map(async (connection) => {
         const inherited = await connection.move(this.#clock, limits);
-        if (inherited === undefined) this.#slow.add(connection);
+        if (inherited === undefined && !this.#tried.has(connection)) this.#slow.push(connection);
+        this.#tried.add(connection);
         return inherited;
       }),
     );

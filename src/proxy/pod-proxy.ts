@@ -40,8 +40,11 @@ const STOP_ERRORS = {
   drain: new MeshError('CV-DRAIN', 'connection closed due to connection drain'),
   hold: new MeshError('CV-HOLD', 'connection closed: the agent that was replaced holds it no longer'),
 } as const;
-/** For a stream that is asked for from elsewhere: it is asked for again when its reader is slow. */
-const SURRENDER_LIMITS = { flushMs: 100, suspendMs: 500 } as const;
+/**
+ * For a stream that is asked for from elsewhere: it is asked for again when its reader is slow. Short, because many are asked for,
+ * one after the other, and between them those that a process takes from us.
+ */
+const SURRENDER_LIMITS = { flushMs: 10, suspendMs: 500 } as const;
 
 export class PodProxy {
   readonly #context: PodContext;

@@ -26,6 +26,8 @@ export async function serveResume(
   if (!parked.isOf(question)) throw notYours();
   // Who gave up meanwhile may ask once more.
   if (stream.isClosed) return;
+  // Since it was found it may have left, with those that another process or thread takes.
+  if (context.parked.get(token) !== parked) throw unknown('later');
   const next = newResumeToken(context.deps.random);
   stream.respond(200, answerFields(next, { isResumed: true }), { endStream: false });
   parked.attach(stream, next);

@@ -2,7 +2,7 @@
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
-import { delay } from '../../base/clock.ts';
+import { delay, withDeadline } from '../../base/clock.ts';
 import { MeshError, toMeshError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { NO_NEEDS, type TunnelNeeds } from '../../proxy/inheritance.ts';
@@ -153,7 +153,9 @@ export class NodeLease implements Disposable {
    */
   async settle(ready: Promise<void>): Promise<HandOverResult | undefined> {
     if (this.#heir === undefined && this.#recovery === undefined) return undefined;
-    await Promise.race([ready, delay(this.#deps.clock, READY_WAIT_MS), this.#lost.promise]);
+    const late = (): MeshError => new MeshError('CV-HAND-OVER', 'not all pods could be captured');
+    const readySoon = withDeadline(ready, this.#deps.clock, READY_WAIT_MS, late).catch(() => undefined);
+    await Promise.race([readySoon, this.#lost.promise]);
     await Promise.race([this.#allFollowed(), this.#lost.promise]);
     const heir = this.#heir;
     if (heir === undefined) {

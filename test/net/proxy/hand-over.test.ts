@@ -128,13 +128,57 @@ test(
     const first = await giver.proxy.moveSome();
     await heir.proxy.adopt(first.connections);
 
-    const last = giver.proxy.moveSome();
+    const rest = parts(giver);
     await echoed(flowing, 'meanwhile');
 
-    assert.deepEqual(await last, { connections: [], isLast: true });
+    assert.deepEqual((await rest).flat(), []);
     assert.equal(giver.proxies.counts('p1')?.connections, 1);
   },
 );
+
+test(
+  'whoever asks for connections hears soon that one is waited for, and may ask for other pods',
+  bounded,
+  async () => {
+    const clock = new FakeClock();
+    await using giver = new ProxyWorld({ clock });
+    giver.target = await giver.silent();
+    await giver.connect('plaintext');
+    while (giver.proxies.counts('p1')?.connections !== 1) await nextTurn();
+    await leave(giver);
+
+    const answer = giver.proxy.moveSome();
+    await pass(clock, 40);
+
+    assert.deepEqual(await answer, { connections: [], isLast: false });
+    clock.advance(250);
+    assert.deepEqual(await giver.proxy.moveSome(), { connections: [], isLast: true });
+  },
+);
+
+test('what has stayed is not stopped again while other threads still have some that leave', bounded, async () => {
+  const clock = new FakeClock();
+  await using giver = new ProxyWorld({ clock });
+  giver.target = await giver.app((socket) => socket.pause());
+  await fillUntilBlocked(await giver.connect('plaintext'));
+  await leave(giver);
+  const last = parts(giver);
+  await pass(clock, 200);
+  assert.deepEqual((await last).flat(), []);
+  assert.equal(giver.proxies.counts('p1')?.connections, 1);
+
+  // Without a wait for its reader: time stands still.
+  assert.deepEqual(await giver.proxy.moveSome(), { connections: [], isLast: true });
+});
+
+/** In steps, between which whoever waits goes on. */
+async function pass(clock: FakeClock, ms: number): Promise<void> {
+  for (let passed = 0; passed < ms; passed++) {
+    await nextTurn();
+    clock.advance(1);
+  }
+  await nextTurn();
+}
 
 test(
   'a connection that the mesh of the next process forbids is closed there for that, and the others live',
