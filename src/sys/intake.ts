@@ -1,13 +1,13 @@
 /** A listener that can rest: its clients then stay in the queue of the kernel, connected and not accepted. */
-import net from 'node:net';
-import { duplicate } from './duplicate.ts';
-import { duplicateListener, socketFd } from './tcp.ts';
+import type net from 'node:net';
+import { parked } from './parked.ts';
+import { duplicateOf } from './tcp.ts';
 
 export class Intake {
   readonly port: number;
   readonly #serve: (fd: number) => net.Server;
   #server: net.Server | undefined;
-  /** The listener while it rests: as a socket of Node's, which nobody reads, it goes with its thread. */
+  /** The listener while it rests. */
   #resting: net.Socket | undefined;
 
   /** Owns `fd`. `serve` makes a server of a descriptor, and owns that. */
@@ -23,8 +23,7 @@ export class Intake {
 
   /** A second descriptor of the listener, the caller's to close: the queue outlives this. Throws `CV-SYS`. */
   duplicate(): number {
-    if (this.#server !== undefined) return duplicateListener(this.#server);
-    return duplicate((this.#resting && socketFd(this.#resting)) ?? -1);
+    return duplicateOf(this.#server ?? this.#resting);
   }
 
   /** Does nothing when this process has no room for a descriptor. */
@@ -34,9 +33,7 @@ export class Intake {
     if (fd === undefined) return;
     this.#server.close();
     this.#server = undefined;
-    // Half of the options are not in Node's published types.
-    const options = { fd, readable: false, writable: false, manualStart: true };
-    this.#resting = new net.Socket(options as net.SocketConstructorOpts).on('error', nothing);
+    this.#resting = parked(fd);
   }
 
   /** Ends a rest. False: there is no room for a descriptor now. */
@@ -65,5 +62,3 @@ export class Intake {
     }
   }
 }
-
-function nothing(): void {}

@@ -2,7 +2,9 @@
  * Pipes that carry bytes from one socket to another inside the kernel: splice(2). Pages change hands, nothing is copied and
  * nothing comes into this process. Empty pipes are kept for the next who needs one.
  */
+import type net from 'node:net';
 import { lastErrno, libc } from './libc.ts';
+import { parked } from './parked.ts';
 
 /** O_NONBLOCK | O_CLOEXEC. */
 const PIPE_FLAGS = 0o2_004_000;
@@ -21,28 +23,18 @@ export interface SpliceFailure {
 }
 
 const spare: Pipe[] = [];
-/** All of this thread, spare ones too. */
-const open = new Set<Pipe>();
 let inUse = 0;
-let isEndWatched = false;
-
-/** Descriptors are the process's, which outlives a worker; Node closes what is its own. */
-function closeAtEnd(): void {
-  if (isEndWatched) return;
-  isEndWatched = true;
-  process.once('exit', () => {
-    for (const pipe of open) pipe.close();
-  });
-}
 
 export class Pipe {
   readonly #readFd: number;
   readonly #writeFd: number;
+  readonly #owners: readonly net.Socket[];
   #heldBytes = 0;
 
   private constructor(readFd: number, writeFd: number) {
     this.#readFd = readFd;
     this.#writeFd = writeFd;
+    this.#owners = [parked(readFd), parked(writeFd)];
   }
 
   /** An empty one, to be given back; `undefined`: too many are in use, or no descriptor is left. */
@@ -58,10 +50,7 @@ export class Pipe {
     if (libc.pipe2(fds, PIPE_FLAGS) !== 0) return undefined;
     const [readFd = -1, writeFd = -1] = fds;
     libc.fcntl(writeFd, F_SETPIPE_SZ, 'int', CAPACITY_BYTES);
-    const pipe = new Pipe(readFd, writeFd);
-    open.add(pipe);
-    closeAtEnd();
-    return pipe;
+    return new Pipe(readFd, writeFd);
   }
 
   get heldBytes(): number {
@@ -96,14 +85,7 @@ export class Pipe {
       spare.push(this);
       return;
     }
-    this.close();
-  }
-
-  /** @internal For the end of its thread. Idempotent: the numbers are soon those of others. */
-  close(): void {
-    if (!open.delete(this)) return;
-    libc.close(this.#readFd);
-    libc.close(this.#writeFd);
+    for (const owner of this.#owners) owner.destroy();
   }
 }
 

@@ -41,18 +41,16 @@ export interface ArrivalHandlers extends Pick<AcceptHandlers, 'onError'> {
 }
 
 /** The same for peers that have to speak first: no socket is made before they do. */
-export function listenForArrivals(fd: number, { onArrival, onError }: ArrivalHandlers): net.Server {
+export function listenForArrivals(fd: number, { onArrival, ...handlers }: ArrivalHandlers): net.Server {
   const onConnection = (socket: net.Socket): void => onArrival(socketArrival(socket));
-  const server = listenOn(fd, { onConnection, ...(onError === undefined ? {} : { onError }) });
+  const server = listenOn(fd, { ...handlers, onConnection });
   acceptArrivals(server, onArrival);
   return server;
 }
 
-/** A second descriptor of the socket that `server` listens on, the caller's to close: its queue outlives the server. */
-export function duplicateListener(server: net.Server): number {
-  // As for sockets, Node has no public way to it.
-  const fd = (server as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle?.fd ?? -1;
-  return duplicate(fd);
+/** A second descriptor of a listener or a socket, the caller's to close: its queue outlives the server. Throws `CV-SYS`. */
+export function duplicateOf(owner: net.Server | net.Socket | undefined): number {
+  return duplicate((owner && socketFd(owner)) ?? -1);
 }
 
 export interface DialLimits {
@@ -171,8 +169,8 @@ function abortError(signal: AbortSignal | undefined): MeshError {
   return reason instanceof MeshError ? reason : new MeshError('CV-DRAIN', 'the dial was given up');
 }
 
-/** Descriptor of a live socket, for `Sys.originalDestination`; `undefined` once it is closed. */
-export function socketFd(socket: net.Socket): number | undefined {
+/** Descriptor of a live socket or listener, for `Sys.originalDestination`; `undefined` once it is closed. */
+export function socketFd(socket: net.Socket | net.Server): number | undefined {
   // Node has no public way to it; the field exists since 0.x and has no replacement.
   const handle = (socket as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle;
   const fd = handle?.fd ?? -1;

@@ -24,7 +24,7 @@ import { closeFd } from '../../../src/sys/duplicate.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { takeRunLock } from '../../../src/sys/run-lock.ts';
 import type { Netns } from '../../../src/sys/sys.ts';
-import { duplicateListener, listenOn } from '../../../src/sys/tcp.ts';
+import { duplicateOf, listenOn } from '../../../src/sys/tcp.ts';
 import type { UnixSocket } from '../../../src/sys/unix-contract.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
@@ -148,7 +148,7 @@ export class GivingNode implements AsyncDisposable {
       warm: async () => assert.fail('nothing moves to this node'),
       leaveListeners: async () => {
         if (!server.listening) return [];
-        const fd = duplicateListener(server);
+        const fd = duplicateOf(server);
         server.close();
         return [{ port: this.port, fd }];
       },
