@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { Clock } from '../base/clock.ts';
-import { hasCode } from '../base/errors.ts';
+import { hasCode, messageOf } from '../base/errors.ts';
 
 /** Entries of a watched directory that are looked at; more are an operator's mistake, and ignored. */
 const MAX_ENTRIES = 10_000;
@@ -161,7 +161,13 @@ function fingerprint(path: string): string {
 }
 
 function stamp(path: string): string {
-  const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
-  if (stats === undefined) return '';
-  return `${stats.isDirectory() ? 'd' : 'f'}${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}:${stats.ctimeNs}`;
+  try {
+    const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
+    if (stats === undefined) return '';
+    const kind = stats.isDirectory() ? 'd' : 'f';
+    return `${kind}${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}:${stats.ctimeNs}`;
+  } catch (error) {
+    // A circle of symlinks, a mount that is gone, no right: a state as any other, and who reads the path says which.
+    return messageOf(error);
+  }
 }

@@ -1,6 +1,6 @@
 /** Runs a command-line tool inside a network namespace, bounded in time and output. No shell. */
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
-import { MeshError } from '../base/errors.ts';
+import { MeshError, messageOf } from '../base/errors.ts';
 import { inNetns } from './netns.ts';
 import type { Netns, ToolResult } from './sys.ts';
 
@@ -23,17 +23,16 @@ export async function runTool(
   limits: ToolLimits = TOOL_LIMITS,
 ): Promise<ToolResult> {
   const [file = '', ...args] = argv;
-  // fork happens before spawn returns, on this thread: the child is born inside the namespace.
-  const child = inNetns(netns, () => spawn(file, args, { stdio: 'pipe' }));
+  const child = inNetns(netns, () => start(file, args));
   const { promise, resolve, reject } = Promise.withResolvers<ToolResult>();
-  const fail = (message: string, cause?: unknown): void => {
+  const fail = (problem: string): void => {
     child.kill('SIGKILL');
-    reject(new MeshError('CV-SYS', message, { tool: file }, { cause }));
+    reject(new MeshError('CV-SYS', `${file}: ${problem}`, { tool: file }));
   };
-  child.on('error', (cause) => fail(`${file} could not be run: ${cause.message}`, cause));
+  child.on('error', (cause) => reject(notRun(file, cause)));
   // Not started: `error` follows. Out of descriptors there are not even pipes, whatever the types say.
   if (child.pid === undefined) return await promise;
-  const timer = setTimeout(() => fail(`${file} did not finish in ${limits.timeoutMs / 1000} s`), limits.timeoutMs);
+  const timer = setTimeout(() => fail(`it did not finish in ${limits.timeoutMs / 1000} s`), limits.timeoutMs);
   const stdout = collect(child.stdout, limits.outputBytes, fail);
   const stderr = collect(child.stderr, limits.outputBytes, fail);
   child.on('close', (code) => resolve({ code: code ?? -1, stdout: stdout(), stderr: stderr() }));
@@ -43,6 +42,20 @@ export async function runTool(
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** fork happens before spawn returns, on this thread: the child is born inside the namespace that the thread is in. */
+function start(file: string, args: readonly string[]): ChildProcessWithoutNullStreams {
+  try {
+    return spawn(file, args, { stdio: 'pipe' });
+  } catch (cause) {
+    // Most errors come as an event; some, such as the want of memory, come at once.
+    throw notRun(file, cause);
+  }
+}
+
+function notRun(file: string, cause: unknown): MeshError {
+  return new MeshError('CV-SYS', `${file} could not be run: ${messageOf(cause)}`, { tool: file }, { cause });
 }
 
 /** A tool may exit without reading; that is its own affair, and its exit code says so. */
@@ -57,7 +70,7 @@ function collect(stream: NodeJS.ReadableStream, limitBytes: number, fail: (messa
   stream.on('data', (chunk: Buffer) => {
     bytes += chunk.length;
     if (bytes <= limitBytes) chunks.push(chunk);
-    else fail(`the output of the tool is over ${limitBytes} bytes`);
+    else fail(`its output is over ${limitBytes} bytes`);
   });
   return () => Buffer.concat(chunks).toString();
 }

@@ -111,6 +111,23 @@ test('without any event a change is found by the next poll, and no change is no 
   assert.equal(count, 1);
 });
 
+test('a path that has become a circle of symlinks is a change, and no crash', (t) => {
+  const path = join(directory(t), 'list.yaml');
+  writeFileSync(path, 'x');
+  const clock = new FakeClock();
+  let count = 0;
+  using _watcher = watchPath(path, { clock, pollMs: 10_000, onChange: () => (count += 1) });
+  rmSync(path);
+  symlinkSync(path, path);
+  clock.advance(20_000);
+  assert.equal(count, 1);
+
+  rmSync(path);
+  writeFileSync(path, 'x');
+  clock.advance(20_000);
+  assert.equal(count, 2);
+});
+
 test('a bounded read takes a file up to its limit and nothing that is no file', (t) => {
   const path = join(directory(t), 'f');
   writeFileSync(path, '12345');

@@ -155,6 +155,14 @@ test('a tool that runs too long, says too much or ends by a signal is dealt with
   assert.deepEqual([code, stderr], [3, 'no\n']);
 });
 
+test('a tool that the kernel refuses to start is an error of that tool, and no defect', bounded, async () => {
+  const tooLong = 'x'.repeat(1024 * 1024);
+  await assert.rejects(runTool(undefined, ['true', tooLong]), {
+    code: 'CV-SYS',
+    message: /^true could not be run: .*E2BIG/,
+  });
+});
+
 test('a tool that cannot be started for want of descriptors is an error of that tool alone', bounded, async () => {
   const script = `
     import { openSync } from 'node:fs';
