@@ -1,8 +1,7 @@
 /** A pod with its namespace open and its proxy running: what has to be given back when it ends. */
-import { type MeshError, toMeshError } from '../base/errors.ts';
 import type { Netns } from '../sys/sys.ts';
 import type { CaptureDeps, ProxySet, StopMode } from './capture-contract.ts';
-import { isSameNetns } from './netns-claims.ts';
+import { isSameNetns, openUnlessGone } from './netns-claims.ts';
 import type { CapturedPod } from './pod-source.ts';
 
 type Deps = Pick<CaptureDeps, 'sys' | 'claims' | 'startProxy' | 'onEvent'>;
@@ -49,14 +48,9 @@ export class ActivePod {
 
   /** What the path leads to now, compared with what is open. */
   sandboxAt(path: string): 'same' | 'other' | 'gone' {
-    try {
-      using now = this.#deps.sys.openNetns(path);
-      return isSameNetns(now.id, this.netns.id) ? 'same' : 'other';
-    } catch (error) {
-      // Out of descriptors and the like say nothing about the pod.
-      if (isGone(toMeshError(error))) return 'gone';
-      throw error;
-    }
+    using now = openUnlessGone(this.#deps.sys, path);
+    if (now === undefined) return 'gone';
+    return isSameNetns(now.id, this.netns.id) ? 'same' : 'other';
   }
 
   /** Once, whoever asks first. */
@@ -82,9 +76,4 @@ export class ActivePod {
       onEvent('stopped');
     }
   }
-}
-
-function isGone({ code, fields }: MeshError): boolean {
-  const errno = fields['errno'];
-  return code === 'CV-NETNS' && (errno === undefined || errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'ESRCH');
 }

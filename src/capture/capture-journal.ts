@@ -10,6 +10,7 @@ import { readBounded, writeAtomically } from '../sys/files.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
 import { type Decoder, fieldsOf, Issues, list, Place, text } from '../xds/decode-value.ts';
 import { readDocument } from '../xds/read-document.ts';
+import { idText, openUnlessGone } from './netns-claims.ts';
 import type { CapturedPod } from './pod-source.ts';
 
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
@@ -75,10 +76,11 @@ export class CaptureJournal implements Disposable {
 
   #isSame({ netns, netnsId }: Entry): boolean {
     try {
-      using now = this.#deps.sys.openNetns(netns);
-      return idText(now.id) === netnsId;
+      using now = openUnlessGone(this.#deps.sys, netns);
+      return now !== undefined && idText(now.id) === netnsId;
     } catch {
-      return false;
+      // It cannot be told now: who takes its rules away tries until it can.
+      return true;
     }
   }
 
@@ -128,12 +130,11 @@ function decode(content: string): readonly Entry[] {
 
 const entryOf: Decoder<Entry> = (value, place) => {
   const fields = fieldsOf(value, place);
-  const [uid, name, namespace] = [
-    fields?.required('uid', text),
-    fields?.required('name', text),
-    fields?.required('namespace', text),
-  ];
-  const [netns, netnsId] = [fields?.required('netns', text), fields?.required('netnsId', text)];
+  const uid = fields?.required('uid', text);
+  const name = fields?.required('name', text);
+  const namespace = fields?.required('namespace', text);
+  const netns = fields?.required('netns', text);
+  const netnsId = fields?.required('netnsId', text);
   if (uid === undefined || name === undefined || namespace === undefined) return undefined;
   return netns === undefined || netnsId === undefined ? undefined : { uid, name, namespace, netns, netnsId };
 };
@@ -141,8 +142,4 @@ const entryOf: Decoder<Entry> = (value, place) => {
 function asPod({ uid, name, namespace, netns }: Entry): CapturedPod {
   const options = { isIngressMode: false, rerouteInterfaces: [] };
   return { uid, name, namespace, serviceAccount: '', netnsPath: netns, options };
-}
-
-function idText({ device, inode }: Netns['id']): string {
-  return `${device}:${inode}`;
 }

@@ -47,8 +47,11 @@ export class ForeignRules implements PodRules {
   /** Returns before the look is over: nobody should wait for what we do not change. */
   async ensure(pod: CapturedPod, netns: Netns): Promise<void> {
     const { clock } = this.#deps;
-    if (this.#looked !== undefined) this.#look(pod, netns);
-    else this.#first ??= clock.after(FIRST_LOOK_MS, () => this.#look(pod, netns));
+    if (this.#looked !== undefined) return this.#look(pod, netns);
+    this.#first ??= clock.after(FIRST_LOOK_MS, () => {
+      this.#first = undefined;
+      this.#look(pod, netns);
+    });
   }
 
   async withdraw(_pod: CapturedPod, _netns: Netns | undefined, stopProxy: () => Promise<void>): Promise<void> {

@@ -1,5 +1,5 @@
 /** Which pod has which namespace: one each, and never the agent's own or the node's. */
-import { MeshError } from '../base/errors.ts';
+import { MeshError, toMeshError } from '../base/errors.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
 import type { CapturedPod } from './pod-source.ts';
 
@@ -76,8 +76,12 @@ export class NetnsClaims {
     if (this.#owners.get(id) === uid) this.#owners.delete(id);
   }
 
-  isFree(netns: Netns): boolean {
-    return !this.#node.has(netns) && !this.#owners.has(idText(netns.id));
+  /** To take away the rules that are left in it. False: it is another's affair. */
+  tryClaim(netns: Netns, pod: CapturedPod): boolean {
+    const id = idText(netns.id);
+    if (this.#node.has(netns) || this.#owners.has(id) || this.isWantedByAnother(netns, pod)) return false;
+    this.#owners.set(id, pod.uid);
+    return true;
   }
 
   /** The namespace lives on under another uid: taking its rules away would open a gap. */
@@ -93,6 +97,24 @@ export function isSameNetns(a: Netns['id'], b: Netns['id']): boolean {
   return a.device === b.device && a.inode === b.inode;
 }
 
-function idText({ device, inode }: Netns['id']): string {
+/**
+ * `undefined`: no namespace is there any more. Throws for what says nothing about the pod, such as the want of descriptors.
+ */
+export function openUnlessGone(sys: Sys, path: string): Netns | undefined {
+  try {
+    return sys.openNetns(path);
+  } catch (error) {
+    if (isGone(toMeshError(error))) return undefined;
+    throw error;
+  }
+}
+
+function isGone({ code, fields }: MeshError): boolean {
+  const errno = fields['errno'];
+  return code === 'CV-NETNS' && (errno === undefined || errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'ESRCH');
+}
+
+/** Equal for the same namespace. */
+export function idText({ device, inode }: Netns['id']): string {
   return `${device}:${inode}`;
 }

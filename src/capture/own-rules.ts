@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../base/clock.ts';
 import type { Netns, Sys } from '../sys/sys.ts';
 import type { CaptureJournal } from './capture-journal.ts';
-import type { NetnsClaims } from './netns-claims.ts';
+import { type NetnsClaims, openUnlessGone } from './netns-claims.ts';
 import { namesOf, type PodRules, type RulesObserver, type RulesView } from './pod-rules.ts';
 import type { CapturedPod } from './pod-source.ts';
 import type { Redirection } from './redirect.ts';
@@ -92,14 +92,12 @@ export class OwnRules implements PodRules {
    */
   async withdraw(pod: CapturedPod, active: Netns | undefined, stopProxy: () => Promise<void>): Promise<void> {
     const { redirection, claims, journal } = this.#deps;
-    const netns = active ?? this.#openQuietly(pod);
-    try {
-      const isOurs = netns !== undefined && !claims.isWantedByAnother(netns, pod);
-      if (isOurs && active !== undefined) await redirection.release(netns);
+    if (active === undefined) await this.#removeLeft(pod);
+    else if (claims.isWantedByAnother(active, pod)) await stopProxy();
+    else {
+      await redirection.release(active);
       await stopProxy();
-      if (isOurs) await redirection.remove(netns);
-    } finally {
-      if (active === undefined) netns?.[Symbol.dispose]();
+      await redirection.remove(active);
     }
     journal?.forget(pod.uid);
   }
@@ -138,15 +136,15 @@ export class OwnRules implements PodRules {
   }
 
   /** Rules of an earlier agent may be in a pod that this one never got to work. */
-  #openQuietly({ netnsPath }: CapturedPod): Netns | undefined {
-    const { sys, claims } = this.#deps;
+  async #removeLeft(pod: CapturedPod): Promise<void> {
+    const { sys, claims, redirection } = this.#deps;
+    using netns = openUnlessGone(sys, pod.netnsPath);
+    // Claimed, so that nobody is captured there meanwhile.
+    if (netns === undefined || !claims.tryClaim(netns, pod)) return;
     try {
-      const netns = sys.openNetns(netnsPath);
-      if (claims.isFree(netns)) return netns;
-      netns[Symbol.dispose]();
-    } catch {
-      // Gone: nothing is left to clean.
+      await redirection.remove(netns);
+    } finally {
+      claims.release(netns, pod.uid);
     }
-    return undefined;
   }
 }

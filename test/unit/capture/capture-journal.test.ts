@@ -3,8 +3,10 @@ import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { MeshError } from '../../../src/base/errors.ts';
 import { CaptureJournal } from '../../../src/capture/capture-journal.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
+import type { Sys } from '../../../src/sys/sys.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
 const POD = {
@@ -43,3 +45,30 @@ test('a journal that could not be written is said once, and written as soon as t
     rmSync(folder, { recursive: true });
   }
 });
+
+for (const { errno, left } of [
+  { errno: 'EMFILE', left: ['pod-1'] },
+  { errno: 'ENOENT', left: [] },
+]) {
+  test(`a pod whose namespace answers ${errno} is ${left.length > 0 ? 'kept' : 'forgotten'}`, () => {
+    const folder = mkdtempSync(join(tmpdir(), 'culvert-journal-'));
+    try {
+      const path = join(folder, 'journal.json');
+      const deps = { clock: new FakeClock(), log: {} };
+      {
+        using journal = new CaptureJournal(path, { ...deps, sys: linuxSys });
+        using netns = linuxSys.openNetns(POD.netnsPath);
+        journal.note(POD, netns);
+      }
+      const openNetns = (): never => {
+        throw new MeshError('CV-NETNS', 'open of the network namespace failed', { errno });
+      };
+      const sys: Sys = { ...linuxSys, openNetns };
+      using journal = new CaptureJournal(path, { ...deps, sys });
+      const found = journal.left().map(({ uid }) => uid);
+      assert.deepEqual(found, left);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+}
