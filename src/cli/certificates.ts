@@ -14,7 +14,7 @@ export function certificatesCommand(terminal: Terminal): Command {
   return dumpCommand('certificates', 'list the certificates this agent holds', EXAMPLES)
     .aliases(['certificate', 'certs', 'cert'])
     .action(async (options: DumpViewOptions) => {
-      const { certificates } = await readMeshDump(options);
+      const { certificates } = await readMeshDump(options, ['certificates']);
       const identities = options.file === undefined ? await readIdentities(options.admin) : undefined;
       const all = certificates.map((entry) => ({ ...entry, ...identities?.trouble.get(textOf(entry['identity'])) }));
       print(terminal, options.output, all, (form) => page(terminal, all, identities?.facts ?? [], form));

@@ -17,11 +17,22 @@ export interface MeshDump {
 }
 
 const SECTIONS = ['workloads', 'services', 'policies', 'certificates'] as const;
+
+export type Section = (typeof SECTIONS)[number];
+
 const CURE = 'ask an agent for it, on its port 15000';
 
-/** From the file when one is named, else from the agent. */
-export async function readMeshDump(source: { admin: AdminAddress; file?: string }): Promise<MeshDump> {
-  const whole = source.file === undefined ? await getJson(source.admin, '/config_dump') : readDumpFile(source.file);
+/**
+ * From the file when one is named, else from the agent: all of it, or at least the sections that are named. The others are
+ * empty then, unless the agent is one that tells everything always, as ztunnel does.
+ */
+export async function readMeshDump(
+  source: { admin: AdminAddress; file?: string },
+  sections: readonly Section[] = [],
+): Promise<MeshDump> {
+  const query = sections.map((section, index) => `${index === 0 ? '?' : '&'}section=${section}`).join('');
+  const whole =
+    source.file === undefined ? await getJson(source.admin, `/config_dump${query}`) : readDumpFile(source.file);
   const dump = objectOf(whole);
   if (!SECTIONS.some((section) => section in dump)) {
     // Else an agent of another kind would have no policies, and so seem to allow everything.

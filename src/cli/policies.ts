@@ -24,7 +24,7 @@ export function policiesCommand(terminal: Terminal): Command {
     .addOption(namespaceOption());
   withAlias(command, 'policy-namespace', 'namespace');
   return command.action(async (options: DumpViewOptions) => {
-    const wanted = inNamespace((await readMeshDump(options)).policies, options.namespace);
+    const wanted = inNamespace((await readMeshDump(options, ['policies'])).policies, options.namespace);
     printTable(terminal, options.output, wanted, () => policyTable(wanted));
   });
 }

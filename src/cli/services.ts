@@ -34,7 +34,7 @@ export function servicesCommand(terminal: Terminal): Command {
     .addOption(namespaceOption());
   withAlias(command, 'service-namespace', 'namespace');
   return command.action(async (options: DumpViewOptions) => {
-    const dump = await readMeshDump(options);
+    const dump = await readMeshDump(options, ['services', 'workloads']);
     const wanted = inNamespace(dump.services, options.namespace);
     printTable(terminal, options.output, wanted, () => serviceTable(dump, wanted));
   });

@@ -38,7 +38,7 @@ export function workloadsCommand(terminal: Terminal): Command {
   withAlias(command, 'workload-namespace', 'namespace');
   withAlias(command, 'workload-node', 'node');
   return command.action(async (options: Options) => {
-    const dump = await readMeshDump(options);
+    const dump = await readMeshDump(options, ['workloads', 'services']);
     const wanted = inNamespace(dump.workloads, options.namespace).filter((workload) => isWanted(workload, options));
     printTable(terminal, options.output, wanted, () => workloadTable(dump, wanted));
   });

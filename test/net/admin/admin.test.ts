@@ -94,6 +94,19 @@ test('the config dump is pretty-printed with sorted keys, and undefined fields a
   );
 });
 
+test('of the config dump single sections can be asked for; one that does not exist is answered with those that do', async () => {
+  await using admin = await adminFixture();
+  const one = await ask(admin.port, '/config_dump?section=certificates');
+  assert.deepEqual([one.status, JSON.parse(one.text)], [200, { certificates: [] }]);
+  const two = await ask(admin.port, '/config_dump?section=workloads&section=certificates');
+  assert.equal(two.text, (await ask(admin.port, '/config_dump')).text);
+  for (const wrong of ['policy', '__proto__', 'constructor', '']) {
+    const { status, text } = await ask(admin.port, `/config_dump?section=${wrong}`);
+    const error = `there is no section "${wrong}"; use workloads, certificates`;
+    assert.deepEqual([status, JSON.parse(text)], [400, { error }]);
+  }
+});
+
 test('quitquitquit answers when the shutdown is over, and shuts down once', async () => {
   const over = Promise.withResolvers<void>();
   await using admin = await adminFixture({ quit: () => over.promise });

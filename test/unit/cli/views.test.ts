@@ -172,6 +172,19 @@ for (const { claim, argv, want } of tables) {
   });
 }
 
+for (const [command, wanted] of [
+  ['policies', 'section=policies'],
+  ['workloads', 'section=workloads&section=services'],
+  ['services', 'section=services&section=workloads'],
+  ['certificates', 'section=certificates'],
+] as const) {
+  test(`${command} asks for no more of the dump than it shows`, async () => {
+    await using agent = await fakeAgent({ '/config_dump': DUMP });
+    await agent.ask([command]);
+    assert.equal(agent.asked[0], `GET /config_dump?${wanted}`);
+  });
+}
+
 test('certificates say where they come from, what is revoked, and why an identity has none', async () => {
   const [shop, cart] = DUMP.certificates;
   const lastError = 'CV-CA-AUTH: Istio CA https://istiod.istio-system.svc:15012: no (UNAUTHENTICATED)';
