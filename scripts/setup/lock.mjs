@@ -3,6 +3,8 @@ import { createHash } from 'node:crypto';
 import net from 'node:net';
 
 const RETRY_MS = 200;
+/** Nothing is said of a wait that is over at once: another run only looks whether all is there. */
+const QUIET_LOOKS = 10;
 
 /** Resolves to the listening server, or to undefined when another process holds the name. */
 function tryLock(name) {
@@ -17,8 +19,9 @@ function tryLock(name) {
 export async function withSetupLock(root, work) {
   const name = `culvert-setup-${createHash('sha256').update(root).digest('hex').slice(0, 16)}`;
   let server = await tryLock(name);
-  if (server === undefined) process.stderr.write('set-up: another run is setting this checkout up, waiting for it\n');
-  while (server === undefined) {
+  for (let looks = 1; server === undefined; looks++) {
+    if (looks === QUIET_LOOKS)
+      process.stderr.write('set-up: another run is setting this checkout up, waiting for it\n');
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     server = await tryLock(name);
   }

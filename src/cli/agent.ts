@@ -106,14 +106,19 @@ const V8_FLAGS = '--external-memory-accounted-in-global-limit --no-parallel-scav
 /** Runs one agent until it is told to stop; says what is wrong and sets the exit code when it cannot start. */
 export async function runAgent(flags: Environment, start: Pick<Start, 'defaults' | 'args'>): Promise<void> {
   const result = resolveConfig(process.env, flags, { ...start, readText: readSettingsFile, machine: machine() });
+  const command = start.args[0] ?? 'agent';
   if (result.ok) {
-    await serve(result.config);
+    await serve(result.config, command);
     return;
   }
-  const command = start.args[0] ?? 'agent';
-  for (const { setting, problem } of result.issues) process.stderr.write(`culvert ${command}: ${setting} ${problem}\n`);
-  process.stderr.write(`culvert ${command}: see culvert ${command} --help, and the tables of settings in README.md\n`);
+  for (const { setting, problem } of result.issues) complain(command, `${setting} ${problem}`);
+  complain(command, `see culvert ${command} --help, and the tables of settings in README.md`);
   process.exitCode = EXIT_CONFIG;
+}
+
+/** Each line says who speaks: among those of other containers it may stand alone. */
+function complain(command: string, text: string): void {
+  for (const line of text.split('\n')) process.stderr.write(`culvert ${command}: ${line}\n`);
 }
 
 function readSettingsFile(path: string): string | undefined {
@@ -135,7 +140,7 @@ function machine(): Machine {
   };
 }
 
-async function serve(config: AgentConfig): Promise<void> {
+async function serve(config: AgentConfig, command: string): Promise<void> {
   setFlagsFromString(V8_FLAGS);
   orderProcess({ hasWorkers: config.workers > 0 });
   reserveDescriptors(STDOUT_FD);
@@ -163,7 +168,7 @@ async function serve(config: AgentConfig): Promise<void> {
     else await stopWhenTold(agent, logs, stopped);
   } catch (error) {
     sink.flushSync();
-    explainFailure(error);
+    explainFailure(error, command);
   }
   sink.flushSync();
   // Sockets of a forced drain may linger; everything that must be said has been said.
@@ -242,15 +247,15 @@ function catchDefects(logs: RootLogger, sink: FdSink): void {
 }
 
 /** Never throws: the process ends after it, whatever keeps it busy. */
-function explainFailure(error: unknown): void {
+function explainFailure(error: unknown, command: string): void {
   if (!(error instanceof MeshError) || error.code === 'CV-BUG') {
     const stack = error instanceof Error ? String(error.stack) : String(error);
-    process.stderr.write(`culvert agent: defect, the agent ends: ${stack}\n`);
+    complain(command, `defect, the agent ends: ${stack}`);
     process.exitCode = EXIT_FAILURE;
     return;
   }
-  process.stderr.write(`culvert agent: ${error.code}: ${messageOf(error)}\n`);
-  process.stderr.write(`culvert agent: ${reasonOf(error.code).next}\n`);
+  complain(command, `${error.code}: ${messageOf(error)}`);
+  complain(command, reasonOf(error.code).next);
   process.exitCode = error.code === 'CV-CONFIG' || error.code === 'CV-MESH-FILE' ? EXIT_CONFIG : EXIT_FAILURE;
 }
 

@@ -29,7 +29,7 @@ const FAULTS: Readonly<Record<ReasonRow['fault'], string>> = {
 const EXAMPLES = `
 Examples:
   $ culvert explain CV-POLICY-DENY        (works without an agent)
-  $ culvert explain 0f3a9c                (connection="…" of an access-log line, or ID of culvert connections)
+  $ culvert explain 3f2a91c0-1k           (connection="…" of an access-log line, or ID of culvert connections)
   $ culvert explain --list                (all codes)
   $ culvert explain --list --output markdown`;
 

@@ -50,20 +50,21 @@ function page(view: StatusView, nowMs: number, isColoured: boolean): string {
 }
 
 function factsOf(view: StatusView, nowMs: number): readonly (readonly [string, Cell])[] {
-  const { mesh } = view;
+  const { mesh, enrolment } = view;
   const { lastError, revocation } = view.certificates;
   return [
     ['Node', view.node],
     ['Version', view.version],
     ['Uptime', `${durationText(view.uptimeSeconds * 1_000)} (since ${view.startedAt})`],
     ['Ready', readyCell(view)],
-    ['Enrolment', enrolmentCell(view)],
+    ['Enrolment', enrolment.source],
+    ...errorFact('Enrolment error', enrolment.lastError),
     ['Pods', podsText(view)],
     ['Mesh source', meshSourceText(view)],
-    ...(mesh.lastError === undefined ? [] : [['Mesh error', { text: mesh.lastError, colour: 'red' }] as const]),
+    ...errorFact('Mesh error', mesh.lastError),
     ['Mesh state', `${count(mesh.workloads, 'workload')}, ${count(mesh.services, 'service')}, ${policiesText(view)}`],
     ['Certificates', certificatesCell(view, nowMs)],
-    ...(lastError === undefined ? [] : [['Certificate error', { text: lastError, colour: 'red' }] as const]),
+    ...errorFact('Certificate error', lastError),
     ...(revocation === undefined ? [] : [revocationFact(revocation)]),
     ['Connections', connectionsText(view)],
     ...view.handOver.held.map((held) => ['Held', heldText(held)] as const),
@@ -88,8 +89,8 @@ function readyCell({ isReady, pending }: StatusView): Cell {
   return isReady ? { text: 'yes', colour: 'green' } : { text: `no, pending: ${pending.join(', ')}`, colour: 'red' };
 }
 
-function enrolmentCell({ enrolment: { source, lastError } }: StatusView): Cell {
-  return lastError === undefined ? source : { text: `${source}: ${lastError}`, colour: 'red' };
+function errorFact(name: string, error: string | undefined): readonly (readonly [string, Cell])[] {
+  return error === undefined ? [] : [[name, { text: error, colour: 'red' }]];
 }
 
 function podsText({ pods }: StatusView): string {

@@ -21,9 +21,11 @@ interface Need {
   readonly isForRules?: true;
   readonly purpose: string;
   readonly cure: string;
+  /** Needs of which each must be there for this one to be looked at: it would fail for want of them, and name a wrong cure. */
+  readonly after: readonly string[];
 }
 
-interface Capability extends Need {
+interface Capability extends Omit<Need, 'after'> {
   readonly bit: bigint;
 }
 
@@ -45,6 +47,7 @@ const NFT: Need = {
   isForRules: true,
   purpose: 'redirection rules in pods',
   cure: 'install the package nftables',
+  after: [],
 };
 
 const NFT_RULES: Need = {
@@ -52,6 +55,7 @@ const NFT_RULES: Need = {
   isForRules: true,
   purpose: 'redirecting connections of pods to the agent, and replies back to it',
   cure: 'the kernel needs nf_tables with NAT, redirect and connection tracking (modules nft_redir, nft_ct, nf_nat)',
+  after: ['CAP_NET_ADMIN', 'CAP_SYS_ADMIN', 'nft'],
 };
 
 /** One rule of each kind that capture uses. */
@@ -65,12 +69,12 @@ const MARK = 0x539;
 
 /** Every need with its state, never just the first that fails: one restart should be enough. */
 export async function selfCheck(sys: Sys, processStatus = readStatus()): Promise<readonly Finding[]> {
-  const tools = [await checkTool(sys, NFT, ['nft', '--version']), await checkNftRules(sys)];
-  return [
-    ...checkCapabilities(processStatus),
-    ...tools,
-    ...KERNEL.map(({ probe, ...need }) => attempt(need, () => probe(sys))),
-  ];
+  const findings = checkCapabilities(processStatus);
+  for (const { after, probe, ...need } of PROBES) {
+    const isTold = findings.some(({ name, ok }) => !ok && after.includes(name));
+    if (!isTold) findings.push(await attempt(need, () => probe(sys)));
+  }
+  return findings;
 }
 
 /** `CapEff` of /proc/<pid>/status, against what the agent needs. */
@@ -79,11 +83,22 @@ export function checkCapabilities(processStatus: string): Finding[] {
   return CAPABILITIES.map(({ bit, ...need }) => ({ ...need, ok: ((effective >> bit) & 1n) === 1n }));
 }
 
-const KERNEL: readonly (Need & { readonly probe: (sys: Sys) => void })[] = [
+/** A probe throws what the kernel or the tool said. */
+const PROBES: readonly (Need & { readonly probe: (sys: Sys) => void | Promise<void> })[] = [
+  { ...NFT, probe: (sys) => runTool(sys, ['nft', '--version']) },
+  {
+    ...NFT_RULES,
+    // In a namespace of its own: nothing of the node is touched.
+    probe: async (sys) => {
+      using scratch = sys.scratchNetns();
+      await runTool(sys, ['nft', '-f', '-'], scratch, PROBE_RULES);
+    },
+  },
   {
     name: 'setns',
     purpose: 'making sockets inside pods',
     cure: 'needs CAP_SYS_ADMIN and a seccomp profile that allows setns',
+    after: ['CAP_SYS_ADMIN'],
     probe: (sys) => {
       using other = sys.scratchNetns();
       sys.hasIpv6(other, 'lo');
@@ -93,12 +108,14 @@ const KERNEL: readonly (Need & { readonly probe: (sys: Sys) => void })[] = [
     name: 'SO_MARK',
     purpose: "telling the agent's packets from the application's, so that they are not captured again",
     cure: 'needs CAP_NET_ADMIN',
+    after: ['CAP_NET_ADMIN'],
     probe: (sys) => probeListener(sys, { mark: MARK }, (fd) => getOption(fd, SO_MARK) === MARK),
   },
   {
     name: 'IP_TRANSPARENT',
     purpose: 'applications see the address of the client pod',
     cure: 'needs CAP_NET_ADMIN or CAP_NET_RAW',
+    after: ['CAP_NET_ADMIN', 'CAP_NET_RAW'],
     probe: (sys) => probeListener(sys, { isTransparent: true }, (fd) => getOption(fd, IP_TRANSPARENT) === 1),
   },
 ];
@@ -116,28 +133,14 @@ function probeListener(
   }
 }
 
-async function checkTool(sys: Sys, need: Need, argv: readonly string[], netns?: Netns, input = ''): Promise<Finding> {
-  try {
-    const { code, stderr } = await sys.runInNetns(netns, argv, input);
-    return code === 0 ? { ...need, ok: true } : { ...need, ok: false, detail: `exit code ${code}: ${stderr.trim()}` };
-  } catch (error) {
-    return { ...need, ok: false, detail: messageOf(error) };
-  }
+async function runTool(sys: Sys, argv: readonly string[], netns?: Netns, input = ''): Promise<void> {
+  const { code, stderr } = await sys.runInNetns(netns, argv, input);
+  if (code !== 0) throw new Error(`exit code ${code}: ${stderr.trim()}`);
 }
 
-/** In a namespace of its own: nothing of the node is touched. */
-async function checkNftRules(sys: Sys): Promise<Finding> {
+async function attempt(need: Omit<Need, 'after'>, probe: () => void | Promise<void>): Promise<Finding> {
   try {
-    using scratch = sys.scratchNetns();
-    return await checkTool(sys, NFT_RULES, ['nft', '-f', '-'], scratch, PROBE_RULES);
-  } catch (error) {
-    return { ...NFT_RULES, ok: false, detail: messageOf(error) };
-  }
-}
-
-function attempt(need: Need, probe: () => void): Finding {
-  try {
-    probe();
+    await probe();
     return { ...need, ok: true };
   } catch (error) {
     return { ...need, ok: false, detail: messageOf(error) };

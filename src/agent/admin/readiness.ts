@@ -17,6 +17,7 @@ export class Readiness {
   readonly #log: Logger;
   readonly #pending = new Map<ReadinessTask, number>();
   #ready: PromiseWithResolvers<void> | undefined;
+  #wasReady = false;
 
   constructor(deps: { readonly clock: Clock; readonly log: Logger }) {
     this.#clock = deps.clock;
@@ -41,7 +42,12 @@ export class Readiness {
 
   /** `task` is pending from now on; nothing happens when it already is. */
   begin(task: ReadinessTask): void {
-    if (!this.#pending.has(task)) this.#pending.set(task, this.#clock.monotonicMs());
+    if (this.#pending.has(task)) return;
+    // Who stops is not ready any more, and has said so.
+    if (this.#wasReady && this.isReady && task !== 'drain') {
+      this.#log.warn?.(`Task '${task}' is pending again, marking server not ready`);
+    }
+    this.#pending.set(task, this.#clock.monotonicMs());
   }
 
   complete(task: ReadinessTask): void {
@@ -51,6 +57,7 @@ export class Readiness {
     const elapsed = `${Math.round(this.#clock.monotonicMs() - sinceMs)}ms`;
     const left = this.#pending.size;
     if (left === 0) {
+      this.#wasReady = true;
       this.#ready?.resolve();
       this.#ready = undefined;
     }

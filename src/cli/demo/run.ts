@@ -150,7 +150,8 @@ function whatToTry(stage: Stage): readonly string[] {
   const shop = stage.lab.pod('shop');
   const blog = stage.lab.pod('blog');
   const run = 'node scripts/run.mjs src/cli/main.ts';
-  const fetchOf = (url: string) => `node -e 'fetch("${url}").then((r) => r.text()).then(console.log, console.log)'`;
+  const fetchOf = (url: string) =>
+    `node -e 'fetch("${url}").then((r) => r.text()).catch((e) => String(e.cause)).then(console.log)'`;
   return [
     '',
     'Everything stays up, enrolled, with the policy in force. Try:',

@@ -202,7 +202,7 @@ test('an error at start that nobody foresaw ends the agent, so that it is starte
   const preload = `data:text/javascript,${encodeURIComponent(UNFORESEEN)}`;
   const { code, said } = await failedStart([], { NODE_OPTIONS: `--import=${preload}` });
   assert.equal(code, 1);
-  assert.match(said, /defect, the agent ends: Error: a defect on purpose\n +at /);
+  assert.match(said, /defect, the agent ends: Error: a defect on purpose\nculvert agent: +at /);
 });
 
 test('a run directory that cannot be used is named', privileged, async () => {

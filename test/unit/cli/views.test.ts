@@ -93,7 +93,7 @@ test('status says that the CNI agent is away, and which pods go past the agent',
   const pods = STATUS.pods.slice(0, 1).map((pod) => ({ ...pod, notRedirected }));
   await using agent = await fakeAgent({ '/status': { ...STATUS, enrolment, pods } });
   const { out } = await agent.ask(['status']);
-  assert.match(out, /^Enrolment {6}CNI agent at \/run\/zds.sock: no CNI agent answers$/m);
+  assert.match(out, /^Enrolment error {3}no CNI agent answers$/m);
   assert.match(out, /shop +Up +0 +CV-NOT-REDIRECTED: IPv4 connections that the pod makes$/m);
 });
 

@@ -37,11 +37,20 @@ test('a missing tool is named with its package, and everything else is still che
   assert.equal(findings.at(-1)?.name, 'IP_TRANSPARENT');
 });
 
+test('what could only fail for want of something else that is missing is not told beside it', async () => {
+  const names = async (sys: Sys, effective: string): Promise<readonly string[]> =>
+    (await selfCheck(sys, `CapEff:\t${effective}\n`)).filter(({ ok }) => !ok).map(({ name }) => name);
+  const noTool = broken({ runInNetns: () => Promise.reject(new MeshError('CV-SYS', 'spawn nft ENOENT')) });
+
+  assert.deepEqual(await names(noTool, '000001ffffffffff'), ['nft']);
+  assert.deepEqual(await names(noTool, '0000000000000000'), ['CAP_NET_ADMIN', 'CAP_NET_RAW', 'CAP_SYS_ADMIN', 'nft']);
+});
+
 test('a refused kernel call is a finding with what the kernel said, not an exception', async () => {
   const refuse = (): never => {
     throw new MeshError('CV-NETNS', 'setns failed with EPERM');
   };
-  const findings = await selfCheck(broken({ scratchNetns: refuse }));
+  const findings = await selfCheck(broken({ scratchNetns: refuse }), 'CapEff:\t000001ffffffffff\n');
 
   const setns = findings.find(({ name }) => name === 'setns');
   assert.deepEqual([setns?.ok, setns?.detail], [false, 'setns failed with EPERM']);

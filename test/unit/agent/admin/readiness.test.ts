@@ -20,3 +20,25 @@ test('each completed task says how long it took and what is left', () => {
   ]);
   assert.equal(readiness.isReady, true);
 });
+
+test('an agent that was ready and is no more says why, once; not at its start, nor when it drains', () => {
+  const warnings: string[] = [];
+  const readiness = new Readiness({ clock: new FakeClock(), log: { warn: (line) => warnings.push(line) } });
+  readiness.begin('proxy');
+  readiness.begin('state manager');
+  readiness.complete('state manager');
+  readiness.begin('state manager');
+  assert.deepEqual(warnings, []);
+  readiness.complete('proxy');
+  readiness.complete('state manager');
+
+  readiness.begin('workload proxy manager');
+  readiness.begin('workload proxy manager');
+  readiness.begin('proxy');
+  assert.deepEqual(warnings, ["Task 'workload proxy manager' is pending again, marking server not ready"]);
+
+  readiness.complete('workload proxy manager');
+  readiness.complete('proxy');
+  readiness.begin('drain');
+  assert.equal(warnings.length, 1);
+});
