@@ -58,9 +58,11 @@ export async function request(address: AdminAddress, method: 'GET' | 'POST', pat
 
 export function unexpected(address: AdminAddress, path: string, { status, text }: AdminReply): CliError {
   const line = text.split('\n', 1)[0] ?? '';
+  // What has no such path says nothing more.
+  const cure = status === 404 ? '; is it the admin port of a Culvert agent?' : '';
   return new CliError(
     EXIT_FAILURE,
-    `${nameOf(address)} answered ${path} with ${status}${line === '' ? '' : `: ${line}`}`,
+    `${nameOf(address)} answered ${path} with ${status}${line === '' ? cure : `: ${line}`}`,
   );
 }
 

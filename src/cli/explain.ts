@@ -47,7 +47,8 @@ export function explainCommand(terminal: Terminal): Command {
     .addHelpText('after', EXAMPLES)
     .action(async (subject: string | undefined, options: Options) => {
       if (options.list) return terminal.out(listText(options, terminal));
-      if (subject === undefined) throw new CliError(EXIT_USAGE, 'name a reason code or a connection id, or use --list');
+      if (subject === undefined || subject === '')
+        throw new CliError(EXIT_USAGE, 'name a reason code or a connection id, or use --list');
       if (/^cv-/i.test(subject)) return terminal.out(codeText(subject.toUpperCase(), options, terminal));
       terminal.out(await connectionText(subject, options, terminal));
     });
@@ -71,7 +72,8 @@ function codeText(code: string, { output }: Options, terminal: Terminal): string
 async function connectionText(id: string, { admin, output }: Options, terminal: Terminal): Promise<string> {
   const path = `/explain?id=${encodeURIComponent(id)}`;
   const reply = await request(admin, 'GET', path);
-  if (reply.status === 404) {
+  // With nothing to say, it does not know the question.
+  if (reply.status === 404 && reply.text !== '') {
     throw new CliError(
       EXIT_FAILURE,
       `the agent knows no connection "${id}": it is not open and not among the last 1024 that ended

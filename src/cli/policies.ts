@@ -25,16 +25,19 @@ export function policiesCommand(terminal: Terminal): Command {
   withAlias(command, 'policy-namespace', 'namespace');
   return command.action(async (options: DumpViewOptions) => {
     const wanted = inNamespace((await readMeshDump(options, ['policies'])).policies, options.namespace);
-    printTable(terminal, options.output, wanted, () => policyTable(wanted));
+    printTable(terminal, options.output, wanted, () => policyTable(wanted, options.namespace));
   });
 }
 
-export function policyTable(policies: readonly JsonObject[]): Table {
+export function policyTable(policies: readonly JsonObject[], namespace?: string): Table {
   return {
     header: ['NAMESPACE', 'POLICY NAME', 'ACTION', 'SCOPE', 'STATUS'],
     shortColumns: 4,
     rows: policies.map(row),
-    whenEmpty: 'No policies found: every connection is allowed.',
+    whenEmpty:
+      namespace === undefined
+        ? 'No policies found: every connection is allowed.'
+        : `No policies found in namespace ${namespace}; those of the whole mesh apply there too.`,
   };
 }
 

@@ -70,8 +70,12 @@ async function programOf({ version, terminal, roles }: ProgramOptions, name: str
   for (const command of [...(isView ? [] : await roles()), ...views]) program.addCommand(command);
   for (const command of [program, ...program.commands]) {
     command.exitOverride();
-    command.showSuggestionAfterError();
-    command.configureOutput({ writeOut: (text) => terminal.out(text), writeErr: (text) => terminal.err(text) });
+    command.showHelpAfterError(`  - see ${command === program ? '' : 'culvert '}${command.name()} --help`);
+    command.configureOutput({
+      writeOut: (text) => terminal.out(text),
+      writeErr: (text) => terminal.err(text),
+      outputError: (text, write) => write(text.replace(/^error: /, 'culvert: ')),
+    });
   }
   return program;
 }

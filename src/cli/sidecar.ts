@@ -2,7 +2,9 @@
 import { Command } from 'commander';
 import { createRedirection } from '../capture/redirect.ts';
 import { linuxSys } from '../sys/linux.ts';
+import type { Sys } from '../sys/sys.ts';
 import { flagsOf, type Options, runAgent, withAgentOptions } from './agent.ts';
+import { CliError, EXIT_USAGE } from './exit-codes.ts';
 
 const OWN_NETNS = '/proc/self/ns/net';
 
@@ -24,13 +26,20 @@ export function sidecarCommand(): Command {
     .option('--release', 'take the rules of a sidecar that stopped out of this namespace, and exit')
     .addHelpText('after', HELP)
     .action(async (options: Options) => {
-      if (options['release'] === true) await release();
+      if (options['release'] === true) await releaseRules(linuxSys);
       else await runAgent({ ...flagsOf(options), mode: 'dedicated' }, { defaults: 'culvert', args: ['sidecar'] });
     });
   return withAgentOptions(command);
 }
 
-async function release(): Promise<void> {
-  using netns = linuxSys.openNetns(OWN_NETNS);
-  await createRedirection(linuxSys).remove(netns);
+export async function releaseRules(sys: Sys): Promise<void> {
+  using netns = sys.openNetns(OWN_NETNS);
+  if (sys.isMachineNetns(netns)) {
+    const whose = 'this is the network namespace of the machine, whose tables of these names belong to its CNI agent';
+    throw new CliError(
+      EXIT_USAGE,
+      `${whose}\n  - run it where the pod is: ip netns exec <name> culvert sidecar --release`,
+    );
+  }
+  await createRedirection(sys).remove(netns);
 }

@@ -1,8 +1,6 @@
 /** `culvert status`: one page about one agent. */
 import type { Command } from 'commander';
-
 import type { ControlPlaneView, HeldView, PodView, StatusView } from '../agent/admin/views.ts';
-
 import { REASONS } from '../base/reasons.ts';
 import { getJson } from './admin-client.ts';
 import { revocationFact } from './identities.ts';
@@ -13,6 +11,7 @@ import { namespaceOption, print, type ViewOptions, viewCommand } from './view-co
 
 const EXAMPLES = `  $ culvert status
   $ culvert status --namespace shop
+  $ culvert status --output short     (without the lists of pods, listeners, refusals and workers)
   $ culvert status --output json | jq .pending`;
 
 export function statusCommand(terminal: Terminal): Command {
@@ -26,12 +25,15 @@ export function statusCommand(terminal: Terminal): Command {
       const all = (await getJson(options.admin, '/status')) as StatusView;
       const pods = all.pods.filter(({ namespace }) => namespace === (options.namespace ?? namespace));
       const view = { ...all, pods };
-      print(terminal, options.output, view, () => page(view, terminal.nowMs(), hasColour(terminal)));
+      print(terminal, options.output, view, (form) => {
+        const facts = renderFacts(factsOf(view, terminal.nowMs()), hasColour(terminal));
+        return form === 'short' ? facts : [facts, ...listsOf(view, hasColour(terminal))].join('\n');
+      });
     });
 }
 
-/** Facts first, then one table per list; empty lists are left out. */
-function page(view: StatusView, nowMs: number, isColoured: boolean): string {
+/** One table per list; empty lists are left out. */
+function listsOf(view: StatusView, isColoured: boolean): readonly string[] {
   const tables = [
     podTable(view),
     {
@@ -45,8 +47,7 @@ function page(view: StatusView, nowMs: number, isColoured: boolean): string {
     },
   ];
   const filled = tables.filter(({ rows }) => rows.length > 0);
-  const texts = filled.map(({ header, rows }) => renderTable(header, rows, isColoured));
-  return [renderFacts(factsOf(view, nowMs), isColoured), ...texts].join('\n');
+  return filled.map(({ header, rows }) => renderTable(header, rows, isColoured));
 }
 
 function factsOf(view: StatusView, nowMs: number): readonly (readonly [string, Cell])[] {

@@ -1,4 +1,8 @@
 /** What a command sees of the terminal it runs in; tests bring their own. */
+import { EXIT_FAILURE } from './exit-codes.ts';
+
+const CTRL_C = '\u0003';
+const END_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 export interface Terminal {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -8,7 +12,7 @@ export interface Terminal {
   err(text: string): void;
   /** Lines that fit; absent when nobody knows. */
   readonly rows?: number | undefined;
-  /** Single keys as they are pressed, Ctrl-C among them, until disposed. Absent where nobody types. */
+  /** Single keys as they are pressed, and Ctrl-C when the process is to end, until disposed. Absent where nobody types. */
   readonly readKeys?: (onKey: (key: string) => void) => Disposable;
   /** Milliseconds since the Unix epoch. */
   nowMs(): number;
@@ -18,7 +22,8 @@ export interface Terminal {
 export function processTerminal(): Terminal {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0);
-    throw error;
+    process.stderr.write(`culvert: cannot write to standard output: ${error.message}\n`);
+    process.exit(EXIT_FAILURE);
   });
   return {
     env: process.env,
@@ -39,10 +44,13 @@ function readKeys(onKey: (key: string) => void): Disposable {
   const listener = (chunk: Buffer): void => {
     for (const key of chunk.toString('latin1')) onKey(key);
   };
+  const onSignal = (): void => onKey(CTRL_C);
+  for (const signal of END_SIGNALS) process.on(signal, onSignal);
   stdin.setRawMode(true);
   stdin.on('data', listener).resume();
   return {
     [Symbol.dispose]() {
+      for (const signal of END_SIGNALS) process.off(signal, onSignal);
       stdin.off('data', listener).pause();
       stdin.setRawMode(false);
     },

@@ -46,7 +46,7 @@ export async function fakeAgent(answers: Readonly<Record<string, unknown>>) {
       const answer = answers[path];
       if (answer === undefined) return { status: 404 };
       const body = typeof answer === 'string' ? answer : JSON.stringify(answer);
-      return { status: body.startsWith('Invalid') ? 400 : 200, body };
+      return { status: statusOf(body), body };
     },
   });
   return {
@@ -56,6 +56,11 @@ export async function fakeAgent(answers: Readonly<Record<string, unknown>>) {
       culvert([...argv, '--admin', `127.0.0.1:${server.port}`], options),
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
+}
+
+function statusOf(body: string): number {
+  if (body.startsWith('Invalid')) return 400;
+  return body.startsWith('{"error"') ? 404 : 200;
 }
 
 /** What an agent of two pods dumps. */

@@ -62,7 +62,7 @@ Seen as      response_flags="DENY" in metrics; HTTP 401 to an HBONE peer
 });
 
 test('an id that the agent does not know is a failure that says where to look', async () => {
-  await using agent = await fakeAgent({});
+  await using agent = await fakeAgent({ '/explain': { error: 'no connection with this id' } });
   const { code, err } = await agent.ask(['explain', 'a b']);
   assert.equal(code, 1);
   assert.match(err, /^culvert: the agent knows no connection "a b": .*\n.*--admin\n.*connection="a b"\n$/);

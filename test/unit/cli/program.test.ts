@@ -1,19 +1,31 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
 import { test } from 'node:test';
 import { Command } from 'commander';
 import { MeshError } from '../../../src/base/errors.ts';
 import { reasonOf } from '../../../src/base/reasons.ts';
 import { demoCommand } from '../../../src/cli/demo.ts';
 import { run } from '../../../src/cli/program.ts';
+import { releaseRules } from '../../../src/cli/sidecar.ts';
+import { linuxSys } from '../../../src/sys/linux.ts';
+import type { Sys } from '../../../src/sys/sys.ts';
 import { LOG_SCOPES } from '../../../src/telemetry/log-filter.ts';
 import { culvert, fakeAgent } from './cli-fixture.ts';
 
 const usage: readonly { claim: string; argv: readonly string[]; err: RegExp }[] = [
   { claim: 'no command', argv: [], err: /^Usage: culvert / },
-  { claim: 'an unknown command', argv: ['stauts'], err: /unknown command 'stauts'\n\(Did you mean status\?\)/ },
-  { claim: 'an unknown option', argv: ['status', '--adnim', 'x'], err: /unknown option '--adnim'/ },
+  {
+    claim: 'an unknown command',
+    argv: ['stauts'],
+    err: /^culvert: unknown command 'stauts'\n\(Did you mean status\?\)\n {2}- see culvert --help\n$/,
+  },
+  {
+    claim: 'an unknown option',
+    argv: ['status', '--adnim', 'x'],
+    err: /^culvert: unknown option '--adnim'\n\(Did you mean --admin\?\)\n {2}- see culvert status --help\n$/,
+  },
   { claim: 'an admin address without a port', argv: ['status', '--admin', 'node-1'], err: /It must be host:port/ },
   { claim: 'an admin port that is none', argv: ['status', '--admin', '[::1]:70000'], err: /It must be host:port/ },
   { claim: 'an unknown form', argv: ['status', '-o', 'xml'], err: /Allowed choices are table, short, json, yaml/ },
@@ -25,6 +37,7 @@ const usage: readonly { claim: string; argv: readonly string[]; err: RegExp }[] 
     err: /a config_dump does not hold refused connections/,
   },
   { claim: 'explain without a subject', argv: ['explain'], err: /name a reason code or a connection id/ },
+  { claim: 'explain with an empty subject', argv: ['explain', ''], err: /name a reason code or a connection id/ },
   { claim: 'an unknown reason code', argv: ['explain', 'cv-x'], err: /there is no reason code CV-X/ },
 ];
 
@@ -58,6 +71,21 @@ test('an answer that is no JSON is a failure that says so', async () => {
   const { code, err } = await agent.ask(['status']);
   assert.equal(code, 1);
   assert.match(err, /did not answer \/status with JSON; is it a Culvert agent\?/);
+});
+
+test('a port that is not the admin port is a failure that asks which it is', async () => {
+  await using agent = await fakeAgent({});
+  for (const [command, path] of [
+    ['status', '/status'],
+    ['all', '/config_dump'],
+    ['connections', '/connections'],
+    ['explain c-9', '/explain?id=c-9'],
+    ['log', '/logging'],
+  ] as const) {
+    const { code, err } = await agent.ask(command.split(' '));
+    const said = `${agent.admin} answered ${path} with 404; is it the admin port of a Culvert agent?`;
+    assert.deepEqual([code, err], [1, `culvert: ${said}\n`]);
+  }
 });
 
 test('help and version are not errors', async () => {
@@ -102,8 +130,41 @@ test('a level that the agent refuses is wrong usage', async () => {
   assert.deepEqual(await agent.ask(['log', 'loud']), {
     code: 2,
     out: '',
-    err: 'culvert: Invalid level provided: loud\n',
+    err: 'culvert: Invalid level provided: loud\n  - levels: off, error, warn, info, debug, trace; for one part: part=level\n',
   });
+});
+
+test('a part that nobody has is taken, as by ztunnel, and said', async () => {
+  await using agent = await fakeAgent({ '/logging': 'current log level is info\n' });
+  const { code, err } = await agent.ask(['log', 'acess=debug, proxy:trace,ztunnel::proxy=info,inpod=warn,error']);
+  assert.equal(code, 0);
+  assert.equal(err, `culvert: no part is called acess; parts: ${LOG_SCOPES.join(', ')}\n`);
+});
+
+test('a disk that is full is said in one line', () => {
+  const full = openSync('/dev/full', 'w');
+  const { status, stderr } = spawnSync(process.execPath, ['src/cli/main.ts', 'explain', '--list'], {
+    stdio: ['ignore', full, 'pipe'],
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
+  closeSync(full);
+  assert.equal(stderr, 'culvert: cannot write to standard output: ENOSPC: no space left on device, write\n');
+  assert.equal(status, 1);
+});
+
+test('a release where the machine itself is is refused, and touches nothing', async () => {
+  const tools: unknown[] = [];
+  const runInNetns: Sys['runInNetns'] = async (_netns, argv) => {
+    tools.push(argv);
+    return { code: 0, stdout: '', stderr: '' };
+  };
+  const sys: Sys = { ...linuxSys, isMachineNetns: () => true, runInNetns };
+  await assert.rejects(releaseRules(sys), {
+    exitCode: 2,
+    message: /network namespace of the machine.*\n.*ip netns exec/,
+  });
+  assert.deepEqual(tools, []);
 });
 
 test('a reader that goes away ends the program quietly', async () => {

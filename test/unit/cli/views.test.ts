@@ -109,6 +109,12 @@ test('status names each agent before this one that still carries connections', a
   assert.match(out, /^Held +1 connection by the former agent, process 16 /m);
 });
 
+test('status in short is its facts alone', async () => {
+  await using agent = await fakeAgent({ '/status': STATUS });
+  const { out } = await agent.ask(['status', '-o', 'short']);
+  assert.equal(out, STATUS_TEXT.slice(0, STATUS_TEXT.indexOf('\n\n') + 1));
+});
+
 test('status of one namespace shows its pods only', async () => {
   await using agent = await fakeAgent({ '/status': STATUS });
   const { out } = await agent.ask(['status', '-n', 'infra', '-o', 'json']);
@@ -134,6 +140,11 @@ retail      shop-1     10.42.1.7,fd00::7   n1     waypoint   HBONE
     want: `NAMESPACE   POD NAME   ADDRESS     NODE   WAYPOINT   PROTOCOL
 retail      cart-0     10.42.2.9   n2     None       HBONE
 `,
+  },
+  {
+    claim: 'a namespace without policies is not called one without rules',
+    argv: ['policies', '-n', 'nowhere'],
+    want: 'No policies found in namespace nowhere; those of the whole mesh apply there too.\n',
   },
   { claim: 'no workload is said so', argv: ['workloads', '--address', '1.2.3.4'], want: 'No workloads found.\n' },
   {
