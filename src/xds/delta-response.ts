@@ -2,7 +2,7 @@
  * The outside of a `DeltaDiscoveryResponse`: what it says about itself, and where its resources are. They are not decoded here:
  * a first push may have 100,000 of them, which would hold the event loop for a second.
  */
-import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
+import { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { MeshError, messageOf } from '../base/errors.ts';
 
 export interface DeltaResponse {
@@ -36,6 +36,13 @@ export function readDeltaResponse(message: Uint8Array): DeltaResponse {
       { cause: error },
     );
   }
+}
+
+/** A response with these resources, each encoded already. */
+export function writeDeltaResponse(typeUrl: string, resources: readonly Uint8Array[]): Uint8Array {
+  const writer = new BinaryWriter().tag(FIELD.typeUrl, WireType.LengthDelimited).string(typeUrl);
+  for (const resource of resources) writer.tag(FIELD.resources, WireType.LengthDelimited).bytes(resource);
+  return writer.finish();
 }
 
 function read(message: Uint8Array): DeltaResponse {

@@ -23,7 +23,7 @@ import {
   refusingUpdate,
   updateOf,
 } from './decode-response.ts';
-import { type DeltaResponse, type EncodedResources, readDeltaResponse } from './delta-response.ts';
+import { type DeltaResponse, type EncodedResources, readDeltaResponse, writeDeltaResponse } from './delta-response.ts';
 import { Demands } from './demands.ts';
 import { TYPE_URL } from './type-url.ts';
 
@@ -205,7 +205,7 @@ export class MeshFeed {
       this.#partial.add(typeUrl);
       this.#deps.archive?.append(encoded({ typeUrl: PARTIAL_TYPE, resources: [{ name: typeUrl }] }));
     }
-    for (const { bytes } of unheard) this.#deps.archive?.append(withResource(typeUrl, bytes));
+    for (const { bytes } of unheard) this.#deps.archive?.append(writeDeltaResponse(typeUrl, [bytes]));
     this.#deps.metrics.messageRejected(typeUrl);
     this.#refusals.note(reason, (leftOut) => {
       const fields: LogFields = { reason: 'CV-XDS', typeUrl, resources: badCount, error: reason, leftOut };
@@ -247,9 +247,4 @@ export class MeshFeed {
 
 function encoded(fields: MessageInitShape<typeof DeltaDiscoveryResponseSchema>): Uint8Array {
   return toBinary(DeltaDiscoveryResponseSchema, create(DeltaDiscoveryResponseSchema, fields));
-}
-
-/** A response with one resource, that is encoded already. */
-function withResource(typeUrl: string, resource: Uint8Array): Uint8Array {
-  return encoded({ typeUrl, resources: [fromBinary(ResourceSchema, resource)] });
 }

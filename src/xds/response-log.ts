@@ -5,14 +5,12 @@
  */
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
-import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { hasCode, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { closeFd, duplicate } from '../sys/duplicate.ts';
 import { makeDirectory } from '../sys/files.ts';
-import { type DeltaDiscoveryResponse, DeltaDiscoveryResponseSchema, type Resource } from '../wire/pb/discovery_pb.ts';
+import { AliveResources } from './alive-resources.ts';
 
 export interface ResponseLogOptions {
   readonly path: string;
@@ -34,10 +32,6 @@ const HEADER_BYTES = 8;
 const COMPACT_BYTES = 32 * 1024 * 1024;
 /** Responses not yet written, bytes: a disk that hangs must not fill the memory. */
 const MAX_WAITING_BYTES = 256 * 1024 * 1024;
-/** Size of one record when the file is written anew, roughly. */
-const CHUNK_BYTES = 1024 * 1024;
-/** Responses nest to 4; see `rpc/method.ts`. */
-const MAX_DEPTH = 32;
 
 export class ResponseLog implements AsyncDisposable {
   readonly #options: ResponseLogOptions;
@@ -186,13 +180,9 @@ export class ResponseLog implements AsyncDisposable {
       });
       return [];
     }
-    const alive = new Alive();
-    // The state of a large cluster takes a while to read, and verdicts are given on the same thread.
-    for (const response of records(content.subarray(firstLine.length))) {
-      alive.take(response);
-      await nextTurn();
-    }
-    return alive.responses();
+    const alive = new AliveResources();
+    for (const response of records(content.subarray(firstLine.length))) await alive.take(response);
+    return await alive.responses();
   }
 
   async #content(path: string): Promise<Buffer | undefined> {
@@ -231,51 +221,13 @@ function recordOf(body: Uint8Array): Buffer {
 }
 
 /** Ends at the first record that is not whole. */
-function* records(content: Buffer): Generator<DeltaDiscoveryResponse> {
+function* records(content: Buffer): Generator<Uint8Array> {
   for (let at = 0; at + HEADER_BYTES <= content.length; ) {
     const end = at + HEADER_BYTES + content.readUInt32BE(at);
     const body = content.subarray(at + HEADER_BYTES, end);
     // Zeros, as some file systems leave them behind after a power cut, would be records without end.
     if (body.length === 0 || end > content.length || crc32(body) !== content.readUInt32BE(at + 4)) return;
-    yield fromBinary(DeltaDiscoveryResponseSchema, body, { recursionLimit: MAX_DEPTH, readUnknownFields: false });
+    yield body;
     at = end;
   }
-}
-
-/** The last of each name, by type, in the order of their last change. */
-class Alive {
-  readonly #types = new Map<string, Map<string, Resource>>();
-
-  take({ typeUrl, resources, removedResources }: DeltaDiscoveryResponse): void {
-    const byName = this.#types.get(typeUrl) ?? new Map<string, Resource>();
-    this.#types.set(typeUrl, byName);
-    for (const resource of resources) {
-      byName.delete(resource.name);
-      byName.set(resource.name, resource);
-    }
-    for (const name of removedResources) byName.delete(name);
-  }
-
-  responses(): Uint8Array[] {
-    return [...this.#types].flatMap(([typeUrl, byName]) =>
-      chunks([...byName.values()]).map((resources) =>
-        toBinary(DeltaDiscoveryResponseSchema, create(DeltaDiscoveryResponseSchema, { typeUrl, resources })),
-      ),
-    );
-  }
-}
-
-/** At least one, so that a type that was told to be empty is remembered as told. */
-function chunks(resources: readonly Resource[]): Resource[][] {
-  const all: Resource[][] = [[]];
-  let bytes = 0;
-  for (const resource of resources) {
-    if (bytes > CHUNK_BYTES) {
-      all.push([]);
-      bytes = 0;
-    }
-    all.at(-1)?.push(resource);
-    bytes += resource.resource?.value.length ?? 0;
-  }
-  return all;
 }
