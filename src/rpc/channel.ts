@@ -14,7 +14,7 @@ import type { ReasonCode } from '../base/reasons.ts';
 import { formatRpcAddress, type RpcAddress } from './address.ts';
 import { ClientCall } from './client-call.ts';
 import type { FileAccess } from './file-access.ts';
-import { parser, pathOf, serializer } from './method.ts';
+import { asBuffer, parser, pathOf, serializer } from './method.ts';
 import { OwnedCredentials } from './owned-credentials.ts';
 import { callFailure, type RpcStatus } from './status.ts';
 import { TlsChannelCredentials } from './tls-credentials.ts';
@@ -55,10 +55,10 @@ export interface RpcChannelDeps {
   readonly files: FileAccess;
 }
 
-/** A call whose messages go both ways. Answers come as bytes: the caller decides how, and when, to decode them. */
-export interface DuplexCall<I extends DescMessage> {
+/** A call whose messages go both ways, as bytes: the caller decides how, and when, to encode and decode them. */
+export interface DuplexCall {
   /** Resolves once the message is on its way or the call has ended. */
-  send(message: MessageShape<I>): Promise<void>;
+  send(message: Uint8Array): Promise<void>;
   /** The next answer; `undefined` at a clean end; rejects with a `MeshError` at any other. */
   read(): Promise<Buffer | undefined>;
   cancel(): void;
@@ -125,14 +125,10 @@ export class RpcChannel implements Disposable {
   }
 
   /** Opens a stream; `signal` ends it. Failures to connect come out of `read`. */
-  duplex<I extends DescMessage, O extends DescMessage>(
-    method: DescMethodBiDiStreaming<I, O>,
-    signal: AbortSignal,
-  ): DuplexCall<I> {
+  duplex(method: DescMethodBiDiStreaming, signal: AbortSignal): DuplexCall {
     const call = this.#start(pathOf(method), signal);
-    const serialize = serializer(method.input);
     return {
-      send: (message) => call.send(serialize(message)),
+      send: (message) => call.send(asBuffer(message)),
       read: () => call.read(),
       cancel: () => call.cancel('CANCELLED', 'cancelled'),
     };

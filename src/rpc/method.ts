@@ -19,6 +19,6 @@ export function parser<D extends DescMessage>(schema: D): (bytes: Uint8Array) =>
   return (bytes) => fromBinary(schema, bytes, { recursionLimit: MAX_DEPTH, readUnknownFields: false });
 }
 
-function asBuffer(bytes: Uint8Array): Buffer {
+export function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -11,7 +11,7 @@ import type { MeshDemand } from '../model/mesh-demand.ts';
 import type { DuplexCall, RpcChannel } from '../rpc/channel.ts';
 import { rpcStatusOf, wasConnected } from '../rpc/status.ts';
 import type { XdsTermination } from '../telemetry/metrics-xds.ts';
-import { AggregatedDiscoveryService, type DeltaDiscoveryRequestSchema } from '../wire/pb/discovery_pb.ts';
+import { AggregatedDiscoveryService } from '../wire/pb/discovery_pb.ts';
 import { type FeedStatus, MeshFeed, type MeshFeedDeps, type MeshFeedOptions } from './mesh-feed.ts';
 import type { ResponseLog } from './response-log.ts';
 
@@ -44,10 +44,10 @@ const LOG_PERIOD_MS = 1_000;
 
 /** One stream while it lasts. */
 interface Stream {
-  readonly call: DuplexCall<typeof DeltaDiscoveryRequestSchema>;
+  readonly call: DuplexCall;
   /** The server has said something. */
   isAnswered: boolean;
-  /** A question of ours is not on its way yet. */
+  /** A question of ours is not on its way yet, or what comes before any. */
   isAsking: boolean;
   /** We end it ourselves, to be told everything again. */
   isResync: boolean;
@@ -118,7 +118,7 @@ export class XdsClient implements MeshDemand, AsyncDisposable {
     try {
       const { deltaAggregatedResources: method } = AggregatedDiscoveryService.method;
       const call = this.#deps.channel.duplex(method, this.#stopping.signal);
-      stream = { call, isAnswered: false, isAsking: false, isResync: false };
+      stream = { call, isAnswered: false, isAsking: true, isResync: false };
       this.#stream = stream;
       await this.#exchange(stream);
       return { stream };
@@ -136,7 +136,9 @@ export class XdsClient implements MeshDemand, AsyncDisposable {
 
   async #exchange(stream: Stream): Promise<void> {
     const { call } = stream;
-    for (const request of this.#feed.opened()) void call.send(request);
+    for (const request of await this.#feed.opened()) void call.send(request);
+    stream.isAsking = false;
+    void this.#ask();
     for (let message = await call.read(); message !== undefined; message = await call.read()) {
       if (!stream.isAnswered) this.#established(stream);
       const { request, isResyncDue } = await this.#feed.take(message);

@@ -3,18 +3,13 @@ import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/p
 import { ChangeLog } from '../base/change-log.ts';
 import { type Clock, delay } from '../base/clock.ts';
 import type { LogFields, Logger } from '../base/log.ts';
-import { type AdsAcceptance, type AdsRequest, AdsState } from '../model/ads-state.ts';
+import { type AdsAcceptance, AdsState } from '../model/ads-state.ts';
 import { type MeshUpdate, stepsOf } from '../model/mesh-update.ts';
 import { policyKey } from '../model/policy.ts';
 import { RecordStore } from '../model/record-store.ts';
 import type { XdsMetrics } from '../telemetry/metrics-xds.ts';
 import type { Node } from '../wire/pb/core_pb.ts';
-import {
-  type DeltaDiscoveryRequest,
-  DeltaDiscoveryRequestSchema,
-  DeltaDiscoveryResponseSchema,
-  ResourceSchema,
-} from '../wire/pb/discovery_pb.ts';
+import { DeltaDiscoveryResponseSchema, ResourceSchema } from '../wire/pb/discovery_pb.ts';
 import {
   type DecodeDeps,
   decodeResponse,
@@ -25,6 +20,7 @@ import {
 } from './decode-response.ts';
 import { type DeltaResponse, type EncodedResources, readDeltaResponse, writeDeltaResponse } from './delta-response.ts';
 import { Demands } from './demands.ts';
+import { encodeFirstRequest, encodeRequest } from './encode-request.ts';
 import { TYPE_URL } from './type-url.ts';
 
 export interface MeshFeedOptions {
@@ -56,8 +52,8 @@ export interface FeedStatus {
 
 /** What to do about a response. */
 export interface Answer {
-  /** Nothing to say to a response nobody asked for. */
-  readonly request?: DeltaDiscoveryRequest;
+  /** Encoded. Nothing to say to a response nobody asked for. */
+  readonly request?: Uint8Array;
   readonly isResyncDue: boolean;
 }
 
@@ -65,7 +61,6 @@ export interface Answer {
 const MAX_HELD = 2_000_000;
 /** Lines about refused responses: one in so many milliseconds at most. */
 const LOG_PERIOD_MS = 10_000;
-const NACK_CODE = 3;
 /**
  * Of what is archived beside the responses: a resource named like each type of which something was refused before it had been
  * told as a whole. Taken for whole after a restart, it would let through what nobody has decided yet.
@@ -104,9 +99,13 @@ export class MeshFeed {
     };
   }
 
-  /** A stream opened: what to send first. */
-  opened(): readonly DeltaDiscoveryRequest[] {
-    return this.#state.opened().map((request) => this.#message(request));
+  /** A stream opened: what to send first, encoded, and before any `question`. */
+  async opened(): Promise<readonly Uint8Array[]> {
+    const requests: Uint8Array[] = [];
+    for (const request of this.#state.opened()) {
+      requests.push(await encodeFirstRequest(request, this.#node, this.#deps.clock));
+    }
+    return requests;
   }
 
   /** The server could not take a request of that size. */
@@ -121,10 +120,10 @@ export class MeshFeed {
     return await answered;
   }
 
-  /** What has been demanded since the last one; `undefined`: nothing. Only while a stream is open. */
-  question(): DeltaDiscoveryRequest | undefined {
+  /** For what has been demanded since the last one, encoded; `undefined`: nothing. Only while a stream is open. */
+  question(): Uint8Array | undefined {
     const request = this.#state.question();
-    return request && this.#message(request);
+    return request && encodeRequest(request, this.#node);
   }
 
   /** Begins with what was kept, before the first stream. A policy that could not be read then fails closed again. */
@@ -162,7 +161,7 @@ export class MeshFeed {
     this.#refusals.reset();
     this.#deps.log.debug?.('response applied', { typeUrl, resources: decoding.resources.length });
     this.#checkReady();
-    return { request: this.#message(request), isResyncDue };
+    return { request: encodeRequest(request, this.#node), isResyncDue };
   }
 
   async #use(
@@ -211,7 +210,7 @@ export class MeshFeed {
       const fields: LogFields = { reason: 'CV-XDS', typeUrl, resources: badCount, error: reason, leftOut };
       this.#deps.log.error?.('response refused, the last good state stays', fields);
     });
-    return { request: this.#message(request), isResyncDue: false };
+    return { request: encodeRequest(request, this.#node), isResyncDue: false };
   }
 
   #restorePartial(resources: EncodedResources): void {
@@ -230,18 +229,6 @@ export class MeshFeed {
     const request = this.#state.reject({ typeUrl, nonce }, reason, rejected);
     if (unheard.length > 0) this.#deps.onUpdate(refusingUpdate(unheard));
     return { request, unheard };
-  }
-
-  #message({ isFirst, error, ...request }: AdsRequest): DeltaDiscoveryRequest {
-    return create(DeltaDiscoveryRequestSchema, {
-      ...(isFirst && { node: this.#node }),
-      typeUrl: request.typeUrl,
-      resourceNamesSubscribe: [...request.subscribe],
-      resourceNamesUnsubscribe: [...request.unsubscribe],
-      initialResourceVersions: Object.fromEntries(request.initialVersions),
-      responseNonce: request.nonce,
-      ...(error !== undefined && { errorDetail: { code: NACK_CODE, message: error } }),
-    });
   }
 }
 

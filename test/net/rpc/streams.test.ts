@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { create, fromBinary, type MessageShape } from '@bufbuild/protobuf';
+import { create, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { MeshError } from '../../../src/base/errors.ts';
 import { type CallContext, rpcService } from '../../../src/rpc/service.ts';
 import { rpcRefusal } from '../../../src/rpc/status.ts';
@@ -30,7 +30,7 @@ function discovery(handler: (requests: Requests, context: CallContext) => Respon
 }
 
 function request(responseNonce: string) {
-  return create(DeltaDiscoveryRequestSchema, { responseNonce });
+  return toBinary(DeltaDiscoveryRequestSchema, create(DeltaDiscoveryRequestSchema, { responseNonce }));
 }
 
 function nonceOf(bytes: Buffer | undefined): string | undefined {

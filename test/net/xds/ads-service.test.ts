@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { create, fromBinary, type MessageInitShape } from '@bufbuild/protobuf';
+import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { silentLogger } from '../../../src/base/log.ts';
 import type { RpcChannel } from '../../../src/rpc/channel.ts';
 import { rpcRefusal } from '../../../src/rpc/status.ts';
@@ -31,12 +31,15 @@ function control(authenticate: () => Promise<Caller> = async () => anybody) {
   return { store, service };
 }
 
+function request(fields: MessageInitShape<typeof DeltaDiscoveryRequestSchema>): Uint8Array {
+  return toBinary(DeltaDiscoveryRequestSchema, create(DeltaDiscoveryRequestSchema, { typeUrl: ADDRESS, ...fields }));
+}
+
 /** One stream, spoken by hand. */
 function open(channel: RpcChannel) {
   const call = channel.duplex(AggregatedDiscoveryService.method.deltaAggregatedResources, never);
   return {
-    ask: (fields: MessageInitShape<typeof DeltaDiscoveryRequestSchema>) =>
-      call.send(create(DeltaDiscoveryRequestSchema, { typeUrl: ADDRESS, ...fields })),
+    ask: (fields: MessageInitShape<typeof DeltaDiscoveryRequestSchema>) => call.send(request(fields)),
     told: async (): Promise<DeltaDiscoveryResponse> => {
       const bytes = await call.read();
       assert(bytes !== undefined, 'the stream ended');
@@ -150,7 +153,7 @@ test('a client that goes leaves no session', async () => {
     using channel = channelTo(localhost(server));
     const gone = new AbortController();
     const call = channel.duplex(AggregatedDiscoveryService.method.deltaAggregatedResources, gone.signal);
-    void call.send(create(DeltaDiscoveryRequestSchema, { typeUrl: ADDRESS, node }));
+    void call.send(request({ node }));
     await call.read();
     assert.equal(service.counts.streams, 1);
     gone.abort();

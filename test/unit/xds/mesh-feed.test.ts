@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { fromBinary } from '@bufbuild/protobuf';
 import { silentLogger } from '../../../src/base/log.ts';
+import { systemClock } from '../../../src/sys/system-clock.ts';
+import { type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema } from '../../../src/wire/pb/discovery_pb.ts';
 import { MeshFeed } from '../../../src/xds/mesh-feed.ts';
 import { nodeOf } from '../../../src/xds/node.ts';
-import { FakeClock } from '../../support/fake-clock.ts';
 
 const NODE = nodeOf({
   instanceIp: '10.0.0.9',
@@ -19,12 +21,18 @@ const metrics = {
   messageRejected: () => undefined,
   connected: () => undefined,
 };
+
+function decoded(request: Uint8Array | undefined): DeltaDiscoveryRequest {
+  assert(request !== undefined);
+  return fromBinary(DeltaDiscoveryRequestSchema, request);
+}
+
 /** As many as may wait. */
 const LIMIT = 10_000;
 
 test('a look-up beyond the limit is refused and leaves nothing behind: no question now, none on the next stream', async () => {
   const deps = {
-    clock: new FakeClock(),
+    clock: systemClock,
     log: silentLogger,
     metrics,
     onUpdate: () => undefined,
@@ -37,13 +45,13 @@ test('a look-up beyond the limit is refused and leaves nothing behind: no questi
     callers.push(caller);
     return feed.demand(key, caller.signal);
   };
-  feed.opened();
+  await feed.opened();
   const waiting = Array.from({ length: LIMIT }, (_, at) => ask(`/key-${at}`));
   await assert.rejects(ask('/one-too-many'), { code: 'CV-LIMIT' });
-  assert.deepEqual([feed.question()?.resourceNamesSubscribe.length, feed.status.waiting], [LIMIT, LIMIT]);
+  assert.deepEqual([decoded(feed.question()).resourceNamesSubscribe.length, feed.status.waiting], [LIMIT, LIMIT]);
 
-  const [addresses] = feed.opened();
-  assert.equal(Object.keys(addresses?.initialResourceVersions ?? {}).length, LIMIT);
+  const [addresses] = await feed.opened();
+  assert.equal(Object.keys(decoded(addresses).initialResourceVersions).length, LIMIT);
   for (const caller of callers) caller.abort();
   await Promise.all(waiting);
   assert.equal(feed.status.waiting, 0);
