@@ -50,9 +50,9 @@ test('of each resource the last version is left, unless it was removed since; a 
         for (const { name, version } of resources) held.set(name, version);
         for (const name of removedResources) held.delete(name);
       }
-      const sorted = (left: Iterable<readonly [string, Iterable<string>]>) =>
-        [...left].map(([type, held]) => [type, [...held].toSorted()]).toSorted();
       const texts = [...want].map(([type, held]) => [type, [...held].map((entry) => entry.join(' '))] as const);
+      const sorted = (left: Iterable<readonly [string, readonly string[]]>) =>
+        new Map([...left].map(([type, held]) => [type, held.toSorted()] as const));
       assert.deepEqual(sorted(await leftOf(all)), sorted(texts));
     }),
   );
