@@ -5,6 +5,8 @@ import { connectionError, DEFAULT_WINDOW_BYTES, FLAG, FRAME, H2 } from '../wire/
 import { frame, headersFrames, resetFrame, windowUpdateFrame } from '../wire/h2-write.ts';
 import { HpackEncoder } from '../wire/hpack-encoder.ts';
 import { H2Abuse } from './h2-abuse.ts';
+import type { H2ReceiveHalf } from './h2-receive-half.ts';
+import type { H2SendHalf } from './h2-send-half.ts';
 import { H2Sender } from './h2-sender.ts';
 import { defaultPeerSettings, type H2Limits, type H2Role, type H2Settings, type PeerSettings } from './h2-settings.ts';
 import { H2Stream } from './h2-stream.ts';
@@ -79,7 +81,7 @@ export class H2Core implements StreamHost {
       ],
       headers,
     );
-    stream.sendWindow = this.peer.initialWindowBytes;
+    stream.sending.window = this.peer.initialWindowBytes;
     const id = this.streams.start(stream);
     this.control(headersFrames(id, block, false, this.peer.maxFrameBytes));
     stream.requested();
@@ -90,25 +92,25 @@ export class H2Core implements StreamHost {
     this.control(headersFrames(stream.id, block, isEnd, this.peer.maxFrameBytes));
   }
 
-  sendNow(stream: H2Stream, chunk: Uint8Array): number {
-    return this.sender.sendNow(stream, chunk);
+  sendNow(half: H2SendHalf, chunk: Uint8Array): number {
+    return this.sender.sendNow(half, chunk);
   }
 
-  mayGoOn(stream: H2Stream, bytes: number): boolean {
-    return this.sender.mayGoOn(stream, bytes);
+  mayGoOn(half: H2SendHalf, bytes: number): boolean {
+    return this.sender.mayGoOn(half, bytes);
   }
 
-  queued(stream: H2Stream, bytes: number): boolean {
-    return this.sender.queued(stream, bytes, stream.isSending);
+  queued(half: H2SendHalf, bytes: number): boolean {
+    return this.sender.queued(half, bytes, half.isOpen);
   }
 
-  dropped(stream: H2Stream, bytes: number): void {
-    this.sender.dropped(stream, bytes);
+  dropped(half: H2SendHalf, bytes: number): void {
+    this.sender.dropped(half, bytes);
   }
 
-  sendEnd(stream: H2Stream, trailers: OutgoingHeaders | undefined): void {
-    if (trailers === undefined) this.control(frame(FRAME.data, FLAG.endStream, stream.id, NO_BYTES));
-    else this.control(headersFrames(stream.id, this.#encode([], trailers), true, this.peer.maxFrameBytes));
+  sendEnd({ id }: H2SendHalf, trailers: OutgoingHeaders | undefined): void {
+    if (trailers === undefined) this.control(frame(FRAME.data, FLAG.endStream, id, NO_BYTES));
+    else this.control(headersFrames(id, this.#encode([], trailers), true, this.peer.maxFrameBytes));
   }
 
   get canSuspend(): boolean {
@@ -145,12 +147,12 @@ export class H2Core implements StreamHost {
     else this.#heldBytes += bytes;
   }
 
-  credit(stream: H2Stream, bytes: number, wasParked: boolean): void {
-    stream.unclaimedBytes += bytes;
-    if (stream.unclaimedBytes * 2 >= this.settings.streamWindowBytes && stream.isReceiving) {
-      this.control(windowUpdateFrame(stream.id, stream.unclaimedBytes));
-      stream.receiveWindow += stream.unclaimedBytes;
-      stream.unclaimedBytes = 0;
+  credit(half: H2ReceiveHalf, bytes: number, wasParked: boolean): void {
+    half.unclaimedBytes += bytes;
+    if (half.unclaimedBytes * 2 >= this.settings.streamWindowBytes && half.isOpen) {
+      this.control(windowUpdateFrame(half.id, half.unclaimedBytes));
+      half.window += half.unclaimedBytes;
+      half.unclaimedBytes = 0;
     }
     if (!wasParked) return this.creditConnection(bytes);
     this.#park(-bytes);

@@ -48,12 +48,12 @@ export class H2Inbound implements H2FrameSink {
     this.#dataStream = undefined;
     const stream = core.streams.get(streamId);
     if (stream === undefined) return this.#onLateData(streamId);
-    if (!stream.isReceiving) return this.#fault(streamId, H2.streamClosed, 'DATA after END_STREAM');
+    if (!stream.receiving.isOpen) return this.#fault(streamId, H2.streamClosed, 'DATA after END_STREAM');
     if (core.role === 'client' && !stream.isAnswered) {
       return this.#fault(streamId, H2.protocolError, 'DATA before the response');
     }
-    stream.receiveWindow -= flowBytes;
-    if (stream.receiveWindow < 0) {
+    stream.receiving.window -= flowBytes;
+    if (stream.receiving.window < 0) {
       return this.#fault(streamId, H2.flowControlError, 'the peer overran the stream window');
     }
     this.#dataStream = stream;
@@ -61,7 +61,7 @@ export class H2Inbound implements H2FrameSink {
 
   onDataChunk(chunk: Uint8Array): void {
     if (this.#dataStream === undefined) this.#core.creditConnection(chunk.length);
-    else this.#dataStream.receive(chunk);
+    else this.#dataStream.receiving.receive(chunk);
   }
 
   onDataEnd(paddingBytes: number, isEndStream: boolean): void {
@@ -71,8 +71,8 @@ export class H2Inbound implements H2FrameSink {
     if (stream === undefined) {
       this.#core.creditConnection(paddingBytes);
     } else {
-      if (paddingBytes > 0) this.#core.credit(stream, paddingBytes, false);
-      if (isEndStream && stream.isReceiving) stream.receiveEnd();
+      if (paddingBytes > 0) this.#core.credit(stream.receiving, paddingBytes, false);
+      if (isEndStream && stream.receiving.isOpen) stream.receiveEnd();
     }
   }
 
@@ -146,11 +146,12 @@ export class H2Inbound implements H2FrameSink {
     }
     const stream = streams.get(streamId);
     if (stream === undefined) return this.#requireNotIdle(streamId, 'WINDOW_UPDATE');
-    if (stream.sendWindow + increment > MAX_31_BITS) {
+    const { sending } = stream;
+    if (sending.window + increment > MAX_31_BITS) {
       return this.#fault(streamId, H2.flowControlError, 'stream window over 2^31-1');
     }
-    stream.sendWindow += increment;
-    if (stream.isSending) sender.makeReady(stream);
+    sending.window += increment;
+    if (sending.isOpen) sender.makeReady(sending);
   }
 
   onSuspend(streamId: number): void {
@@ -186,11 +187,11 @@ export class H2Inbound implements H2FrameSink {
     const stream = this.#core.newStream();
     streams.accept(streamId, stream);
     this.#deps.onStream(stream, checked.head);
-    if (isEnd && stream.isReceiving) stream.receiveEnd();
+    if (isEnd && stream.receiving.isOpen) stream.receiveEnd();
   }
 
   #onMoreHeaders(stream: H2Stream, fields: readonly HeaderField[], isEnd: boolean): void {
-    if (!stream.isReceiving) return this.#fault(stream.id, H2.streamClosed, 'HEADERS after END_STREAM');
+    if (!stream.receiving.isOpen) return this.#fault(stream.id, H2.streamClosed, 'HEADERS after END_STREAM');
     if (this.#core.role === 'client' && !stream.isAnswered) return this.#onResponse(stream, fields, isEnd);
     const trailers = isEnd ? readTrailers(fields) : { malformed: 'a second header section' };
     if ('malformed' in trailers) return this.#fault(stream.id, H2.protocolError, trailers.malformed);
@@ -203,7 +204,7 @@ export class H2Inbound implements H2FrameSink {
     const { status } = checked.head;
     if (status >= 200) {
       stream.receiveResponse(checked.head);
-      if (isEnd && stream.isReceiving) stream.receiveEnd();
+      if (isEnd && stream.receiving.isOpen) stream.receiveEnd();
     } else if (isEnd || status === 101) {
       this.#fault(stream.id, H2.protocolError, 'an interim response that ends the stream');
     } else {
@@ -242,10 +243,10 @@ export class H2Inbound implements H2FrameSink {
 
   #shiftWindows(delta: number): void {
     if (delta === 0) return;
-    for (const stream of this.#core.streams.all()) {
-      stream.sendWindow += delta;
-      if (stream.sendWindow > MAX_31_BITS) throw connectionError(H2.flowControlError, 'a stream window over 2^31-1');
-      if (stream.isSending) this.#core.sender.makeReady(stream);
+    for (const { sending } of this.#core.streams.all()) {
+      sending.window += delta;
+      if (sending.window > MAX_31_BITS) throw connectionError(H2.flowControlError, 'a stream window over 2^31-1');
+      if (sending.isOpen) this.#core.sender.makeReady(sending);
     }
   }
 

@@ -4,6 +4,7 @@ import { DEFAULT_MAX_FRAME_BYTES, DEFAULT_WINDOW_BYTES, FRAME_HEADER_BYTES } fro
 import { writeDataHeader } from '../wire/h2-write.ts';
 import type { ChunkQueue } from './h2-chunks.ts';
 import { H2Output, type OutputSource } from './h2-output.ts';
+import { H2Turns } from './h2-turns.ts';
 import type { LoopShare } from './loop-share.ts';
 
 /** What one stream may send before the next has its turn: one TLS record with its frame header. */
@@ -21,14 +22,17 @@ const BULK_BYTES = 16 * 1024;
 /** A stream as the sender sees it. */
 export interface SendingStream {
   readonly id: number;
-  sendWindow: number;
+  window: number;
   readonly outbox: ChunkQueue | undefined;
   /** END_STREAM goes with the last octet of the outbox. */
-  readonly isEnding: boolean;
+  readonly hasEnded: boolean;
   /** No, it goes with what is sent after it. */
   readonly hasTrailers: boolean;
-  isReady: boolean;
   isBlocked: boolean;
+  /** It waits for its turn, between these two. Changed by `H2Turns` only. */
+  isReady: boolean;
+  turnBefore: SendingStream | undefined;
+  turnAfter: SendingStream | undefined;
   /** The writer may go on, or the end of the outbox was framed. */
   flushed(): void;
 }
@@ -42,7 +46,7 @@ export class H2Sender implements OutputSource {
   #window = DEFAULT_WINDOW_BYTES;
   #queuedBytes = 0;
   /** Streams with queued octets and an open window, next turn first. */
-  #ready: SendingStream[] = [];
+  readonly #ready = new H2Turns();
   /** Streams to tell about it when the page is on its way. */
   #told: SendingStream[] = [];
 
@@ -57,12 +61,12 @@ export class H2Sender implements OutputSource {
 
   openWindow(increment: number): void {
     this.#window += increment;
-    if (this.#ready.length > 0) this.output.schedule();
+    if (this.#ready.first !== undefined) this.output.schedule();
   }
 
   /** Frames what may go out now and returns how many octets of `chunk` that was. Never overtakes a waiting stream. */
   sendNow(stream: SendingStream, chunk: Uint8Array): number {
-    if (this.#ready.length > 0) return 0;
+    if (this.#ready.first !== undefined) return 0;
     let sent = 0;
     while (sent < chunk.length) {
       const bytes = this.#frameBytes(stream, chunk.length - sent, this.maxFrameBytes);
@@ -101,24 +105,20 @@ export class H2Sender implements OutputSource {
   /** The outbox of `stream` was dropped, and its turn with it: while the connection window is closed none comes. */
   dropped(stream: SendingStream, bytes: number): void {
     this.#hold(-bytes);
-    if (!stream.isReady) return;
-    stream.isReady = false;
-    this.#ready.splice(this.#ready.indexOf(stream), 1);
+    this.#ready.remove(stream);
   }
 
   makeReady(stream: SendingStream): void {
-    if (stream.isReady || stream.sendWindow <= 0 || (stream.outbox?.bytes ?? 0) === 0) return;
-    stream.isReady = true;
-    this.#ready.push(stream);
+    if (stream.isReady || stream.window <= 0 || (stream.outbox?.bytes ?? 0) === 0) return;
+    this.#ready.add(stream);
     this.output.schedule();
   }
 
   fill(): void {
-    for (let stream = this.#ready[0]; stream !== undefined; stream = this.#ready[0]) {
+    for (let stream = this.#ready.first; stream !== undefined; stream = this.#ready.first) {
       const bytes = this.#turnBytes(stream);
       if (bytes === undefined) return;
-      this.#ready.shift();
-      stream.isReady = false;
+      this.#ready.remove(stream);
       if (bytes > 0) this.#takeTurn(stream, bytes);
     }
   }
@@ -134,7 +134,7 @@ export class H2Sender implements OutputSource {
   /** 0: nothing to send any more. `undefined`: no room or no connection window, and the stream keeps its turn. */
   #turnBytes(stream: SendingStream): number | undefined {
     const queued = stream.outbox?.bytes ?? 0;
-    if (queued === 0 || stream.sendWindow <= 0) return 0;
+    if (queued === 0 || stream.window <= 0) return 0;
     const bytes = this.#frameBytes(stream, queued, Math.min(TURN_BYTES, this.maxFrameBytes));
     return bytes === 0 ? undefined : bytes;
   }
@@ -142,7 +142,7 @@ export class H2Sender implements OutputSource {
   #takeTurn(stream: SendingStream, bytes: number): void {
     const outbox = stream.outbox;
     if (outbox === undefined) return;
-    const isLast = stream.isEnding && bytes === outbox.bytes;
+    const isLast = stream.hasEnded && bytes === outbox.bytes;
     const page = this.output.dataPage();
     const at = writeDataHeader(page.bytes, page.filled, stream.id, bytes, isLast && !stream.hasTrailers);
     outbox.copyTo(page.bytes, at, bytes);
@@ -157,7 +157,7 @@ export class H2Sender implements OutputSource {
   #frameBytes(stream: SendingStream, wanted: number, most: number): number {
     const room = this.output.room - FRAME_HEADER_BYTES;
     if (room < Math.min(wanted, MIN_CUT_BYTES)) return 0;
-    return Math.max(0, Math.min(wanted, most, room, stream.sendWindow, this.#window));
+    return Math.max(0, Math.min(wanted, most, room, stream.window, this.#window));
   }
 
   #hold(bytes: number): void {
@@ -166,7 +166,7 @@ export class H2Sender implements OutputSource {
   }
 
   #spend(stream: SendingStream, bytes: number): void {
-    stream.sendWindow -= bytes;
+    stream.window -= bytes;
     this.#window -= bytes;
     this.dataFrames += 1;
   }

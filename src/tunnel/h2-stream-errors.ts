@@ -32,7 +32,3 @@ export function resetError(code: number, isUnanswered: boolean): MeshError | und
 export function isUnprocessed(error: MeshError): boolean {
   return error.fields['isUnprocessed'] === true;
 }
-
-export function unansweredError(): MeshError {
-  return new MeshError('CV-TUNNEL-CLOSED', 'the stream ended before the answer');
-}

@@ -5,10 +5,11 @@
  */
 import { type Clock, withDeadline } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
-import { readSuspended, suspendedTrailers } from '../wire/resume.ts';
 import type { ByteStream, ByteStreamHandlers } from './byte-stream.ts';
 import { ChunkQueue } from './h2-chunks.ts';
 import type { H2Stream } from './h2-stream.ts';
+import { PastLegs } from './past-legs.ts';
+import { Leg, type LegOwner } from './resumable-leg.ts';
 
 /** What is on its way through a stream that is in no tunnel. */
 export interface BytesUnderWay {
@@ -19,18 +20,20 @@ export interface BytesUnderWay {
 }
 
 export interface ResumableOwner {
-  /** It has left its tunnel, all that was sent in there has arrived, and nobody moves it: attach another. */
+  /**
+   * It has left its tunnel, all that either end said in there has arrived or is on its way, and nobody moves it: attach another.
+   * Said again when somebody wanted to move it, and did not.
+   */
   streamDetached(): void;
   streamClosed(): void;
 }
 
-export class ResumableStream implements ByteStream {
+export class ResumableStream implements ByteStream, LegOwner {
   readonly #owner: ResumableOwner;
   #handlers: ByteStreamHandlers | undefined;
   /** In the tunnel. */
   #leg: Leg | undefined;
-  /** Left, oldest first: what they brought may still have to be delivered, in this order, before anything of the next. */
-  #past: Leg[] = [];
+  readonly #past = new PastLegs();
   /** For the next tunnel; absent while there is nothing. */
   #outbox: ChunkQueue | undefined;
   #early: Uint8Array | undefined;
@@ -39,6 +42,7 @@ export class ResumableStream implements ByteStream {
   #isPaused = false;
   #isBlocked = false;
   #isMoving = false;
+  /** While somebody waits for it to leave. */
   #left: PromiseWithResolvers<void> | undefined;
   #isClosed = false;
   #closeError: MeshError | undefined;
@@ -54,7 +58,7 @@ export class ResumableStream implements ByteStream {
   }
 
   get isLending(): boolean {
-    return (this.#undelivered ?? this.#leg)?.stream.isLending ?? true;
+    return (this.#past.undelivered ?? this.#leg)?.stream.isLending ?? true;
   }
 
   get isClosed(): boolean {
@@ -67,24 +71,17 @@ export class ResumableStream implements ByteStream {
 
   /** In no tunnel, and everything that was to go through the last one has gone. */
   get isDetached(): boolean {
-    return this.#leg === undefined && this.bufferedBytes === 0;
+    return this.#leg === undefined && this.#past.isAllSaid;
   }
 
-  /** It is in no tunnel, or can leave the one it is in. When our half has ended there, only an end of the peer can say so. */
+  /** It is in no tunnel, or can leave the one it is in. */
   get canLeave(): boolean {
-    const leg = this.#leg;
-    if (leg === undefined || !leg.hasEnded) return true;
-    return !leg.stream.hasRemoteEnd && (leg.isLeaving || leg.stream.canAskToSuspend);
+    return this.#leg?.canLeave ?? true;
   }
 
   /** What waits for the next tunnel does not count: it is carried along. */
   get bufferedBytes(): number {
-    return this.#past.reduce((sum, { stream }) => sum + stream.bufferedBytes, this.#leg?.stream.bufferedBytes ?? 0);
-  }
-
-  /** What brought the bytes that are next for the near end, when that is not the tunnel it is in. */
-  get #undelivered(): Leg | undefined {
-    return this.#past.find(({ isDelivered }) => !isDelivered);
+    return this.#past.bufferedBytes + (this.#leg?.stream.bufferedBytes ?? 0);
   }
 
   open(handlers: ByteStreamHandlers): void {
@@ -120,18 +117,18 @@ export class ResumableStream implements ByteStream {
 
   pause(): void {
     this.#isPaused = true;
-    for (const { stream } of this.#past) stream.pause();
+    for (const { stream } of this.#past.all()) stream.pause();
     this.#leg?.stream.pause();
   }
 
   resume(): void {
     this.#isPaused = false;
-    (this.#undelivered ?? this.#leg)?.stream.resume();
+    (this.#past.undelivered ?? this.#leg)?.stream.resume();
   }
 
   destroy(error?: MeshError): void {
     if (this.#isClosed) return;
-    const legs = [...this.#past, this.#leg];
+    const legs = [...this.#past.all(), this.#leg];
     this.#close(error);
     for (const leg of legs) leg?.stream.destroy(error);
   }
@@ -147,7 +144,7 @@ export class ResumableStream implements ByteStream {
     }
     const leg = new Leg(this, stream);
     this.#leg = leg;
-    if (this.#isPaused || this.#undelivered !== undefined) stream.pause();
+    if (this.#isPaused || this.#past.undelivered !== undefined) stream.pause();
     if (this.#handlers !== undefined) this.#openLeg(leg);
   }
 
@@ -172,16 +169,15 @@ export class ResumableStream implements ByteStream {
   /** Gives up what `suspend` began: the stream is to go on here. */
   release(): void {
     this.#isMoving = false;
-    if (!this.#isClosed && this.#leg === undefined) this.#owner.streamDetached();
+    this.#tellDetached();
   }
 
   /** Of a suspended stream, for whoever goes on with it elsewhere; here it is over, and nobody is told so. */
   take(): BytesUnderWay {
-    const toApp = this.#early ?? Buffer.concat(this.#past.map(({ stream }) => stream.takeInbox()));
+    const toApp = this.#early ?? this.#past.takeInboxes();
     const toTunnel = new Uint8Array(this.#outbox?.bytes ?? 0);
     this.#outbox?.copyTo(toTunnel, 0, toTunnel.length);
     this.#isClosed = true;
-    this.#past = [];
     this.#owner.streamClosed();
     return { toApp, toTunnel };
   }
@@ -216,19 +212,20 @@ export class ResumableStream implements ByteStream {
     this.#handlers?.onDrain();
   }
 
-  /** @internal Leg only. */
+  /** @internal Leg only, as are the next ones. */
   received(chunk: Uint8Array): void {
     this.#handlers?.onData(chunk);
   }
 
-  /** @internal Leg only. */
   legDrained(leg: Leg): void {
     if (leg === this.#leg && !leg.isLeaving) this.#drained();
   }
 
-  /** @internal Leg only: on the wire; not all of what the peer sent may be delivered. */
+  lastSaid(leg: Leg): void {
+    if (this.#past.has(leg)) this.#tellDetached();
+  }
+
   peerEnded(leg: Leg): void {
-    leg.claimedBytes = readSuspended(leg.stream.remoteTrailers);
     if (leg.claimedBytes !== undefined) {
       this.#leave(leg);
       this.#hasLeft(leg);
@@ -241,32 +238,34 @@ export class ResumableStream implements ByteStream {
     }
   }
 
-  /** @internal Leg only: the peer, whose half has ended, leaves; when ours has ended too, our last words are on their way. */
+  /** When our half has ended too, our last words are on their way. */
   suspendAsked(leg: Leg): void {
     if (leg === this.#leg && !leg.hasEnded) this.#leaveLast(leg);
   }
 
   /** The peer has ended before, so it is over in that tunnel with our last word, which is not to be taken for the end of all. */
   #leaveLast(leg: Leg): void {
+    // In this order: its end in that tunnel is not ours.
     this.#hasLeft(leg);
     this.#leave(leg);
   }
 
-  /** With the last we say in this tunnel; when that is said, by asking the peer to do it. */
   #leave(leg: Leg): void {
-    if (leg.isLeaving) return;
-    leg.isLeaving = true;
     this.#isBlocked = true;
-    if (leg.hasEnded) leg.stream.askToSuspend();
-    else leg.stream.end(suspendedTrailers(leg.sentBytes));
+    leg.leave();
   }
 
   #hasLeft(leg: Leg): void {
     if (this.#leg !== leg) return;
     this.#leg = undefined;
-    this.#past.push(leg);
+    this.#past.add(leg);
     this.#left?.resolve();
-    if (!this.#isMoving) this.#owner.streamDetached();
+    this.#tellDetached();
+  }
+
+  /** Not before our last word is on its way: until then no peer can have the stream ready, which may take as long as its reader does. */
+  #tellDetached(): void {
+    if (!this.#isClosed && !this.#isMoving && this.isDetached) this.#owner.streamDetached();
   }
 
   async #untilLeft(clock: Clock, withinMs: number): Promise<void> {
@@ -276,12 +275,12 @@ export class ResumableStream implements ByteStream {
     this.#left = undefined;
   }
 
-  /** @internal Leg only: all that the peer sent in that tunnel, and its end. */
   delivered(leg: Leg): void {
-    if (this.#past.includes(leg) && !this.#isWhole()) return;
+    if (this.#past.has(leg) && !this.#isWhole()) return;
     leg.isDelivered = true;
-    if (this.#undelivered !== undefined) {
-      if (!this.#isPaused) this.#undelivered.stream.resume();
+    const { undelivered } = this.#past;
+    if (undelivered !== undefined) {
+      if (!this.#isPaused) undelivered.stream.resume();
       return;
     }
     // Its end may have come before what an earlier tunnel brought was taken.
@@ -296,30 +295,23 @@ export class ResumableStream implements ByteStream {
     this.#handlers?.onEnd();
   }
 
-  /** HTTP/2 loses nothing; a peer that counts otherwise than we do must not be believed. */
   #isWhole(): boolean {
-    for (const { claimedBytes, receivedBytes, stream } of this.#past) {
-      const bytes = receivedBytes + stream.inboxBytes;
-      if (claimedBytes === undefined || claimedBytes === bytes) continue;
-      const text = `the peer suspended the stream after ${claimedBytes} bytes, of which ${bytes} arrived`;
-      this.destroy(new MeshError('CV-TUNNEL-CLOSED', text));
-      return false;
-    }
-    return true;
+    const { miscount } = this.#past;
+    if (miscount !== undefined) this.destroy(new MeshError('CV-TUNNEL-CLOSED', miscount));
+    return miscount === undefined;
   }
 
-  /** @internal Leg only. */
   legClosed(leg: Leg, error: MeshError | undefined): void {
-    const isPast = this.#past.includes(leg);
+    const isPast = this.#past.has(leg);
     if (leg !== this.#leg && !isPast) return;
     leg.isClosed = true;
-    if (error !== undefined || (isPast && !leg.isDelivered)) this.#close(error);
-    else if (isPast) this.#past = this.#past.filter((one) => one !== leg);
+    if (error !== undefined || (isPast && !leg.isOver)) this.#close(error);
+    else if (isPast) this.#past.remove(leg);
     else this.#closeIfOver();
   }
 
   #closeIfOver(): void {
-    if (this.#leg?.isClosed === true && this.#undelivered === undefined) this.#close(undefined);
+    if (this.#leg?.isClosed === true && this.#past.undelivered === undefined) this.#close(undefined);
   }
 
   #close(error: MeshError | undefined): void {
@@ -330,62 +322,5 @@ export class ResumableStream implements ByteStream {
     this.#left?.resolve();
     this.#owner.streamClosed();
     this.#handlers?.onClose(error);
-  }
-}
-
-/** The stream as it is in one tunnel. */
-class Leg implements ByteStreamHandlers {
-  readonly stream: H2Stream;
-  readonly #whole: ResumableStream;
-  sentBytes = 0;
-  receivedBytes = 0;
-  /** What the peer says it has sent, once it has left. */
-  claimedBytes: number | undefined;
-  /** Nothing more is said in it. */
-  isLeaving = false;
-  /** Our half has ended in it, for good. */
-  hasEnded = false;
-  isDelivered = false;
-  isClosed = false;
-
-  constructor(whole: ResumableStream, stream: H2Stream) {
-    this.#whole = whole;
-    this.stream = stream;
-    stream.endWatcher = this;
-  }
-
-  remoteEnded(): void {
-    this.#whole.peerEnded(this);
-  }
-
-  suspendAsked(): void {
-    this.#whole.suspendAsked(this);
-  }
-
-  onData(chunk: Uint8Array): void {
-    this.receivedBytes += chunk.length;
-    this.#whole.received(chunk);
-  }
-
-  onEnd(): void {
-    this.#whole.delivered(this);
-  }
-
-  onDrain(): void {
-    this.#whole.legDrained(this);
-  }
-
-  onClose(error: MeshError | undefined): void {
-    this.#whole.legClosed(this, error);
-  }
-
-  end(): void {
-    this.hasEnded = true;
-    this.stream.end();
-  }
-
-  send(chunk: Uint8Array, isLent: boolean): boolean {
-    this.sentBytes += chunk.length;
-    return this.stream.write(chunk, isLent);
   }
 }

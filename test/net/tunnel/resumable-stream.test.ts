@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { MeshError } from '../../../src/base/errors.ts';
+import { MeshError } from '../../../src/base/errors.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import type { ByteStreamHandlers } from '../../../src/tunnel/byte-stream.ts';
-import type { PeerSettings } from '../../../src/tunnel/h2-settings.ts';
+import type { H2Settings, PeerSettings } from '../../../src/tunnel/h2-settings.ts';
 import type { H2Stream } from '../../../src/tunnel/h2-stream.ts';
 import { type BytesUnderWay, ResumableStream } from '../../../src/tunnel/resumable-stream.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -150,8 +150,8 @@ class World implements AsyncDisposable {
     this.server = make(far);
   }
 
-  static async start(make: MakeEnd): Promise<World> {
-    const tunnels = [await enginePair(), await enginePair()];
+  static async start(make: MakeEnd, settings: Partial<H2Settings> = {}): Promise<World> {
+    const tunnels = [await enginePair({ settings }, { settings }), await enginePair({ settings }, { settings })];
     return new World(tunnels, await streamOf(tunnels[0]), make);
   }
 
@@ -482,6 +482,49 @@ test('a stream that breaks while it is suspended says so, and is nobody else’s
 
   assert.equal(await suspended, false);
   assert.equal(await client.closed.promise, undefined);
+});
+
+/** The reader at the server is stuck, so that the last word of the client, whose peer leaves, waits for a window. */
+async function stuck(): Promise<World> {
+  const world = await World.start((from) => new End(from, 300_000, () => 10_000), { streamWindowBytes: 65_535 });
+  const { client, server } = world;
+  server.stream.pause();
+  client.start();
+  server.start();
+  await until(() => client.received > 0 && client.stream.bufferedBytes > 0);
+  const clock = new FakeClock();
+  const suspended = server.stream.suspend(clock, 500);
+  await until(() => client.stream.isHalted);
+  clock.advance(500);
+  assert.equal(await suspended, false);
+  return world;
+}
+
+test(
+  'a stream is in its tunnel until its last word there is on its way, however long that takes',
+  bounded,
+  async () => {
+    await using world = await stuck();
+    const { client, server } = world;
+    let isDetached = false;
+    void client.detached.promise.then(() => (isDetached = true));
+    for (let turns = 0; turns < 50; turns++) await nextTurn();
+    assert.deepEqual([isDetached, client.stream.isDetached], [false, false]);
+
+    server.stream.resume();
+
+    await Promise.all([client.detached.promise, server.detached.promise]);
+    await world.attach();
+    await until(() => client.received === 300_000 && server.received === 300_000);
+  },
+);
+
+test('a stream that is cut before its last word in a tunnel is on its way ends', bounded, async () => {
+  await using world = await stuck();
+
+  world.server.stream.destroy(new MeshError('CV-HOLD', 'held no longer'));
+
+  assert.equal(await world.client.closed.promise, undefined);
 });
 
 for (const [what, trailers] of [
