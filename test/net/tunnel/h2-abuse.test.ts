@@ -204,25 +204,24 @@ test('more streams than announced are refused one by one', async () => {
   assert.equal(attack.resetCode(399), undefined);
 });
 
-test('a stream window that is overrun ends that stream', async () => {
+/** All that the window of a stream allows, 4 MiB; four such streams have all of that of the connection. */
+const fullWindow = (id: number): Buffer =>
+  Buffer.concat([connect(id), repeat(4, () => frame(FRAME.data, 0, id, new Uint8Array(1024 * 1024)))]);
+
+test('a stream window that is overrun by one octet ends that stream', async () => {
   await using attack = new Attack((stream) => stream.respond(200));
-  attack.send(
-    connect(1),
-    repeat(5, () => frame(FRAME.data, 0, 1, new Uint8Array(1024 * 1024))),
-    connect(3),
-  );
+  attack.send(fullWindow(1), frame(FRAME.data, 0, 1, new Uint8Array(1)), fullWindow(3));
   await attack.settle();
   assert.equal(attack.resetCode(1), H2.flowControlError);
+  assert.equal(attack.resetCode(3), undefined);
   assert.equal(attack.server.streams.length, 2);
 });
 
-test('a connection window that is overrun ends the session', async () => {
+test('a connection window that is overrun by one octet ends the session', async () => {
   await using attack = new Attack((stream) => stream.respond(200), { maxParkedBytes: 0 });
-  for (let id = 1; id < 12; id += 2)
-    attack.send(
-      connect(id),
-      repeat(4, () => frame(FRAME.data, 0, id, new Uint8Array(1000 * 1000))),
-    );
+  for (const id of [1, 3, 5, 7]) attack.send(fullWindow(id));
+  await attack.settle();
+  attack.send(connect(9), frame(FRAME.data, 0, 9, new Uint8Array(1)));
   assert.equal(await attack.goawayCode(), H2.flowControlError);
 });
 

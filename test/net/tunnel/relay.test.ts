@@ -10,6 +10,7 @@ import { listenOn } from '../../../src/sys/tcp.ts';
 import { Relay } from '../../../src/tunnel/relay.ts';
 import { SocketStream } from '../../../src/tunnel/socket-stream.ts';
 import { readToEnd, tcpPair } from '../../support/tcp.ts';
+import { until } from '../../support/until.ts';
 import { enginePair } from './h2-peers.ts';
 
 interface Joined extends AsyncDisposable {
@@ -196,6 +197,32 @@ test('a quiesced relay has flushed all it read, moves nothing more, and goes on 
   const later = once(pair.server.far, 'data');
   pair.relay.unquiesce();
   assert.equal(String((await later)[0]), 'after');
+});
+
+test('a quiesced relay reads no more, also when a reader that had stopped takes the rest', {
+  timeout: 90_000,
+}, async () => {
+  await using pair = await joined();
+  await stalled(pair);
+  // For good: the kernel may take some more at first.
+  for (let still = 0, held = -1; still < 100; await nextTurn()) {
+    const { writableLength } = pair.server.near;
+    still = writableLength === held && held > 0 ? still + 1 : 0;
+    held = writableLength;
+    if (held === 0) pair.client.near.write(Buffer.alloc(256 * 1024, 1));
+  }
+  await pair.relay.quiesce(systemClock, 1);
+  const looks = {};
+  pair.relay.takeIdle('any', looks);
+
+  pair.server.far.resume();
+  await until('the reader has taken the rest', () => pair.server.near.writableLength === 0);
+  // What the client has sent meanwhile could be read in any of these.
+  for (let turn = 0; turn < 10; turn += 1) await nextTurn();
+  assert.equal(pair.relay.takeIdle('any', looks), true, 'bytes moved while quiesced');
+
+  pair.relay.unquiesce();
+  await until('the relay goes on', () => !pair.relay.takeIdle('any', looks));
 });
 
 test('a quiesced relay has told the kernel every end, too', async () => {
