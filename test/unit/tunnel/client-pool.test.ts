@@ -35,7 +35,7 @@ class Peer implements Tunnel<string, { end(): void }> {
 }
 
 function world(
-  limits: { maxStreams?: number; idleReleaseMs?: number; maxTunnels?: number; bornUsable?: boolean } = {},
+  limits: { maxStreams?: number; idleReleaseMs?: number; maxTunnels?: number; born?: 'unusable' | 'closed' } = {},
 ) {
   const clock = new FakeClock();
   const peers: Peer[] = [];
@@ -48,7 +48,8 @@ function world(
         await Promise.resolve();
         if (fail !== undefined) throw fail;
         const peer = new Peer(onClosed);
-        peer.isUsable = limits.bornUsable ?? true;
+        peer.isUsable = limits.born !== 'unusable';
+        if (limits.born === 'closed') peer.destroy();
         peers.push(peer);
         return peer;
       },
@@ -210,8 +211,15 @@ test('at the bound the tunnel that was idle for longest makes room', async () =>
   );
 });
 
+test('a tunnel that is gone before its dial is over is not kept', async () => {
+  const { pool, peers } = world({ born: 'closed' });
+  await assert.rejects(pool.request(key, 'x'), { code: 'CV-TUNNEL-CLOSED' });
+  assert.equal(peers.length, 3);
+  assert.equal(pool.tunnelCount, 0);
+});
+
 test('a peer that refuses each new tunnel is given up on after three dials', async () => {
-  const { pool, peers } = world({ bornUsable: false });
+  const { pool, peers } = world({ born: 'unusable' });
   await assert.rejects(pool.request(key, 'x'), { code: 'CV-TUNNEL-CLOSED' });
   assert.equal(peers.length, 3);
 });
