@@ -38,6 +38,7 @@ interface PodSpec {
 interface Container {
   readonly name: string;
   readonly args: readonly string[];
+  readonly terminationMessagePolicy?: string;
   readonly securityContext: unknown;
   readonly readinessProbe: unknown;
   readonly livenessProbe?: unknown;
@@ -134,6 +135,10 @@ for (const [file, { documents, only, daemonSet, pod, agent }] of Object.entries(
     assert.deepEqual(agent.volumeMounts.map((mount) => mount.name).toSorted(), volumes);
   });
 }
+
+test('culvert.yaml: what an agent says that cannot start is shown with its pod', () => {
+  assert.equal(standalone.agent.terminationMessagePolicy, 'FallbackToLogsOnError');
+});
 
 function assertWritable(folders: readonly string[], { volumeMounts }: Container): void {
   const writable = volumeMounts.filter((mount) => mount.readOnly !== true).map((mount) => mount.mountPath);
