@@ -1,5 +1,5 @@
 /** Workloads by UID, by network and address, by host name, and by what the capture side knows of a local pod. */
-import { append, detach } from '../base/multimap.ts';
+import { addTo, append, detach, takeFrom } from '../base/multimap.ts';
 import type { Workload } from './workload.ts';
 
 /** What identifies a captured pod on this node; no part of it comes from the network. */
@@ -16,10 +16,10 @@ export interface LocalPod {
 /** Costs about two map slots per workload: keys are the strings of the records themselves. */
 export class WorkloadIndex {
   readonly #byUid = new Map<string, Workload>();
-  /** network → address → who claims it. Nearly always one, which then stands there without a list. */
-  readonly #byAddress = new Map<string, Map<string, Workload | readonly Workload[]>>();
+  /** network → address → who claims it: nearly always one. */
+  readonly #byAddress = new Map<string, Map<string, Workload | Claims>>();
   /** hostname → workloads that have it. Only records with a host name are here. */
-  readonly #byHostname = new Map<string, Workload[]>();
+  readonly #byHostname = new Map<string, Set<Workload>>();
   /** Pods of the node last asked for, by name: one node per agent, so one entry is enough. */
   #local: { readonly node: string; readonly byName: Map<string, Workload[]> } | undefined;
 
@@ -39,11 +39,14 @@ export class WorkloadIndex {
   /** Never a host-network workload: many of them share the address of their node. */
   byAddress(network: string, ip: string): Workload | undefined {
     const claim = this.#byAddress.get(network)?.get(ip);
-    return isList(claim) ? claim.reduce(owner) : claim;
+    return claim instanceof Claims ? claim.owner : claim;
   }
 
   byHostname(namespace: string, hostname: string): Workload | undefined {
-    return this.#byHostname.get(hostname)?.find((workload) => workload.namespace === namespace);
+    return this.#byHostname
+      .get(hostname)
+      ?.values()
+      .find((workload) => workload.namespace === namespace);
   }
 
   /** The record of a captured pod: all but the cluster must agree (zt#777, zt#979), and of several that of its cluster counts. */
@@ -61,7 +64,7 @@ export class WorkloadIndex {
   /** The UID must be free. */
   add(workload: Workload): void {
     this.#byUid.set(workload.uid, workload);
-    if (workload.hostname !== '') append(this.#byHostname, workload.hostname, workload);
+    if (workload.hostname !== '') addTo(this.#byHostname, workload.hostname, workload);
     const local = this.#local;
     if (local !== undefined && isOn(workload, local.node)) append(local.byName, workload.name, workload);
     if (workload.networkMode === 'HostNetwork') return;
@@ -71,7 +74,7 @@ export class WorkloadIndex {
   /** `workload` is the very record that `byUid` gives. */
   delete(workload: Workload): void {
     this.#byUid.delete(workload.uid);
-    if (workload.hostname !== '') detach(this.#byHostname, workload.hostname, workload);
+    if (workload.hostname !== '') takeFrom(this.#byHostname, workload.hostname, workload);
     const local = this.#local;
     if (local !== undefined && isOn(workload, local.node)) detach(local.byName, workload.name, workload);
     if (workload.networkMode === 'HostNetwork') return;
@@ -79,20 +82,24 @@ export class WorkloadIndex {
   }
 
   #claim(ip: string, workload: Workload): void {
-    const addresses = this.#byAddress.get(workload.network) ?? new Map<string, Workload | readonly Workload[]>();
+    const addresses = this.#byAddress.get(workload.network) ?? new Map<string, Workload | Claims>();
     this.#byAddress.set(workload.network, addresses);
     const claim = addresses.get(ip);
-    addresses.set(ip, claim === undefined ? workload : [...asList(claim), workload]);
+    if (claim instanceof Claims) claim.add(workload);
+    else addresses.set(ip, claim === undefined || claim === workload ? workload : new Claims([claim, workload]));
   }
 
   #disclaim(ip: string, workload: Workload): void {
     const addresses = this.#byAddress.get(workload.network);
     const claim = addresses?.get(ip);
-    if (addresses === undefined || claim === undefined) return;
-    const [first, ...others] = asList(claim).filter((other) => other !== workload);
-    if (first !== undefined) addresses.set(ip, others.length === 0 ? first : [first, ...others]);
-    else if (addresses.size > 1) addresses.delete(ip);
-    else this.#byAddress.delete(workload.network);
+    if (addresses === undefined) return;
+    if (claim instanceof Claims) {
+      const last = claim.delete(workload);
+      if (last !== undefined) addresses.set(ip, last);
+    } else if (claim === workload) {
+      addresses.delete(ip);
+      if (addresses.size === 0) this.#byAddress.delete(workload.network);
+    }
   }
 
   #localByName(node: string): Map<string, Workload[]> {
@@ -109,12 +116,34 @@ export function isOn(workload: Workload, node: string): boolean {
   return node === '' || workload.node === node;
 }
 
-function isList(claim: Workload | readonly Workload[] | undefined): claim is readonly Workload[] {
-  return Array.isArray(claim);
-}
+/** Two workloads or more that claim one address; whoever may write WorkloadEntries can make them very many. */
+class Claims {
+  readonly #all: Set<Workload>;
+  /** Absent since somebody came or left, until asked for. */
+  #owner: Workload | undefined;
 
-function asList(claim: Workload | readonly Workload[]): readonly Workload[] {
-  return isList(claim) ? claim : [claim];
+  constructor(all: readonly Workload[]) {
+    this.#all = new Set(all);
+  }
+
+  get owner(): Workload {
+    this.#owner ??= [...this.#all].reduce(owner);
+    return this.#owner;
+  }
+
+  add(workload: Workload): void {
+    this.#all.add(workload);
+    this.#owner = undefined;
+  }
+
+  /** Who is left, if that is one. */
+  delete(workload: Workload): Workload | undefined {
+    this.#all.delete(workload);
+    this.#owner = undefined;
+    if (this.#all.size > 1) return undefined;
+    const [last] = this.#all;
+    return last;
+  }
 }
 
 /** Who owns an address that two claim. Equal rank: the later record, as in ztunnel. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Service, Workload } from '../../../src/model/workload.ts';
 import { heapAfterCollection } from '../../support/heap.ts';
 import { memberOf, mesh, NOTHING, policy, range, STANDARD, service, vip, workload } from './sample-mesh.ts';
@@ -115,6 +116,22 @@ for (const [claim, workloads, want] of [
 ] as const) {
   test(claim, () => assert.equal(mesh({ workloads }).workloads.byAddress('', '10.0.0.1')?.name, want));
 }
+
+test('very many workloads with one address and one host name come and go like others', {
+  timeout: 60_000,
+}, async () => {
+  const alike = Array.from({ length: 50_000 }, (_, i) =>
+    workload(`w${i}`, { ips: ['10.0.0.1'], hostname: 'db.example' }),
+  );
+  const index = mesh({ workloads: alike });
+  // The timeout is noticed between turns.
+  await nextTurn();
+  assert.equal(index.workloads.byAddress('', '10.0.0.1')?.name, 'w49999');
+  index.apply({ ...NOTHING, removedWorkloads: alike.slice(0, -1).map(({ uid }) => uid) });
+  await nextTurn();
+  assert.equal(index.workloads.byAddress('', '10.0.0.1')?.name, 'w49999');
+  assert.equal(index.workloads.byHostname('default', 'db.example')?.name, 'w49999');
+});
 
 test('host-network workloads are never found by address, but by UID', () => {
   const { workloads } = mesh({ workloads: [ranked('host', { networkMode: 'HostNetwork' })] });
