@@ -1,5 +1,6 @@
 /** The mesh as one YAML or JSON file: taken whole or refused whole, with every mistake by line. */
 import type { MeshState } from '../model/mesh-index.ts';
+import { apart } from '../sys/apart.ts';
 import { decodePolicy } from './decode-policy.ts';
 import { type DecodedService, type ListedEndpoint, service } from './decode-service.ts';
 import { type Decoder, fieldsOf, type Issue, Issues, list, Place } from './decode-value.ts';
@@ -47,6 +48,11 @@ export function parseMeshFile(text: string): MeshFileResult {
   if (issues.count > 0)
     return { kind: 'refused', issues: issues.list.map(show).toSorted(byPosition), issueCount: issues.count };
   return { kind: 'mesh', state: stateOf(mesh), warnings: warnings.list.map(show) };
+}
+
+/** The same in a thread of its own, for what would take long. Rejects when that has no memory for it. */
+export function parseMeshFileApart(text: string): Promise<MeshFileResult> {
+  return apart(import.meta.url, parseMeshFile, text);
 }
 
 /** `file:line:column: field: problem; cure`. */

@@ -2,14 +2,17 @@
 import type { Clock } from '../base/clock.ts';
 import { MeshError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { oneAtATime } from '../base/one-at-a-time.ts';
 import { EMPTY_MESH, type MeshState } from '../model/mesh-index.ts';
 import { readBounded, watchPath } from '../sys/files.ts';
-import { issueText, type MeshFileIssue, parseMeshFile } from './local-file.ts';
+import { issueText, type MeshFileIssue, type MeshFileResult, parseMeshFile, parseMeshFileApart } from './local-file.ts';
 
 /** Largest mesh file, bytes. */
 const MAX_FILE_BYTES = 64 * 1024 * 1024;
 /** Mistakes named in the log line; all of the first hundred are in `state`. */
 const LOGGED_ISSUES = 5;
+/** A longer text is parsed in another thread: YAML takes 0.1 s for so much. */
+const MAX_CHARS_HERE = 64 * 1024;
 
 /** `inline`: the text itself, from a setting called `name`. It never changes. */
 export type LocalMesh =
@@ -35,10 +38,13 @@ export interface MeshFileDeps {
   readonly onRefused?: () => void;
 }
 
+type Outcome = MeshFileResult | { readonly kind: 'unreadable'; readonly error: unknown };
+
 export class MeshFile implements Disposable {
   readonly #source: LocalMesh;
   readonly #path: string;
   readonly #deps: MeshFileDeps;
+  readonly #look = oneAtATime(() => this.#reload());
   #mesh: MeshState = EMPTY_MESH;
   #state: MeshFileState;
   #watch: Disposable | undefined;
@@ -63,19 +69,13 @@ export class MeshFile implements Disposable {
   start(): void {
     // Watched first: a version written while the first one is read must not be missed.
     if (this.#source.kind === 'file') {
-      this.#watch = watchPath(this.#path, { clock: this.#deps.clock, onChange: () => this.reload() });
+      this.#watch = watchPath(this.#path, { clock: this.#deps.clock, onChange: this.#look });
     }
-    const error = this.#load();
+    // Here, however long it takes: nobody is served yet.
+    const error = this.#take(this.#parsedHere());
     if (error === undefined) return;
     this[Symbol.dispose]();
     throw new MeshError('CV-MESH-FILE', error, { file: this.#path });
-  }
-
-  /** Looks at the file now. A bad version changes nothing but `state`. */
-  reload(): void {
-    const error = this.#load();
-    if (error === undefined) return;
-    this.#deps.log.warn?.('mesh file refused, the last good version stays', { reason: 'CV-MESH-FILE', error });
   }
 
   [Symbol.dispose](): void {
@@ -83,23 +83,43 @@ export class MeshFile implements Disposable {
     this.#watch = undefined;
   }
 
-  /** Text of the error, or `undefined` when the file was taken. */
-  #load(): string | undefined {
-    let text: string;
+  async #reload(): Promise<void> {
+    const outcome = await this.#parsed().catch(unreadable);
+    if (this.#watch === undefined) return;
+    const error = this.#take(outcome);
+    if (error === undefined) return;
+    this.#deps.log.warn?.('mesh file refused, the last good version stays', { reason: 'CV-MESH-FILE', error });
+  }
+
+  #parsedHere(): Outcome {
     try {
-      text = this.#read();
+      return parseMeshFile(this.#read());
     } catch (error) {
-      return this.#refused(`${this.#path}: ${messageOf(error)}`, []);
+      return unreadable(error);
     }
-    const result = parseMeshFile(text);
-    if (result.kind === 'refused') return this.#refused(refusalText(this.#path, result), result.issues);
-    this.#accepted(result.state, result.warnings);
-    return undefined;
+  }
+
+  async #parsed(): Promise<Outcome> {
+    const text = this.#read();
+    return text.length > MAX_CHARS_HERE ? await parseMeshFileApart(text) : parseMeshFile(text);
   }
 
   #read(): string {
     if (this.#source.kind === 'inline') return this.#source.text;
     return new TextDecoder('utf-8', { fatal: true }).decode(readBounded(this.#source.path, MAX_FILE_BYTES));
+  }
+
+  /** Text of the error, or `undefined` when it is in force. */
+  #take(outcome: Outcome): string | undefined {
+    switch (outcome.kind) {
+      case 'unreadable':
+        return this.#refused(`${this.#path}: ${messageOf(outcome.error)}`, []);
+      case 'refused':
+        return this.#refused(refusalText(this.#path, outcome), outcome.issues);
+      case 'mesh':
+        this.#accepted(outcome.state, outcome.warnings);
+        return undefined;
+    }
   }
 
   #accepted(mesh: MeshState, warnings: readonly MeshFileIssue[]): void {
@@ -122,6 +142,10 @@ export class MeshFile implements Disposable {
     this.#deps.onRefused?.();
     return lastError;
   }
+}
+
+function unreadable(error: unknown): Outcome {
+  return { kind: 'unreadable', error };
 }
 
 function refusalText(

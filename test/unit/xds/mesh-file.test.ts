@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { MeshError } from '../../../src/base/errors.ts';
 import type { LogFields } from '../../../src/base/log.ts';
 import type { MeshState } from '../../../src/model/mesh-index.ts';
 import { MeshFile } from '../../../src/xds/mesh-file.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { until } from '../../support/until.ts';
 
 const mesh = (name: string): string =>
   `workloads:\n- {uid: ${name}, namespace: ns, workloadIps: [10.0.0.1], services: {}}\n`;
@@ -19,6 +22,8 @@ interface Harness extends Disposable {
   readonly meshes: MeshState[];
   readonly logged: (readonly [level: string, message: string, fields: LogFields | undefined])[];
   write(text: string | Uint8Array): void;
+  /** Lets the watch look again, which needs no event from the file system, and waits until it has. */
+  poll(): Promise<void>;
 }
 
 function harness(): Harness {
@@ -40,6 +45,10 @@ function harness(): Harness {
       writeFileSync(`${path}.new`, text);
       renameSync(`${path}.new`, path);
     },
+    async poll() {
+      clock.advance(10_000);
+      await setImmediate();
+    },
     [Symbol.dispose]() {
       file[Symbol.dispose]();
       rmSync(folder, { recursive: true, force: true });
@@ -49,28 +58,25 @@ function harness(): Harness {
 
 const uids = (state: MeshState | undefined): string[] => (state?.workloads ?? []).map(({ uid }) => uid);
 
-/** Lets the watch look again: its poll needs no event from the file system. */
-const POLL_MS = 10_000;
-
-test('the file is loaded at start and each later version replaces the one before', () => {
+test('the file is loaded at start and each later version replaces the one before', async () => {
   using h = harness();
   h.write(mesh('one'));
   h.file.start();
   assert.deepEqual(uids(h.file.mesh), ['one']);
   h.write(mesh('two'));
-  h.clock.advance(POLL_MS);
+  await h.poll();
   assert.deepEqual(h.meshes.map(uids), [['one'], ['two']]);
   assert.deepEqual(uids(h.file.mesh), ['two']);
 });
 
-test('a bad version is told once, the last good one stays, and the next good one is taken', () => {
+test('a bad version is told once, the last good one stays, and the next good one is taken', async () => {
   using h = harness();
   h.write(mesh('one'));
   h.file.start();
   const goodMs = h.file.state.lastLoadedMs;
   h.write(`${mesh('two')}  bad: [\n`);
-  h.clock.advance(POLL_MS);
-  h.clock.advance(POLL_MS);
+  await h.poll();
+  await h.poll();
   assert.deepEqual(h.meshes.map(uids), [['one']]);
   assert.deepEqual(uids(h.file.mesh), ['one']);
   assert.equal(h.file.state.lastLoadedMs, goodMs);
@@ -81,18 +87,49 @@ test('a bad version is told once, the last good one stays, and the next good one
     ['CV-MESH-FILE'],
   );
   h.write(mesh('three'));
-  h.clock.advance(POLL_MS);
+  await h.poll();
   assert.deepEqual(uids(h.file.mesh), ['three']);
   assert.equal(h.file.state.lastError, undefined);
   assert.deepEqual(h.file.state.issues, []);
 });
 
-test('a file that vanishes leaves the last good version', () => {
+test('a large file is parsed elsewhere, with the same mistakes, and the last of several versions is taken', async () => {
+  using h = harness();
+  h.write(mesh('one'));
+  h.file.start();
+  const filler = `#${'x'.repeat(70_000)}\n`;
+  for (const version of ['two', 'three', 'four']) {
+    h.write(`${filler}${mesh(version)}`);
+    h.clock.advance(10_000);
+  }
+  assert.deepEqual(uids(h.file.mesh), ['one'], 'nobody waits for it');
+  await until('the last version is in force', () => uids(h.file.mesh)[0] === 'four');
+  assert.equal(h.meshes.length <= 3, true);
+
+  h.write(`${filler}workloads: 7\n`);
+  h.clock.advance(10_000);
+  await until('the bad version is refused', () => h.file.state.lastError !== undefined);
+  assert.match(h.file.state.lastError ?? '', /mesh\.yaml:2:12: workloads: /);
+  assert.deepEqual(uids(h.file.mesh), ['four']);
+});
+
+test('what is parsed elsewhere when the file is let go is dropped', async () => {
+  using h = harness();
+  h.write(mesh('one'));
+  h.file.start();
+  h.write(`#${'x'.repeat(70_000)}\n${mesh('two')}`);
+  h.clock.advance(10_000);
+  h.file[Symbol.dispose]();
+  await once(process, 'worker').then(([thread]) => once(thread, 'exit'));
+  assert.deepEqual(h.meshes.map(uids), [['one']]);
+});
+
+test('a file that vanishes leaves the last good version', async () => {
   using h = harness();
   h.write(mesh('one'));
   h.file.start();
   rmSync(h.path);
-  h.clock.advance(POLL_MS);
+  await h.poll();
   assert.deepEqual(uids(h.file.mesh), ['one']);
   assert.match(h.file.state.lastError ?? '', /ENOENT/);
 });
@@ -103,7 +140,7 @@ for (const [claim, content] of [
   ['a file that is no UTF-8', Uint8Array.of(0x77, 0xff, 0xfe)],
   ['no file', undefined],
 ] as const) {
-  test(`${claim} at start is an error that names the file, and nothing is watched`, () => {
+  test(`${claim} at start is an error that names the file, and nothing is watched`, async () => {
     using h = harness();
     if (content !== undefined) h.write(content);
     assert.throws(
@@ -111,7 +148,7 @@ for (const [claim, content] of [
       (error: unknown) => error instanceof MeshError && error.code === 'CV-MESH-FILE' && error.message.includes(h.path),
     );
     h.write(mesh('later'));
-    h.clock.advance(POLL_MS);
+    await h.poll();
     assert.deepEqual(h.meshes, []);
   });
 }
@@ -126,13 +163,13 @@ test('a load is logged with its counts and what looks wrong in it', () => {
   assert.match(String(fields?.['warnings']), /mesh\.yaml:2:\d+: .*ns\/gone/);
 });
 
-test('after dispose changes are not looked at', () => {
+test('after dispose changes are not looked at', async () => {
   using h = harness();
   h.write(mesh('one'));
   h.file.start();
   h.file[Symbol.dispose]();
   h.write(mesh('two'));
-  h.clock.advance(POLL_MS);
+  await h.poll();
   assert.deepEqual(h.meshes.map(uids), [['one']]);
 });
 
