@@ -2,6 +2,7 @@
 import { type Clock, every } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { reasonOf } from '../base/reasons.ts';
 import type { Sys } from '../sys/sys.ts';
 import type { CaptureEvent, CaptureSettings, PodStatus, StartProxy, StopMode } from './capture-contract.ts';
 import type { CaptureJournal } from './capture-journal.ts';
@@ -227,9 +228,11 @@ export class PodManager {
 
   #noteProblem(error: MeshError | undefined): void {
     if (error !== undefined && error.message !== this.#problem?.message) {
+      const { next } = reasonOf(error.code);
       this.#deps.log.error?.('list of pods refused, the last good one stays', {
         reason: error.code,
         error: error.message,
+        next,
       });
     }
     this.#problem = error;

@@ -48,6 +48,8 @@ export function createRedirection(sys: Sys): Redirection {
     },
     async verify(netns, options) {
       const [wanted, live] = await Promise.all([canonical.of(options), listTables(sys, netns)]);
+      // Or an nft that was updated meanwhile prints the same rules in other words.
+      if (live !== '' && live !== wanted) canonical.forget(options);
       return [...ruleDifferences(wanted, live), ...missingRoutes(sys, netns, options.ipv6)];
     },
     closeStale(netns, options) {
@@ -95,6 +97,10 @@ class CanonicalListings {
     if (this.#known.size >= MAX_LISTINGS) this.#known.clear();
     this.#known.set(script, listing);
     return listing;
+  }
+
+  forget(options: RedirectOptions): void {
+    this.#known.delete(redirectScript(options));
   }
 }
 

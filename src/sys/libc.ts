@@ -131,6 +131,7 @@ export function errnoError(code: ReasonCode, call: string, errno: string, fields
 
 function hintFor(errno: string): string {
   if (errno === 'EPERM' || errno === 'EACCES') return '; CAP_SYS_ADMIN and CAP_NET_ADMIN are needed';
+  if (errno === 'EAFNOSUPPORT') return '; a kernel without IPv6 needs IPV6_ENABLED=false';
   if (errno === 'EMFILE' || errno === 'ENFILE') return '; raise the limit of open files (ulimit -n)';
   return '';
 }
