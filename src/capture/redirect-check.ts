@@ -36,15 +36,15 @@ export function createRedirectionCheck(sys: Sys): RedirectionCheck {
 
 async function look(sys: Sys, netns: Netns): Promise<Look> {
   const seen = [...(await seenBy(sys, netns, 'inet'))];
-  let families = await familiesOf(sys, netns, seen);
+  let families = familiesOf(sys, netns, seen);
   // One family at a time: nft 1.0.6 leaves out the target of an ip6tables rule when it has listed one of iptables before.
   if (gapsIn(seen, families).length > 0) {
     seen.push(...(await seenBy(sys, netns, 'ip')), ...(await seenBy(sys, netns, 'ip6')));
-    families = await familiesOf(sys, netns, seen);
+    families = familiesOf(sys, netns, seen);
   }
   const gaps = gapsIn(seen, families);
   if (gaps.length === 0) return { gaps: routeGaps(sys, netns, families), isWatched: true };
-  const legacy = await legacyTables(sys, netns);
+  const legacy = legacyTables(sys, netns);
   if (legacy.length === 0) return { gaps, isWatched: true };
   const all = await Promise.all(legacy.map((family) => seenByLegacy(sys, netns, family)));
   return {
@@ -59,9 +59,9 @@ async function seenBy(sys: Sys, netns: Netns, family: 'inet' | 'ip' | 'ip6'): Pr
 }
 
 /** IPv6 counts when the pod has an address that others can reach. */
-async function familiesOf(sys: Sys, netns: Netns, seen: readonly Redirected[]): Promise<readonly Family[]> {
+function familiesOf(sys: Sys, netns: Netns, seen: readonly Redirected[]): readonly Family[] {
   if (seen.some(({ family }) => family === 6)) return [4, 6];
-  const addresses = await read(sys, netns, '/proc/self/net/if_inet6');
+  const addresses = sys.procNet(netns, 'if_inet6');
   // Address, index, prefix length, scope, flags, name; scope 00 is global.
   return /^\S+ \S+ \S+ 00 \S+ +(?!lo$)\S+$/m.test(addresses) ? [4, 6] : [4];
 }
@@ -85,24 +85,18 @@ function routeGaps(sys: Sys, netns: Netns, families: readonly Family[]): Gap[] {
 }
 
 /** Families for which the pod has a NAT table of legacy iptables, which nft does not list. */
-async function legacyTables(sys: Sys, netns: Netns): Promise<Family[]> {
+function legacyTables(sys: Sys, netns: Netns): Family[] {
   const names = [
-    { family: 4, path: '/proc/self/net/ip_tables_names' },
-    { family: 6, path: '/proc/self/net/ip6_tables_names' },
+    { family: 4, file: 'ip_tables_names' },
+    { family: 6, file: 'ip6_tables_names' },
   ] as const;
-  const tables = await Promise.all(names.map(async ({ path }) => read(sys, netns, path)));
-  return names.flatMap(({ family }, i) => (tables[i]?.split('\n').includes('nat') === true ? [family] : []));
+  const used = names.filter(({ file }) => sys.procNet(netns, file).split('\n').includes('nat'));
+  return used.map(({ family }) => family);
 }
 
 async function seenByLegacy(sys: Sys, netns: Netns, family: Family): Promise<Redirected[]> {
   const tool = family === 4 ? 'iptables-legacy-save' : 'ip6tables-legacy-save';
   return seenByIptables(await run(sys, netns, [tool, '-t', 'nat']), family);
-}
-
-/** Empty when there is no such file: a kernel without the feature. */
-async function read(sys: Sys, netns: Netns, path: string): Promise<string> {
-  const { code, stdout } = await sys.runInNetns(netns, ['cat', path]);
-  return code === 0 ? stdout : '';
 }
 
 async function run(sys: Sys, netns: Netns, argv: readonly string[]): Promise<string> {

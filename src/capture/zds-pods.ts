@@ -92,6 +92,8 @@ export class ZdsPods implements Disposable {
       this.#refused.delete(uid);
       return await this.#capture(pod);
     } catch (error) {
+      // The pod is there all the same: one that runs must not end with the snapshot.
+      if (this.#pods.has(uid)) this.#snapshot?.add(uid);
       return this.#refuse(uid, toMeshError(error, 'CV-NETNS'));
     }
   }

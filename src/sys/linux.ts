@@ -1,6 +1,6 @@
 /** `Sys` on Linux. Works in any thread: namespaces are entered and left per thread. */
 import { existsSync, readFileSync } from 'node:fs';
-import { MeshError } from '../base/errors.ts';
+import { hasCode, MeshError, messageOf } from '../base/errors.ts';
 import { netnsFingerprint } from './fingerprint.ts';
 import { libc } from './libc.ts';
 import { adoptNetns, inNetns, openNetns, scratchNetns } from './netns.ts';
@@ -36,6 +36,7 @@ export const linuxSys: Sys = {
   ownSocketInodes,
   closeTcp,
   fingerprint: netnsFingerprint,
+  procNet: (netns, file) => inNetns(netns, () => tryRead(`/proc/thread-self/net/${file}`)) ?? '',
   hasIpv6,
 };
 
@@ -50,15 +51,17 @@ function hasIpv6(netns: Netns | undefined, networkInterface: string): boolean {
   if (!INTERFACE_NAME.test(networkInterface)) {
     throw new MeshError('CV-SYS', 'not the name of a network interface', { networkInterface });
   }
-  // /proc/sys/net shows the namespace of the reading thread.
-  return inNetns(netns, () => readDisableIpv6(networkInterface)) === '0';
+  // /proc/sys/net shows the namespace of the reading thread. No file: no IPv6, or no such interface.
+  const path = `/proc/sys/net/ipv6/conf/${networkInterface}/disable_ipv6`;
+  return inNetns(netns, () => tryRead(path))?.trim() === '0';
 }
 
-/** `undefined` on a kernel without IPv6, and for an interface that does not exist. */
-function readDisableIpv6(networkInterface: string): string | undefined {
+/** `undefined`: there is no such file. Out of descriptors is no answer, but `CV-SYS`. */
+function tryRead(path: string): string | undefined {
   try {
-    return readFileSync(`/proc/sys/net/ipv6/conf/${networkInterface}/disable_ipv6`, 'utf8').trim();
-  } catch {
-    return undefined;
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    if (hasCode(cause, 'ENOENT')) return undefined;
+    throw new MeshError('CV-SYS', messageOf(cause), { path }, { cause });
   }
 }

@@ -118,6 +118,8 @@ export interface Sys {
   closeTcp(netns: Netns | undefined, socket: TcpSocket): boolean;
   /** Equal texts: no nft transaction, and no change of policy rules or of routes in `table`, lies between. Some 0.1 ms. */
   fingerprint(netns: Netns | undefined, table: number): string;
+  /** A file of `/proc/net` of the namespace; empty when there is none: a kernel without the feature. */
+  procNet(netns: Netns | undefined, file: string): string;
   /** `/proc/sys/net/ipv6/conf/<interface>/disable_ipv6` of the namespace is not 1. */
   hasIpv6(netns: Netns | undefined, networkInterface: string): boolean;
 }

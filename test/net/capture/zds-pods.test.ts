@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { openSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { MeshError } from '../../../src/base/errors.ts';
@@ -113,4 +113,28 @@ test('after any sequence exactly the right pods are captured, each in its newest
       assert.equal(readdirSync('/proc/self/fd').length, before);
     }),
   );
+});
+
+test('a pod that runs is kept when its namespace comes anew with a descriptor of something else', async () => {
+  using files = new NetnsFiles();
+  const captured = new Set<string>();
+  const sink = {
+    upsert: async ({ uid: told }: { readonly uid: string }) => {
+      captured.add(told);
+      return undefined;
+    },
+    remove: async (told: string) => void captured.delete(told),
+  };
+  const deps = { sys: filesAsNetns, clock: new FakeClock(), log: silentLogger, sink, onSnapshot: () => {} };
+  using pods = new ZdsPods(deps);
+  const workload = { name: 'a', namespace: 'demo', serviceAccount: 'a' };
+  await pods.add('a', workload, files.open('one'));
+  pods.snapshotSent();
+
+  pods.begin();
+  const error = await pods.add('a', workload, openSync('/dev/null', 'r'));
+  assert.equal(error?.code, 'CV-NETNS');
+  pods.snapshotSent();
+
+  assert.deepEqual([...captured], ['a']);
 });
