@@ -95,6 +95,17 @@ const PROBES: readonly (Need & { readonly probe: (sys: Sys) => void | Promise<vo
     },
   },
   {
+    name: 'sock_diag',
+    isForRules: true,
+    purpose: 'ending connections that a pod made before it was captured',
+    cure: 'the kernel needs sock_diag for TCP (modules inet_diag and tcp_diag)',
+    after: ['CAP_SYS_ADMIN'],
+    probe: (sys) => {
+      using scratch = sys.scratchNetns();
+      sys.tcpSockets(scratch);
+    },
+  },
+  {
     name: 'setns',
     purpose: 'making sockets inside pods',
     cure: 'needs CAP_SYS_ADMIN and a seccomp profile that allows setns',

@@ -37,6 +37,17 @@ test('a missing tool is named with its package, and everything else is still che
   assert.equal(findings.at(-1)?.name, 'IP_TRANSPARENT');
 });
 
+test('a kernel that does not list connections is told at the start, not by pods that are never captured', async () => {
+  const tcpSockets = (): never => {
+    throw new MeshError('CV-SYS', 'netlink request failed with ENOENT');
+  };
+  const findings = await selfCheck(broken({ tcpSockets }), 'CapEff:\t000001ffffffffff\n');
+  assert.deepEqual(
+    findings.filter(({ ok }) => !ok).map(({ name, cure }) => [name, cure]),
+    [['sock_diag', 'the kernel needs sock_diag for TCP (modules inet_diag and tcp_diag)']],
+  );
+});
+
 test('what could only fail for want of something else that is missing is not told beside it', async () => {
   const names = async (sys: Sys, effective: string): Promise<readonly string[]> =>
     (await selfCheck(sys, `CapEff:\t${effective}\n`)).filter(({ ok }) => !ok).map(({ name }) => name);
