@@ -1,46 +1,12 @@
-/** An authorization policy. What cannot be represented rejects the whole policy: it never gets wider. */
+/** An authorization policy as the mesh file spells it. What cannot be represented is refused: a policy never gets wider. */
 import { type Cidr, parseCidr } from '../base/ip.ts';
-import type { Match, Policy, RejectedPolicy, Rule, ServiceAccountMatch, StringMatch } from '../model/policy.ts';
+import type { Match, Policy, Rule, ServiceAccountMatch, StringMatch } from '../model/policy.ts';
 import { port, refuseCidr, segment } from './decode-address.ts';
-import {
-  boolean,
-  type Decoder,
-  fieldsOf,
-  Issues,
-  list,
-  mappingOf,
-  oneOf,
-  Place,
-  text,
-  textLike,
-} from './decode-value.ts';
+import { boolean, type Decoder, fieldsOf, list, mappingOf, oneOf, text, textLike } from './decode-value.ts';
 
-export type PolicyDecoding =
-  | { readonly kind: 'policy'; readonly policy: Policy }
-  /** Known by name, but not understood: whoever it selects is refused until a good version arrives. */
-  | { readonly kind: 'rejected'; readonly rejected: RejectedPolicy; readonly issues: Issues }
-  /** Not even known by name. */
-  | { readonly kind: 'unusable'; readonly issues: Issues };
-
-/** Decodes one policy on its own, so that a mistake in it is a mistake of that policy only. */
-export function decodePolicy(value: unknown, path: readonly unknown[] = []): PolicyDecoding {
-  const issues = new Issues();
-  const { head, body } = policyParts(value, new Place(issues, path));
-  if (head === undefined) return { kind: 'unusable', issues };
-  if (body !== undefined && issues.count === 0) return { kind: 'policy', policy: { ...head, ...body } };
-  const [first] = issues.list;
-  const why = first === undefined ? 'not understood' : first.problem;
-  return { kind: 'rejected', rejected: { ...head, why }, issues };
-}
-
-interface PolicyParts {
-  readonly head: Pick<Policy, 'name' | 'namespace' | 'scope'> | undefined;
-  readonly body: Pick<Policy, 'action' | 'dryRun' | 'rules'> | undefined;
-}
-
-function policyParts(value: unknown, place: Place): PolicyParts {
+export const policy: Decoder<Policy> = (value, place) => {
   const fields = fieldsOf(value, place);
-  if (fields === undefined) return { head: undefined, body: undefined };
+  if (fields === undefined) return undefined;
   const name = fields.required('name', policyName);
   const namespace = fields.required('namespace', emptyOrSegment);
   const scope = fields.required('scope', oneOf('Global', 'Namespace', 'WorkloadSelector'));
@@ -52,13 +18,10 @@ function policyParts(value: unknown, place: Place): PolicyParts {
     place
       .at('namespace')
       .refuse('the policy is for one namespace and names none', 'write the namespace, or scope: Global');
-  const hasHead = name !== undefined && namespace !== undefined && scope !== undefined;
-  const hasBody = action !== undefined && dryRun !== undefined && rules !== undefined;
-  return {
-    head: hasHead ? { name, namespace, scope } : undefined,
-    body: hasBody ? { action, dryRun, rules } : undefined,
-  };
-}
+  if (name === undefined || namespace === undefined || scope === undefined) return undefined;
+  if (action === undefined || dryRun === undefined || rules === undefined) return undefined;
+  return { name, namespace, scope, action, dryRun, rules };
+};
 
 const policyName = textLike((value) => /^[^\s/]+$/.test(value), 'a policy name', 'write a name without slash or space');
 

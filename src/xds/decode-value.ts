@@ -25,10 +25,6 @@ export class Issues {
     if (this.#list.length < MAX_ISSUES) this.#list.push(issue);
   }
 
-  addAll(others: Issues): void {
-    for (const issue of others.list) this.add(issue);
-  }
-
   /** The first hundred. */
   get list(): readonly Issue[] {
     return this.#list;

@@ -1,7 +1,7 @@
 /** The mesh as one YAML or JSON file: taken whole or refused whole, with every mistake by line. */
 import type { MeshState } from '../model/mesh-index.ts';
 import { apart } from '../sys/apart.ts';
-import { decodePolicy } from './decode-policy.ts';
+import { policy } from './decode-policy.ts';
 import { type DecodedService, type ListedEndpoint, service } from './decode-service.ts';
 import { type Decoder, fieldsOf, type Issue, Issues, list, Place } from './decode-value.ts';
 import { workload } from './decode-workload.ts';
@@ -71,7 +71,7 @@ function decodeMesh(value: unknown, issues: Issues): PlacedMesh {
   const fields = value === null || value === undefined ? undefined : fieldsOf(value, root);
   const workloads = fields?.or('workloads', list(placed(workload)), []) ?? [];
   const services = fields?.or('services', list(placed(service)), []) ?? [];
-  const policies = fields?.or('policies', list(policy), []) ?? [];
+  const policies = fields?.or('policies', list(placed(policy)), []) ?? [];
   fields?.end();
   const endpoints: readonly ListedEndpoint[] = services.flatMap(({ record }) => record.endpoints);
   const mesh: PlacedMesh = {
@@ -89,14 +89,6 @@ function placed<T>(decode: Decoder<T>): Decoder<Placed<T>> {
     return record === undefined ? undefined : { path: place.path, record };
   };
 }
-
-/** In a file even a policy that could be refused alone refuses the whole: the person who can mend it is reading. */
-const policy: Decoder<PlacedMesh['policies'][number]> = (value, place) => {
-  const decoded = decodePolicy(value, place.path);
-  if (decoded.kind === 'policy') return { path: place.path, record: decoded.policy };
-  place.issues.addAll(decoded.issues);
-  return undefined;
-};
 
 function stateOf({ workloads, services, policies }: PlacedMesh): MeshState {
   return {

@@ -1,40 +1,44 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { decodePolicy } from '../../../src/xds/decode-policy.ts';
+import { policy } from '../../../src/xds/decode-policy.ts';
+import { Issues, Place } from '../../../src/xds/decode-value.ts';
 
 const GOOD = { name: 'p', namespace: 'ns', scope: 'Namespace', action: 'Allow', dryRun: false, rules: [[[{}]]] };
 
+/** How many mistakes were found, and where the first of them is. */
+function mistakes(value: unknown): readonly [count: number, path: string] {
+  const issues = new Issues();
+  policy(value, new Place(issues));
+  return [issues.count, issues.list[0]?.path.join('.') ?? ''];
+}
+
 test('a good policy decodes', () => {
-  const decoded = decodePolicy(GOOD);
-  assert(decoded.kind === 'policy');
-  assert.deepEqual(decoded.policy, GOOD);
+  const issues = new Issues();
+  assert.deepEqual(policy(GOOD, new Place(issues)), GOOD);
+  assert.equal(issues.count, 0);
 });
 
-for (const [claim, change] of [
-  ['a rule with a range of 33 bits', { rules: [[[{ sourceIps: ['10.0.0.0/33'] }]]] }],
+for (const [claim, change, path] of [
+  ['a rule with a range of 33 bits', { rules: [[[{ sourceIps: ['10.0.0.0/33'] }]]] }, 'rules.0.0.0.sourceIps.0'],
   [
     'one bad value among good ones',
     { rules: [[[{ destinationPorts: [80, 70_000] }]], [[{ destinationPorts: [80] }]]] },
+    'rules.0.0.0.destinationPorts.1',
   ],
-  ['a field from the future', { rules: [[[{ destinationPorts: [80], jwtClaims: ['x'] }]]] }],
-  ['a string match from the future', { rules: [[[{ principals: [{ Regex: '.*' }] }]]] }],
-  ['an action from the future', { action: 'Custom' }],
-  ['a field of the policy from the future', { provider: 'x' }],
+  ['a field from the future', { rules: [[[{ destinationPorts: [80], jwtClaims: ['x'] }]]] }, 'rules.0.0.0.jwtClaims'],
+  [
+    'a string match from the future',
+    { rules: [[[{ principals: [{ Regex: '.*' }] }]]] },
+    'rules.0.0.0.principals.0.Regex',
+  ],
+  ['an action from the future', { action: 'Custom' }, 'action'],
+  ['a field of the policy from the future', { provider: 'x' }, 'provider'],
+  ['no name', { name: undefined }, ''],
+  ['a name that is a path', { name: 'a/b' }, 'name'],
+  ['a scope from the future', { scope: 'Planet' }, 'scope'],
 ] as const) {
-  test(`${claim} rejects the whole policy, which is still known by name`, () => {
-    const decoded = decodePolicy({ ...GOOD, ...change });
-    assert(decoded.kind === 'rejected');
-    const { why, ...named } = decoded.rejected;
-    assert.deepEqual(named, { name: 'p', namespace: 'ns', scope: 'Namespace' });
-    assert.notEqual(why, '');
-  });
+  test(`${claim} refuses the policy, with the place`, () =>
+    assert.deepEqual(mistakes({ ...GOOD, ...change }), [1, path]));
 }
 
-for (const [claim, value] of [
-  ['text', 'p'],
-  ['a policy without name', { ...GOOD, name: undefined }],
-  ['a policy whose name is a path', { ...GOOD, name: 'a/b' }],
-  ['a policy with a scope from the future', { ...GOOD, scope: 'Planet' }],
-] as const) {
-  test(`${claim} is unusable`, () => assert.equal(decodePolicy(value).kind, 'unusable'));
-}
+test('text is no policy', () => assert.deepEqual(mistakes('p'), [1, '']));
