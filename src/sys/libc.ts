@@ -125,13 +125,21 @@ export function callError(code: ReasonCode, call: string, fields: ErrorFields = 
 
 export function errnoError(code: ReasonCode, call: string, errno: string, fields: ErrorFields = {}): MeshError {
   const places = [fields['address'], fields['path']].filter((place) => place !== undefined);
+  const hint = HINTS[errno];
   const where = places.length === 0 ? '' : ` (${places.join(', ')})`;
-  return new MeshError(code, `${call} failed with ${errno}${where}${hintFor(errno)}`, { ...fields, call, errno });
+  return new MeshError(code, `${call} failed with ${errno}${where}${hint === undefined ? '' : `; ${hint}`}`, {
+    ...fields,
+    call,
+    errno,
+  });
 }
 
-function hintFor(errno: string): string {
-  if (errno === 'EPERM' || errno === 'EACCES') return '; CAP_SYS_ADMIN and CAP_NET_ADMIN are needed';
-  if (errno === 'EAFNOSUPPORT') return '; a kernel without IPv6 needs IPV6_ENABLED=false';
-  if (errno === 'EMFILE' || errno === 'ENFILE') return '; raise the limit of open files (ulimit -n)';
-  return '';
-}
+/** By errno: what to do about it. */
+const HINTS: Readonly<Partial<Record<string, string>>> = {
+  EPERM: 'CAP_SYS_ADMIN and CAP_NET_ADMIN are needed',
+  // Of a path the rights are those of its file; no capability of ours opens it.
+  EACCES: 'run as root, or as a user who may use it',
+  EAFNOSUPPORT: 'a kernel without IPv6 needs IPV6_ENABLED=false',
+  EMFILE: 'raise the limit of open files (ulimit -n)',
+  ENFILE: 'raise the limit of open files of the machine (sysctl fs.file-max)',
+};

@@ -5,18 +5,10 @@ import { silentLogger } from '../../../src/base/log.ts';
 import { ForeignRules } from '../../../src/capture/foreign-rules.ts';
 import { Limiter } from '../../../src/capture/limiter.ts';
 import type { Gap } from '../../../src/capture/pod-rules.ts';
-import type { CapturedPod } from '../../../src/capture/pod-source.ts';
 import type { Netns } from '../../../src/sys/sys.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { POD } from './web-pod.ts';
 
-const POD: CapturedPod = {
-  uid: 'web',
-  name: 'web',
-  namespace: 'demo',
-  serviceAccount: 'web',
-  netnsPath: '/run/web',
-  options: { isIngressMode: false, rerouteInterfaces: [] },
-};
 const GAP: Gap = { direction: 'outbound', text: 'IPv4 connections that the pod makes' };
 
 function netns(inode: bigint): Netns {

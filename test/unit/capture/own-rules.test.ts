@@ -4,20 +4,12 @@ import { MeshError } from '../../../src/base/errors.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { NetnsClaims, NodeNetns } from '../../../src/capture/netns-claims.ts';
 import { OwnRules } from '../../../src/capture/own-rules.ts';
-import type { CapturedPod } from '../../../src/capture/pod-source.ts';
 import type { Redirection } from '../../../src/capture/redirect.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import type { Netns, Sys } from '../../../src/sys/sys.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { POD } from './web-pod.ts';
 
-const POD: CapturedPod = {
-  uid: 'web',
-  name: 'web',
-  namespace: 'demo',
-  serviceAccount: 'web',
-  netnsPath: '/run/web',
-  options: { isIngressMode: false, rerouteInterfaces: [] },
-};
 const NETNS: Netns = { path: '/run/web', fd: 3, id: { device: 1n, inode: 1n }, [Symbol.dispose]: () => {} };
 
 /** A namespace whose rules are in place once they were applied, and a kernel that fails to close connections at first. */
