@@ -96,13 +96,15 @@ function rangesOf(service: Service): { readonly network: string; readonly range:
   });
 }
 
-/** The visible candidate a client means: its own namespace's, else the canonical one, else the first. */
+/** The visible candidate a client means: one of its own namespace, of those and of others a canonical one, else the first. */
 function preferred(candidates: readonly Service[], clientNamespace: string | undefined): Service | undefined {
+  const rank = ({ namespace, canonical }: Service): number =>
+    (namespace === clientNamespace ? 2 : 0) + Number(canonical);
   let best: Service | undefined;
   for (const service of candidates) {
-    if (service.namespace === clientNamespace) return service;
-    if (service.visibility === 'Namespace' && clientNamespace !== undefined) continue;
-    if (best === undefined || (service.canonical && !best.canonical)) best = service;
+    const { namespace, visibility } = service;
+    if (visibility === 'Namespace' && clientNamespace !== undefined && namespace !== clientNamespace) continue;
+    if (best === undefined || rank(service) > rank(best)) best = service;
   }
   return best;
 }

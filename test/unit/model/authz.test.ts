@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { parseCidr } from '../../../src/base/ip.ts';
+import { ipBytes, parseCidr } from '../../../src/base/ip.ts';
 import { type AuthzDecision, authorize, policyRefusal } from '../../../src/model/authz.ts';
 import type { Match, Policy, RejectedPolicy, Rule, StringMatch } from '../../../src/model/policy.ts';
 import type { PolicyConnection } from '../../../src/model/policy-compile.ts';
@@ -327,24 +327,28 @@ const stringMatch: fc.Arbitrary<StringMatch> = fc.oneof(
 const account = fc.record({ namespace: namespaces, serviceAccount: namespaces });
 const some = <T>(values: fc.Arbitrary<T>): fc.Arbitrary<T[]> => fc.array(values, { minLength: 1, maxLength: 2 });
 
-const anyMatch: fc.Arbitrary<Match> = fc.record(
-  {
-    namespaces: some(stringMatch),
-    notNamespaces: some(stringMatch),
-    principals: some(stringMatch),
-    notPrincipals: some(stringMatch),
-    serviceAccounts: some(account),
-    notServiceAccounts: some(account),
-    sourceIps: some(ranges),
-    notSourceIps: some(ranges),
-    destinationIps: some(ranges),
-    notDestinationIps: some(ranges),
-    destinationPorts: some(ports),
-    notDestinationPorts: some(ports),
-  },
-  { requiredKeys: [] },
-);
-const anyRules = fc.array(fc.array(fc.array(anyMatch, { maxLength: 2 }), { maxLength: 2 }), { maxLength: 3 });
+const FIELDS = {
+  namespaces: some(stringMatch),
+  notNamespaces: some(stringMatch),
+  principals: some(stringMatch),
+  notPrincipals: some(stringMatch),
+  serviceAccounts: some(account),
+  notServiceAccounts: some(account),
+  sourceIps: some(ranges),
+  notSourceIps: some(ranges),
+  destinationIps: some(ranges),
+  notDestinationIps: some(ranges),
+  destinationPorts: some(ports),
+  notDestinationPorts: some(ports),
+} satisfies { readonly [K in keyof Match]-?: fc.Arbitrary<Match[K]> };
+const anyMatch: fc.Arbitrary<Match> = fc.record(FIELDS, { requiredKeys: [] });
+/** Of few fields: one of many hardly ever matches. */
+const smallMatch: fc.Arbitrary<Match> = fc
+  .subarray(Object.keys(FIELDS) as (keyof Match)[], { maxLength: 2 })
+  .chain((keys) => fc.record(FIELDS).map((all) => Object.fromEntries(keys.map((key) => [key, all[key]]))));
+const anyRules = fc.array(fc.array(fc.array(fc.oneof(anyMatch, smallMatch), { maxLength: 2 }), { maxLength: 2 }), {
+  maxLength: 3,
+});
 const anyPolicies: fc.Arbitrary<Policy[]> = fc
   .array(
     fc.record({
@@ -438,6 +442,54 @@ test('each negative field matches exactly when its positive twin does not', () =
         assert.equal(matches({ [negative]: values }, connection), !isIn, positive);
       }
     }),
+  );
+});
+
+/** What a policy language says of itself, word for word: no table, nothing made beforehand. */
+function plainDecision(list: readonly Policy[], connection: PolicyConnection): string {
+  const [trustDomain, , ns = '', , sa = ''] = connection.sourceIdentity?.slice('spiffe://'.length).split('/') ?? [];
+  const principal = trustDomain === undefined ? undefined : `${trustDomain}/ns/${ns}/sa/${sa}`;
+  const isText = (match: StringMatch, text: string): boolean => {
+    if (match.kind === 'presence') return text.length > 0;
+    const { value } = match;
+    if (match.kind === 'prefix') return text.slice(0, value.length) === value;
+    return match.kind === 'exact' ? text === value : text.slice(text.length - value.length) === value;
+  };
+  const isInside = ({ bytes, length }: ReturnType<typeof cidr>, ip: string): boolean =>
+    bitsOf(bytes).length === bitsOf(ipBytes(ip)).length &&
+    bitsOf(bytes).slice(0, length) === bitsOf(ipBytes(ip)).slice(0, length);
+  const holds = <T>(wanted: readonly T[] = [], unwanted: readonly T[] = [], is: (value: T) => boolean): boolean =>
+    (wanted.length === 0 || wanted.some(is)) && !unwanted.some(is);
+  const isMatch = (match: Match): boolean =>
+    Object.values(match).some((values) => values.length > 0) &&
+    holds(match.namespaces, match.notNamespaces, (value) => isText(value, ns)) &&
+    holds(match.principals, match.notPrincipals, (value) => principal !== undefined && isText(value, principal)) &&
+    holds(match.serviceAccounts, match.notServiceAccounts, (one) => {
+      return principal !== undefined && one.namespace === ns && one.serviceAccount === sa;
+    }) &&
+    holds(match.sourceIps, match.notSourceIps, (value) => isInside(value, connection.source.ip)) &&
+    holds(match.destinationIps, match.notDestinationIps, (value) => isInside(value, connection.destination.ip)) &&
+    holds(match.destinationPorts, match.notDestinationPorts, (port) => port === connection.destination.port);
+  const isHit = ({ rules }: Policy): boolean =>
+    rules.some((rule) => rule.every((clause) => clause.length === 0 || clause.some(isMatch)));
+  const enforced = list.filter(({ dryRun }) => !dryRun);
+  if (enforced.some((one) => one.action === 'Deny' && isHit(one))) return 'CV-POLICY-DENY';
+  const allow = enforced.filter(({ action }) => action === 'Allow');
+  return allow.length === 0 || allow.some(isHit) ? 'allowed' : 'CV-POLICY-NOT-ALLOWED';
+}
+
+function bitsOf(bytes: Uint8Array | undefined): string {
+  return Array.from(bytes ?? [], (byte) => byte.toString(2).padStart(8, '0')).join('');
+}
+
+test('any policies decide as the policy language says, word for word', () => {
+  const oneMatch = smallMatch.map((match) => [policy('p', { rules: [[[match]]] })]);
+  fc.assert(
+    fc.property(fc.oneof(anyPolicies, oneMatch), anyConnection, (list, connection) => {
+      const decision = decide(list, connection);
+      assert.equal(decision.isAllowed ? 'allowed' : decision.code, plainDecision(list, connection));
+    }),
+    { numRuns: 3_000 },
   );
 });
 

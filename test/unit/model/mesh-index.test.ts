@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import fc from 'fast-check';
+import { ipBytes, parseCidr } from '../../../src/base/ip.ts';
 import type { Service, Workload } from '../../../src/model/workload.ts';
 import { heapAfterCollection } from '../../support/heap.ts';
 import { memberOf, mesh, NOTHING, policy, range, STANDARD, service, vip, workload } from './sample-mesh.ts';
@@ -84,6 +86,49 @@ const rangeCases: readonly [claim: string, ip: string, client: string, want: str
 
 for (const [claim, ip, client, want] of rangeCases) {
   test(claim, () => assert.equal(mesh({ services: ranges }).services.byCidr('', ip, client)?.name, want));
+}
+
+const NAMESPACES = ['a', 'b', 'c'] as const;
+const anyServices = fc.array(
+  fc.record({
+    namespace: fc.constantFrom(...NAMESPACES),
+    visibility: fc.constantFrom('Public', 'Namespace'),
+    canonical: fc.boolean(),
+    cidr: fc.constantFrom('10.0.0.0/8', '10.1.0.0/16', '10.1.2.0/24', '0.0.0.0/0', 'fd00::/8', '::/0'),
+    network: fc.constantFrom('', 'far'),
+  }),
+  { maxLength: 8 },
+);
+
+test('of all ranges that hold an address the best is taken: own namespace, then prefix length, then canonical, then first', () => {
+  fc.assert(
+    fc.property(
+      anyServices,
+      fc.constantFrom('10.1.2.3', '10.1.9.9', '10.9.9.9', '192.0.2.1', 'fd00::1', '2001:db8::1'),
+      fc.constantFrom(undefined, ...NAMESPACES, 'd'),
+      (list, ip, client) => {
+        const services = list.map(({ cidr, network, ...fields }, i) =>
+          service(`s${i}`, { ...fields, cidrVips: [range(cidr, network)] }),
+        );
+        const rank = ({ namespace, cidr, canonical }: (typeof list)[number]): number =>
+          (namespace === client ? 1_000 : 0) + 2 * Number(cidr.split('/')[1]) + Number(canonical);
+        const fit = list.flatMap((one, i) => {
+          const isVisible = one.visibility === 'Public' || client === undefined || one.namespace === client;
+          return one.network === '' && isVisible && holds(one.cidr, ip) ? [{ name: `s${i}`, rank: rank(one) }] : [];
+        });
+        const [best] = fit.toSorted((x, y) => y.rank - x.rank);
+        assert.equal(mesh({ services }).services.byCidr('', ip, client)?.name, best?.name);
+      },
+    ),
+    { numRuns: 2_000 },
+  );
+});
+
+function holds(cidr: string, ip: string): boolean {
+  const { bytes, length } = parseCidr(cidr) ?? assert.fail(cidr);
+  const bits = (octets: Uint8Array) => Array.from(octets, (octet) => octet.toString(2).padStart(8, '0')).join('');
+  const address = ipBytes(ip) ?? assert.fail(ip);
+  return bytes.length === address.length && bits(address).startsWith(bits(bytes).slice(0, length));
 }
 
 test('an exact VIP comes before a range, and a hidden exact VIP falls through to the range', () => {
