@@ -1,5 +1,6 @@
 /** `culvert workloads`: everything in the mesh that can send or receive (columns of `istioctl ztunnel-config workload`). */
 import { type Command, Option } from 'commander';
+import { canonicalIp } from '../base/ip.ts';
 import {
   inNamespace,
   type JsonObject,
@@ -55,7 +56,7 @@ export function workloadTable({ services }: MeshDump, workloads: readonly JsonOb
 
 function isWanted(workload: JsonObject, { node, address }: Options): boolean {
   if (node !== undefined && workload['node'] !== node) return false;
-  return address === undefined || textsOf(workload['workloadIps']).includes(address);
+  return address === undefined || textsOf(workload['workloadIps']).includes(canonicalIp(address) ?? address);
 }
 
 function row(workload: JsonObject, waypoint: string): readonly string[] {

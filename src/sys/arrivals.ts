@@ -7,6 +7,7 @@
  * a ClientHello of 1 KiB it reads 1 and 16 KiB in turn, without it 64 and 16.
  */
 import net from 'node:net';
+import { takeHandles } from './accepted-handles.ts';
 import { libc } from './libc.ts';
 import { SO_RCVLOWAT, trySetOption } from './sockopt.ts';
 
@@ -67,13 +68,8 @@ const head = Buffer.alloc(16 * 1024 + 5);
  * for `socketArrival`.
  */
 export function acceptArrivals(server: net.Server, onArrival: (arrival: Arrival) => void): void {
-  const { _handle: listener } = server as unknown as { _handle?: (TcpHandle & { onconnection?: unknown }) | null };
-  if (listener === null || typeof listener?.onconnection !== 'function') return;
-  if (METHODS.some((method) => typeof listener[method] !== 'function')) return;
-  listener.onconnection = (error: number, handle: TcpHandle): void => {
-    if (error === 0 || error === undefined) onArrival(new HandleArrival(handle));
-    else server.emit('error', new Error(`accept failed: ${error}`));
-  };
+  const isUsable = (listener: TcpHandle): boolean => METHODS.every((method) => typeof listener[method] === 'function');
+  takeHandles<TcpHandle>(server, (handle) => onArrival(new HandleArrival(handle)), isUsable);
 }
 
 class HandleArrival implements Arrival {

@@ -3,6 +3,7 @@
  * for each read and leaves it to the garbage collector: measured at three times the CPU time per GiB read.
  */
 import net from 'node:net';
+import { takeHandles } from './accepted-handles.ts';
 
 /** Most that is lent at once: with the header of an HTTP/2 frame it fills eight TLS records, a page of `tunnel/pages.ts`. */
 export const LENT_BYTES = 128 * 1024 - 9;
@@ -56,15 +57,7 @@ export function lendTo(socket: LendingSocket, borrower: Borrower): boolean {
   return true;
 }
 
-/**
- * Makes `server` accept lending sockets. Node offers no way to choose how an accepted socket reads but to take the accepted
- * handle over; when a later Node has no such handle the server goes on accepting ordinary sockets, which `lendTo` tells.
- */
+/** Makes `server` accept lending sockets; with a later Node of other insides ordinary ones, which `lendTo` tells. */
 export function acceptLending(server: net.Server, onConnection: (socket: net.Socket) => void): void {
-  const { _handle: listener } = server as unknown as { _handle?: { onconnection?: unknown } | null };
-  if (typeof listener?.onconnection !== 'function') return;
-  listener.onconnection = (error: number, handle: unknown): void => {
-    if (error === 0 || error === undefined) onConnection(lendingSocket({ handle, pauseOnCreate: true }));
-    else server.emit('error', new Error(`accept failed: ${error}`));
-  };
+  takeHandles(server, (handle) => onConnection(lendingSocket({ handle, pauseOnCreate: true })));
 }

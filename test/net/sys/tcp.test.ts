@@ -9,7 +9,7 @@ import { MeshError } from '../../../src/base/errors.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { localAddress } from '../../../src/sys/sockets.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
-import { dialTcp, listenOn, peerSilenceMs, socketFd } from '../../../src/sys/tcp.ts';
+import { dialTcp, listenForArrivals, listenOn, peerSilenceMs, socketFd } from '../../../src/sys/tcp.ts';
 import { runTool } from '../../../src/sys/tool.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { readToEnd, tcpPair } from '../../support/tcp.ts';
@@ -144,6 +144,22 @@ test('sockets can be made in a worker thread', bounded, async () => {
   const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(code)}`));
   const [fd] = (await once(worker, 'message')) as [number];
   assert.equal(fd > 2, true);
+});
+
+test('what the kernel says to an accept is told by its name', async () => {
+  for (const isLending of [true, false]) {
+    const { fd } = linuxSys.listenTcp(undefined, { address: '127.0.0.1', port: 0 });
+    const said: string[] = [];
+    const onError = ({ message }: Error): void => void said.push(message);
+    const server = isLending
+      ? listenOn(fd, { onConnection: () => {}, onError, isLending })
+      : listenForArrivals(fd, { onArrival: () => {}, onError });
+    // As libuv calls Node when accept4(2) fails.
+    const { _handle: handle } = server as unknown as { readonly _handle: { onconnection(error: number): void } };
+    handle.onconnection(-12);
+    assert.deepEqual(said, ['accept failed with ENOMEM']);
+    server.close();
+  }
 });
 
 test('a tool that runs too long, says too much or ends by a signal is dealt with', bounded, async () => {

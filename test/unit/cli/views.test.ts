@@ -146,6 +146,13 @@ retail      cart-0     10.42.2.9   n2     None       HBONE
     argv: ['policies', '-n', 'nowhere'],
     want: 'No policies found in namespace nowhere; those of the whole mesh apply there too.\n',
   },
+  {
+    claim: 'a workload is found by its address however that is spelt',
+    argv: ['workloads', '--address', 'FD00:0::7'],
+    want: `NAMESPACE   POD NAME   ADDRESS             NODE   WAYPOINT   PROTOCOL
+retail      shop-1     10.42.1.7,fd00::7   n1     waypoint   HBONE
+`,
+  },
   { claim: 'no workload is said so', argv: ['workloads', '--address', '1.2.3.4'], want: 'No workloads found.\n' },
   {
     claim: 'services count the endpoints whose workload is healthy',
