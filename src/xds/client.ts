@@ -22,11 +22,11 @@ export interface XdsClientDeps extends Omit<MeshFeedDeps, 'archive'> {
   readonly archive?: Pick<ResponseLog, 'restore' | 'append'>;
 }
 
-export interface XdsStatus extends FeedStatus {
+export interface XdsStatus extends Omit<FeedStatus, 'refusal'> {
   /** Name and address of the control plane. */
   readonly peer: string;
   readonly isConnected: boolean;
-  /** Why the last stream ended badly; absent once another one serves. */
+  /** Why the last stream ended badly; once another one serves, why what it told was refused. */
   readonly lastError?: string;
 }
 
@@ -74,8 +74,9 @@ export class XdsClient implements MeshDemand, AsyncDisposable {
   get status(): XdsStatus {
     const { peer } = this.#deps.channel;
     const isConnected = this.#stream?.isAnswered === true;
-    const lastError = this.#lastError;
-    return { ...this.#feed.status, peer, isConnected, ...(lastError !== undefined && { lastError }) };
+    const { refusal, ...feed } = this.#feed.status;
+    const lastError = this.#lastError ?? refusal;
+    return { ...feed, peer, isConnected, ...(lastError !== undefined && { lastError }) };
   }
 
   start(): void {

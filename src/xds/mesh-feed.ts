@@ -45,6 +45,8 @@ export interface FeedStatus {
   readonly isReady: boolean;
   /** A response was refused and what it held has not been told again. */
   readonly isBehind: boolean;
+  /** Why the last one of those was refused; absent while nothing is behind. */
+  readonly refusal?: string;
   readonly addresses: number;
   readonly policies: number;
   readonly waiting: number;
@@ -61,6 +63,8 @@ export interface Answer {
 const MAX_HELD = 2_000_000;
 /** Lines about refused responses: one in so many milliseconds at most. */
 const LOG_PERIOD_MS = 10_000;
+/** Longest reason in the status, characters; the log has all of it. */
+const MAX_SHOWN = 500;
 /**
  * Of what is archived beside the responses: a resource named like each type of which something was refused before it had been
  * told as a whole. Taken for whole after a restart, it would let through what nobody has decided yet.
@@ -77,6 +81,8 @@ export class MeshFeed {
   /** Types that the archive has as partial. */
   readonly #partial = new Set<string>();
   #isReady = false;
+  /** Of the last refused response. */
+  #refusal: string | undefined;
 
   constructor({ node, isOnDemand }: MeshFeedOptions, deps: MeshFeedDeps) {
     this.#node = node;
@@ -90,9 +96,11 @@ export class MeshFeed {
   }
 
   get status(): FeedStatus {
+    const { isBehind } = this.#state;
     return {
       isReady: this.#isReady,
-      isBehind: this.#state.isBehind,
+      isBehind,
+      ...(isBehind && this.#refusal !== undefined && { refusal: this.#refusal }),
       addresses: this.#state.held(TYPE_URL.address),
       policies: this.#state.held(TYPE_URL.authorization),
       waiting: this.#demands.size,
@@ -199,6 +207,7 @@ export class MeshFeed {
   #refuse(response: DeltaResponse, rejection: Rejection): Answer {
     const { typeUrl } = response;
     const { reason, badCount } = rejection;
+    this.#refusal = `an update was refused: ${reason.slice(0, MAX_SHOWN)}`;
     const { request, unheard } = this.#failClosed(response, rejection);
     if (!this.#state.isWhole(typeUrl) && !this.#partial.has(typeUrl)) {
       this.#partial.add(typeUrl);

@@ -181,6 +181,7 @@ test('a response with one bad resource changes nothing and is refused with names
   assert.equal(agent.updates.length, 2);
   assert.equal(agent.index.workloads.byUid('a')?.node, 'old');
   assert.deepEqual([agent.isReady, agent.client.status.isBehind], [true, true]);
+  assert.equal(agent.client.status.lastError, `an update was refused: ${errorDetail?.message}`);
   const errors = agent.lines.filter(({ level }) => level === 'error');
   assert.equal(errors.length, 1);
   assert.equal(errors[0]?.fields['error'], errorDetail?.message);
@@ -207,6 +208,7 @@ test('after a refused response a new stream brings what was lost with it', async
   await using agent = subject(localhost(server));
   await agent.until(() => agent.isReady, 'readiness');
   assert.deepEqual([...agent.index.workloads.all()].map(({ uid }) => uid).toSorted(), ['bad', 'lost']);
+  assert.equal(agent.client.status.lastError, undefined);
   assert.deepEqual(
     agent.counted.filter((text) => text.startsWith('ended')),
     [],
