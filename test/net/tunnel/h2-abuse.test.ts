@@ -225,6 +225,29 @@ test('a connection window that is overrun by one octet ends the session', async 
   assert.equal(await attack.goawayCode(), H2.flowControlError);
 });
 
+test('a server that sends DATA before its answer loses that stream, and nothing of it is delivered', async () => {
+  const [near, far] = duplexPair();
+  near.on('error', () => undefined).resume();
+  const { session } = new Peer('client', far, { clock: new FakeClock() });
+  const [hasty, orderly] = [1, 2].map(() => session.request({ authority: '10.0.0.1:80' }));
+  assert(hasty !== undefined && orderly !== undefined);
+  const reader = new Reader(hasty);
+  const answer = block([[':status', '200']]);
+  near.write(
+    Buffer.concat([
+      settingsFrame([]),
+      settingsAckFrame(),
+      frame(FRAME.data, 0, 1, EIGHT),
+      headersFrames(1, answer, false, 16_384),
+      headersFrames(3, answer, false, 16_384),
+    ]),
+  );
+  await assert.rejects(hasty.response, { code: 'CV-TUNNEL-HTTP2', message: /DATA before the response/ });
+  assert.equal((await orderly.response).status, 200);
+  assert.equal(reader.bytes, 0);
+  near.destroy();
+});
+
 test('DATA after END_STREAM and DATA on a stream the peer has reset are told STREAM_CLOSED', async () => {
   await using attack = new Attack((stream) => stream.respond(200));
   attack.send(
