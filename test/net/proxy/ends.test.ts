@@ -283,3 +283,21 @@ for (const [what, { options, by, seen, reason }] of Object.entries(ENDS)) {
     },
   );
 }
+
+test('a tunnel stream that opens for a connection which was cut meanwhile is reset at once', bounded, async () => {
+  const asked = Promise.withResolvers<Connect>();
+  await using here = await scene(asked.resolve);
+  await here.world.connect('outbound');
+  const { stream } = await asked.promise;
+  const closed = new Promise<void>((resolve) => stream.on('error', () => {}).once('close', resolve));
+
+  assert.equal(here.world.proxies.shed(1), 1);
+  stream.respond({ ':status': 200 });
+
+  await closed;
+  assert.equal(stream.rstCode, NGHTTP2_CONNECT_ERROR);
+  assert.deepEqual(
+    here.world.ends.map(({ fields }) => fields['reason']),
+    ['CV-HOLD'],
+  );
+});

@@ -42,6 +42,14 @@ test('an identity over its limit is refused, not cut', () => {
   );
 });
 
+test('a TLV that is longer than its header is refused: what follows is no part of it', () => {
+  const source = { ip: '10.0.0.1', port: 1 };
+  const bytes = encodeProxyV2({ source, destination: source, identity: 'spiffe://a/ns/b/sa/c' });
+  const LENGTH_AT = 30;
+  bytes[LENGTH_AT] = (bytes[LENGTH_AT] ?? 0) + 1;
+  assert.throws(() => decodeProxyV2(Uint8Array.of(...bytes, 0x2f)), { code: 'CV-WIRE-MALFORMED' });
+});
+
 const ip = fc.oneof(fc.ipV4(), fc.ipV6()).map((text) => canonicalIp(text) ?? '::');
 const hostPort = fc.record({ ip, port: fc.nat(65_535) }, { noNullPrototype: true });
 const headers: fc.Arbitrary<ProxyHeader> = fc.record(
