@@ -162,6 +162,20 @@ for (const [claim, workloads, want] of [
   test(claim, () => assert.equal(mesh({ workloads }).workloads.byAddress('', '10.0.0.1')?.name, want));
 }
 
+for (const count of [1, 16, 17, 39]) {
+  test(`${count} members of a service that go at once leave the others, in their order`, () => {
+    const web = service('web');
+    const members = Array.from({ length: 40 }, (_, i) => workload(`w${i}`, { services: memberOf({ web: {} }) }));
+    const index = mesh({ workloads: members, services: [web] });
+    const gone = new Set(members.filter((_, i) => (i * 7) % 40 < count).map(({ uid }) => uid));
+    index.apply({ ...NOTHING, removedWorkloads: [...gone, 'nobody'] });
+    assert.deepEqual(
+      index.endpoints(web).map(({ uid }) => uid),
+      members.map(({ uid }) => uid).filter((uid) => !gone.has(uid)),
+    );
+  });
+}
+
 test('very many workloads with one address and one host name come and go like others', {
   timeout: 60_000,
 }, async () => {
