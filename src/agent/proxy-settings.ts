@@ -16,9 +16,21 @@ export function illegalPorts(config: Pick<AgentConfig, 'isSocksEnabled'>): reado
 
 /** ztunnel's. The handshake and the answer to CONNECT have no bound there. */
 const CONNECT_TIMEOUT_MS = 10_000;
+/** Of who comes: it costs us a place that others may need. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** The other side may wait 5 s for its state and 10 s for its application. */
-const RESPONSE_TIMEOUT_MS = 20_000;
+/** Of whom we dial: the agent there may have no CPU for 20 s. */
+const DIAL_HANDSHAKE_TIMEOUT_MS = 30_000;
+/** The other side may have no CPU for 20 s, and wait 5 s for its state and 10 s for its application. */
+const RESPONSE_TIMEOUT_MS = 40_000;
+
+/** How long is waited for other ends. */
+export const TIMEOUTS = {
+  connectTimeoutMs: CONNECT_TIMEOUT_MS,
+  handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+  dialHandshakeTimeoutMs: DIAL_HANDSHAKE_TIMEOUT_MS,
+  responseTimeoutMs: RESPONSE_TIMEOUT_MS,
+} as const satisfies Partial<ProxySettings>;
+
 /** A handshake holds about 40 KiB; so many silent ones cost a pod's clients 20 MiB at most. */
 const MAX_HANDSHAKES = 512;
 /** Tunnels of one pod in one direction: 100 streams each. */
@@ -40,9 +52,7 @@ export function proxySettings(config: AgentConfig): ProxySettings {
     ...(config.packetMark !== undefined && { mark: config.packetMark }),
     isReusePort: config.isReusePort,
     ...(keepalive !== undefined && { keepalive: keepaliveOptions(keepalive, config.isUserTimeoutEnabled) }),
-    connectTimeoutMs: CONNECT_TIMEOUT_MS,
-    handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
-    responseTimeoutMs: RESPONSE_TIMEOUT_MS,
+    ...TIMEOUTS,
     idleTimeoutMs: config.idleTimeoutMs,
     halfClosedTimeoutMs: config.halfClosedTimeoutMs,
     maxHandshakes: MAX_HANDSHAKES,

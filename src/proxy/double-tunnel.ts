@@ -52,7 +52,7 @@ async function openInner(
   const secured = await connectTls(transport, material, expected, {
     contexts,
     clock,
-    timeoutMs: settings.handshakeTimeoutMs,
+    timeoutMs: settings.dialHandshakeTimeoutMs,
     revocation: deps.revocation,
   });
   context.share.enter(HANDSHAKE_END_MS);

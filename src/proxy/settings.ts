@@ -30,8 +30,10 @@ export interface ProxySettings {
   readonly keepalive?: KeepaliveOptions;
   /** TCP connect to a tunnel or an application. */
   readonly connectTimeoutMs: number;
-  /** From accept or connect to the end of the TLS handshake; unbounded in the reference. */
+  /** From accept to the end of the TLS handshake, and for what a SOCKS client says; unbounded in the reference. */
   readonly handshakeTimeoutMs: number;
+  /** From connect to the end of the TLS handshake of a tunnel; unbounded there, too. */
+  readonly dialHandshakeTimeoutMs: number;
   /** From CONNECT to its answer; unbounded in the reference. */
   readonly responseTimeoutMs: number;
   /** A connection on which no byte moved for this long is closed. */

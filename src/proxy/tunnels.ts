@@ -34,7 +34,7 @@ export async function dialTunnel(
   const secured = await connectTls(socket, material, key.expectedIdentities, {
     contexts: deps.contexts,
     clock: deps.clock,
-    timeoutMs: settings.handshakeTimeoutMs,
+    timeoutMs: settings.dialHandshakeTimeoutMs,
     revocation: deps.revocation,
   });
   context.share.enter(HANDSHAKE_END_MS);

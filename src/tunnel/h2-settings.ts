@@ -56,7 +56,8 @@ export interface H2Limits {
 export const DEFAULT_LIMITS: H2Limits = {
   initialMaxStreams: 100,
   maxQueuedRequests: 1024,
-  settingsTimeoutMs: 10_000,
+  // Whoever is there has proved who it is, and may have no CPU for 20 s.
+  settingsTimeoutMs: 30_000,
   maxHeaderFrames: 16,
   maxPendingBytes: 256 * 1024,
   maxParkedBytes: 32 * 1024 * 1024,

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import http2 from 'node:http2';
+import net from 'node:net';
 import { test } from 'node:test';
 import type { HostPort } from '../../../src/base/ip.ts';
 import type { MeshState } from '../../../src/model/mesh-index.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
 import { readToEnd } from '../../support/tcp.ts';
 import { atAddress, workload } from '../../unit/model/sample-mesh.ts';
 import { type Connect, echoBack, ForeignServer } from './foreign-server.ts';
@@ -105,4 +108,64 @@ test('a CONNECT that was answered is never sent again, whatever the answer', bou
   const { fields } = await world.line(({ message }) => message === 'connection complete');
   assert.equal(fields['error'], 'http status: 503 Service Unavailable');
   assert.equal(server.connects.length, 1);
+});
+
+/** In front of a server that has no CPU: connections are taken by the kernel, and reach it when it has one. */
+class Stall implements Disposable {
+  /** A first word is there. */
+  readonly reached: Promise<unknown>;
+  readonly #listener: net.Server;
+  readonly #server: HostPort;
+  readonly #sockets: net.Socket[] = [];
+
+  constructor(listener: net.Server, server: HostPort) {
+    this.#listener = listener;
+    this.#server = server;
+    this.reached = once(listener, 'connection').then(([socket]: net.Socket[]) => socket && once(socket, 'readable'));
+    listener.on('connection', (socket) => this.#sockets.push(socket));
+  }
+
+  static async before(server: HostPort): Promise<Stall> {
+    const listener = net.createServer({ pauseOnConnect: true, allowHalfOpen: true }).listen(0, server.ip);
+    await once(listener, 'listening');
+    return new Stall(listener, server);
+  }
+
+  get address(): HostPort {
+    return { ip: this.#server.ip, port: (this.#listener.address() as net.AddressInfo).port };
+  }
+
+  end(): void {
+    for (const socket of [...this.#sockets]) {
+      const there = net.connect({ host: this.#server.ip, port: this.#server.port, allowHalfOpen: true });
+      this.#sockets.push(there);
+      socket.on('error', () => there.destroy()).pipe(there);
+      there.on('error', () => socket.destroy()).pipe(socket);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener.close();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+}
+
+test('a peer that has no CPU for 20 s is waited for, in its handshake and with its answer', bounded, async () => {
+  const clock = new FakeClock();
+  const asked = Promise.withResolvers<Connect>();
+  await using server = await ForeignServer.start(WAYPOINT, asked.resolve);
+  using stall = await Stall.before(await server.listen());
+  await using world = new ProxyWorld({ mesh: behindWaypoint(stall.address), clock });
+  world.target = { ip: '10.0.0.9', port: 80 };
+  const client = await world.connect('outbound');
+  client.end('hello');
+
+  await stall.reached;
+  clock.advance(20_000);
+  stall.end();
+  const connect = await asked.promise;
+  clock.advance(20_000);
+  echoBack(connect);
+
+  assert.equal(await readToEnd(client), 'hello');
 });

@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import net from 'node:net';
 import { PodProxies } from '../../../src/agent/pod-proxies.ts';
+import { TIMEOUTS } from '../../../src/agent/proxy-settings.ts';
 import { VerdictAuthority } from '../../../src/agent/verdicts/verdict-authority.ts';
 import type { Clock } from '../../../src/base/clock.ts';
 import type { HostPort } from '../../../src/base/ip.ts';
@@ -276,9 +277,7 @@ export const proxySettingsOfTests: ProxySettings = {
   isIpv6Enabled: false,
   isReusePort: false,
   isShortCutAccepted: false,
-  connectTimeoutMs: 10_000,
-  handshakeTimeoutMs: 10_000,
-  responseTimeoutMs: 20_000,
+  ...TIMEOUTS,
   idleTimeoutMs: 3_600_000,
   halfClosedTimeoutMs: 3_600_000,
   maxHandshakes: 512,

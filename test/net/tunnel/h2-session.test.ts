@@ -375,12 +375,12 @@ test('a peer that closes before it spoke HTTP/2 is a failed handshake', async ()
   assert.equal((await client.closed)?.code, 'CV-TUNNEL-HTTP2');
 });
 
-test('a peer that never speaks HTTP/2 is given up after 10 s', async () => {
+test('a peer that never speaks HTTP/2 is given up after 30 s', async () => {
   const sockets = await tlsPair();
   await using _ = sockets;
   const clock = new FakeClock();
   const client = new Peer('client', sockets.client, { clock });
-  clock.advance(9_999);
+  clock.advance(29_999);
   assert.equal(client.session.isUsable, true);
   clock.advance(1);
   assert.equal((await client.closed)?.code, 'CV-TUNNEL-HTTP2');
@@ -413,6 +413,19 @@ test('pings keep a live session, and one whose peer is only acknowledged by its 
   );
   server.session.destroy();
   await once(sockets.server, 'close');
+});
+
+test('a peer that has no CPU for 20 s before its first SETTINGS is waited for', async () => {
+  const sockets = await tlsPair();
+  await using _ = sockets;
+  const clock = new FakeClock();
+  const client = new Peer('client', sockets.client, { clock });
+  const stream = client.session.request({ authority: AUTHORITY });
+
+  clock.advance(20_000);
+  new Peer('server', sockets.server, accept);
+
+  assert.equal((await stream.response).status, 200);
 });
 
 test('a session goes on whose peer had no CPU for a minute, and neither had we', async () => {

@@ -36,6 +36,7 @@ const settings = {
   isReusePort: true,
   connectTimeoutMs: 1_000,
   handshakeTimeoutMs: 1_000,
+  dialHandshakeTimeoutMs: 1_000,
   responseTimeoutMs: 1_000,
   idleTimeoutMs: 60_000,
   halfClosedTimeoutMs: 60_000,
