@@ -61,6 +61,11 @@ export class PodCapture {
     return this.#lastError !== undefined;
   }
 
+  /** The last try failed because `uid` had the namespace. */
+  isWaitingFor(uid: string): boolean {
+    return this.#lastError?.fields['owner'] === uid;
+  }
+
   get gaps(): readonly Gap[] {
     return this.#rules.view().notRedirected ?? [];
   }

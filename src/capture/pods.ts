@@ -1,4 +1,5 @@
 /** All pods of this node that are captured or ought to be: told by a source, kept as told, looked over at intervals. */
+import { setImmediate } from 'node:timers';
 import { type Clock, every } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -84,6 +85,9 @@ export class PodManager {
   /** Since the list is complete, every pod on it was captured at some moment: those that come now are started, not waited for. */
   #isSettled = false;
   #problem: MeshError | undefined;
+  /** Of which observers have not been told yet. */
+  #hasNews = false;
+  #isTelling = false;
   #source: Disposable | undefined;
   #timer: Disposable | undefined;
 
@@ -198,8 +202,7 @@ export class PodManager {
   #changed(uid: string): void {
     if (this.#pods.get(uid)?.isDone === true) {
       this.#pods.delete(uid);
-      // Its namespace is free now, and another pod may be waiting for just that.
-      for (const pod of this.#pods.values()) if (!pod.isUp) pod.check();
+      for (const pod of this.#pods.values()) if (pod.isWaitingFor(uid)) pod.check();
     }
     this.#tell();
   }
@@ -221,9 +224,22 @@ export class PodManager {
     this.#tell();
   }
 
+  /** At once, and what follows in the same turn together: a list of thousands changes by thousands, and observers look at all. */
   #tell(): void {
-    this.#isSettled ||= this.#isSynced && this.#wantedCaptures().every(({ isUp }) => isUp);
+    this.#isSettled ||= this.#isSynced && this.#areAllUp();
+    this.#hasNews = this.#isTelling;
+    if (this.#isTelling) return;
+    this.#isTelling = true;
     this.#deps.onChange?.();
+    setImmediate(() => {
+      this.#isTelling = false;
+      if (this.#hasNews) this.#tell();
+    });
+  }
+
+  #areAllUp(): boolean {
+    for (const { isWanted, isUp } of this.#pods.values()) if (isWanted && !isUp) return false;
+    return true;
   }
 
   #noteProblem(error: MeshError | undefined): void {
