@@ -37,13 +37,22 @@ export async function run(argv: readonly string[], options: ProgramOptions): Pro
   const { terminal } = options;
   try {
     const program = await programOf(options, argv[0]);
-    await program.parseAsync([...argv], { from: 'user' });
+    await program.parseAsync([...(isHelpOfNothing(program, argv) ? argv.slice(1) : argv)], { from: 'user' });
     return 0;
   } catch (error) {
     if (error instanceof CommanderError) return usageExit(error);
     terminal.err(`culvert: ${errorText(error)}\n`);
     return exitCodeOf(error);
   }
+}
+
+/** `help statsu` is as wrong as `statsu`; commander shows all help instead. */
+function isHelpOfNothing({ commands }: Command, [first, name]: readonly string[]): boolean {
+  return first === 'help' && name !== undefined && !commands.some((command) => namesOf(command).includes(name));
+}
+
+function namesOf(command: Command): readonly string[] {
+  return [command.name(), ...command.aliases()];
 }
 
 async function programOf({ version, terminal, roles }: ProgramOptions, name: string | undefined): Promise<Command> {
@@ -66,7 +75,7 @@ async function programOf({ version, terminal, roles }: ProgramOptions, name: str
     // `ztunnel version` is what people know.
     new Command('version').description('print the version').action(() => terminal.out(`${version}\n`)),
   ];
-  const isView = views.some((view) => name !== undefined && [view.name(), ...view.aliases()].includes(name));
+  const isView = views.some((view) => name !== undefined && namesOf(view).includes(name));
   for (const command of [...(isView ? [] : await roles()), ...views]) program.addCommand(command);
   for (const command of [program, ...program.commands]) {
     command.exitOverride();

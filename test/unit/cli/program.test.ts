@@ -22,6 +22,11 @@ const usage: readonly { claim: string; argv: readonly string[]; err: RegExp }[] 
     err: /^culvert: unknown command 'stauts'\n\(Did you mean status\?\)\n {2}- see culvert --help\n$/,
   },
   {
+    claim: 'help about an unknown command',
+    argv: ['help', 'stauts'],
+    err: /^culvert: unknown command 'stauts'\n\(Did/,
+  },
+  {
     claim: 'an unknown option',
     argv: ['status', '--adnim', 'x'],
     err: /^culvert: unknown option '--adnim'\n\(Did you mean --admin\?\)\n {2}- see culvert status --help\n$/,
@@ -92,6 +97,7 @@ test('help and version are not errors', async () => {
   for (const argv of [['--version'], ['version']]) {
     assert.deepEqual(await culvert(argv), { code: 0, out: '9.8.7\n', err: '' });
   }
+  assert.match((await culvert(['help', 'svc'])).out, /^Usage: culvert services/);
   const { code, out, err } = await culvert(['--help']);
   assert.deepEqual([code, err], [0, '']);
   for (const command of [
