@@ -210,6 +210,16 @@ test('a serial taken off the list is accepted again', async () => {
   accepted(joined.server);
 });
 
+test('of lists that come while longer ones are read, the later ones hold', async () => {
+  const side = new Side();
+  const serials = Array.from({ length: 10_000 }, (_, i) => (0x1000_0000 + i).toString(16));
+  const longer = buildCrl(issuingOf(ca), { serials });
+  await Promise.all([side.revocation.replace([longer]), side.revocation.replace([revoking(web)])]);
+  await using joined = await handshake(side);
+
+  assertRevoked(joined.server, leafSerial(web));
+});
+
 test('lists that cannot be read leave those in force', async () => {
   const side = new Side();
   await side.revocation.replace([revoking(web)]);
