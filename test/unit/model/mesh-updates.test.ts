@@ -6,6 +6,7 @@ import { selectEndpoint } from '../../../src/model/load-balance.ts';
 import { EMPTY_MESH, MeshIndex, type MeshState } from '../../../src/model/mesh-index.ts';
 import type { MeshUpdate } from '../../../src/model/mesh-update.ts';
 import { type Policy, policyKey, type RejectedPolicy } from '../../../src/model/policy.ts';
+import { scopeRank, scopeValue } from '../../../src/model/scope-rank.ts';
 import { type Scope, type Service, serviceKey, type Workload } from '../../../src/model/workload.ts';
 import { memberOf, NOTHING, policy, range, STANDARD, seeded, service, vip, workload } from './sample-mesh.ts';
 
@@ -153,12 +154,6 @@ function answers(index: MeshIndex): unknown {
       index.members(one).maxCapacity,
       index.memberCounts(one),
     ]),
-    // Asked before and after each update: what load balancing keeps must follow. The same draws choose the same members.
-    choices: [...index.services.all()].flatMap((one) =>
-      SOURCES.flatMap((source) =>
-        [1, 2, 3].map((seed) => selectEndpoint(index, { source, service: one, port: 80 }, seeded(seed))?.workload.uid),
-      ),
-    ),
     memberships: all.map((one) => index.servicesOf(one)),
     policies: all.map((one) => decidedBy(index, one)),
     // One node, as in an agent: the index keeps what it found for the node asked last.
@@ -166,6 +161,47 @@ function answers(index: MeshIndex): unknown {
       ['a', 'b'].map((name) => index.localWorkload({ node: 'node-1', namespace, name, serviceAccount: name })),
     ),
   };
+}
+
+/**
+ * Asked before and after each update: what load balancing keeps must follow. Whoever is chosen is one of the nearest that are
+ * fit, and a list of them that is kept has all of them; `fresh` says who they are, having kept nothing.
+ */
+function assertChoices(index: MeshIndex, fresh: MeshIndex): void {
+  for (const one of index.services.all()) {
+    for (const source of SOURCES) {
+      const fit = nearest(fresh, one, source);
+      for (const seed of [1, 2, 3]) {
+        const chosen = selectEndpoint(index, { source, service: one, port: 80 }, seeded(seed))?.workload.uid;
+        assert(chosen === undefined ? fit.length === 0 : fit.includes(chosen), `${chosen} is not of ${fit.join()}`);
+      }
+      const scopes = one.loadBalancer.routingPreferences.map((scope) => scopeValue(scope, source));
+      const place = { port: 80, isWaypoint: false, network: source.network, scopes };
+      const kept = index.members(one).pool(one, place);
+      if (kept !== undefined)
+        assert.deepEqual(
+          kept.members.map(({ uid }) => uid),
+          fit,
+        );
+    }
+  }
+}
+
+/** UIDs of the fit members of the highest rank, all looked at. */
+function nearest(index: MeshIndex, one: Service, source: Workload): string[] {
+  const { mode } = one.loadBalancer;
+  if (mode === 'Passthrough' || !one.ports.has(80)) return [];
+  const ranked = index.endpoints(one).flatMap((member) => {
+    const isReachable =
+      member.ips.length > 0 ||
+      member.hostname !== '' ||
+      (member.network !== source.network && member.networkGateway !== undefined);
+    const port = member.services.get(serviceKey(one))?.get(80) ?? one.ports.get(80) ?? 0;
+    const rank = scopeRank(one.loadBalancer, source, member);
+    return isReachable && port > 0 && member.capacity > 0 && rank !== undefined ? [{ uid: member.uid, rank }] : [];
+  });
+  const best = Math.max(...ranked.map(({ rank }) => rank));
+  return ranked.filter(({ rank }) => rank === best).map(({ uid }) => uid);
 }
 
 /** Policy sets by key: each index compiles its own predicates. */
@@ -184,6 +220,7 @@ test('after any updates the index answers as one made of the resulting state', (
         index.apply(update);
         state = after(state, update);
         assert.deepEqual(answers(index), answers(new MeshIndex(state)));
+        assertChoices(index, new MeshIndex(state));
       }
     }),
     { numRuns: 150 },
@@ -197,6 +234,7 @@ test('the update towards a state makes the index answer as one made of that stat
       const state = after(EMPTY_MESH, second);
       index.apply(index.updateTo(state));
       assert.deepEqual(answers(index), answers(new MeshIndex(state)));
+      assertChoices(index, new MeshIndex(state));
     }),
     { numRuns: 150 },
   );
