@@ -39,7 +39,7 @@ const mesh = meshForFile(
       ...faults.env,
       // Of a core, which on a busy machine the thread has a tenth of.
       CULVERT_GREEDY_LANE: '1%',
-      CULVERT_GREEDY_LANE_STAY: '1s',
+      CULVERT_GREEDY_LANE_STAY: '3s',
       ...resolvConf.env,
     },
     mesh: (made) => {
@@ -199,11 +199,17 @@ async function served(pod: string): Promise<void> {
   }
 }
 
+/** Resolves when `server` is in the greedy lane: whose threads ended, or had no CPU for a while, looks modest meanwhile. */
+async function isGreedy(): Promise<void> {
+  while ((await metricsOf(agent()))('culvert_workload_greedy', { pod: 'server' }) !== 1) await sleep(PAUSE_MS);
+}
+
 for (const { thread, theirs, others } of [
   { thread: 'greedy-1', theirs: 'server', others: 'modest' },
   { thread: 'worker-1', theirs: 'modest', others: 'server' },
 ]) {
   test(`${thread} takes the connections of its own lane along when it ends, and no others`, privileged, async () => {
+    await isGreedy();
     await served(theirs);
     using lost = await dial(mesh(), 'outside', at(theirs));
     using kept = await dial(mesh(), 'outside', at(others));
