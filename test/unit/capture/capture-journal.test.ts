@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { MeshError } from '../../../src/base/errors.ts';
 import { CaptureJournal } from '../../../src/capture/capture-journal.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
-import type { Sys } from '../../../src/sys/sys.ts';
+import type { Netns, Sys } from '../../../src/sys/sys.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
 const POD = {
@@ -46,11 +46,23 @@ test('a journal that could not be written is said once, and written as soon as t
   }
 });
 
-for (const { errno, left } of [
-  { errno: 'EMFILE', left: ['pod-1'] },
-  { errno: 'ENOENT', left: [] },
+const answering = (errno: string) => (): never => {
+  throw new MeshError('CV-NETNS', 'open of the network namespace failed', { errno });
+};
+
+/** Where the namespace was is another one, as when the path of a pod is used again. */
+function another(): Netns {
+  const netns = linuxSys.openNetns(POD.netnsPath);
+  const { fd, path, id } = netns;
+  return { fd, path, id: { ...id, inode: id.inode + 1n }, [Symbol.dispose]: () => netns[Symbol.dispose]() };
+}
+
+for (const { what, openNetns, left } of [
+  { what: 'cannot be opened for want of descriptors', openNetns: answering('EMFILE'), left: ['pod-1'] },
+  { what: 'is gone', openNetns: answering('ENOENT'), left: [] },
+  { what: 'is another one', openNetns: another, left: [] },
 ]) {
-  test(`a pod whose namespace answers ${errno} is ${left.length > 0 ? 'kept' : 'forgotten'}`, () => {
+  test(`a pod whose namespace ${what} is ${left.length > 0 ? 'kept' : 'forgotten'}`, () => {
     const folder = mkdtempSync(join(tmpdir(), 'culvert-journal-'));
     try {
       const path = join(folder, 'journal.json');
@@ -60,9 +72,6 @@ for (const { errno, left } of [
         using netns = linuxSys.openNetns(POD.netnsPath);
         journal.note(POD, netns);
       }
-      const openNetns = (): never => {
-        throw new MeshError('CV-NETNS', 'open of the network namespace failed', { errno });
-      };
       const sys: Sys = { ...linuxSys, openNetns };
       using journal = new CaptureJournal(path, { ...deps, sys });
       const found = journal.left().map(({ uid }) => uid);
