@@ -15,34 +15,40 @@ interface Waiting {
 
 export class H2RequestQueue {
   readonly #limit: number;
-  readonly #waiting: Waiting[] = [];
+  /** In the order they came. */
+  readonly #waiting = new Map<H2Stream, H2Request>();
 
   constructor(limit: number) {
     this.#limit = limit;
   }
 
   get length(): number {
-    return this.#waiting.length;
+    return this.#waiting.size;
   }
 
   push(stream: H2Stream, request: H2Request): void {
-    if (this.#waiting.length >= this.#limit) {
+    if (this.#waiting.size >= this.#limit) {
       const limit = this.#limit;
       throw new MeshError('CV-LIMIT', 'too many requests wait for a stream of this tunnel', { limit });
     }
-    this.#waiting.push({ stream, request });
+    this.#waiting.set(stream, request);
   }
 
   shift(): Waiting | undefined {
-    return this.#waiting.shift();
+    for (const [stream, request] of this.#waiting) {
+      this.#waiting.delete(stream);
+      return { stream, request };
+    }
+    return undefined;
   }
 
   remove(stream: H2Stream): void {
-    const at = this.#waiting.findIndex((waiting) => waiting.stream === stream);
-    if (at >= 0) this.#waiting.splice(at, 1);
+    this.#waiting.delete(stream);
   }
 
   failAll(error: MeshError): void {
-    for (const { stream } of this.#waiting.splice(0)) stream.fail(error);
+    const streams = [...this.#waiting.keys()];
+    this.#waiting.clear();
+    for (const stream of streams) stream.fail(error);
   }
 }
