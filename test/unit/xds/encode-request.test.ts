@@ -6,16 +6,7 @@ import type { AdsRequest } from '../../../src/model/ads-state.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import { DeltaDiscoveryRequestSchema } from '../../../src/wire/pb/discovery_pb.ts';
 import { encodeFirstRequest } from '../../../src/xds/encode-request.ts';
-import { nodeOf } from '../../../src/xds/node.ts';
-
-const NODE = nodeOf({
-  instanceIp: '10.0.0.9',
-  podName: 'agent-x',
-  podNamespace: 'istio-system',
-  nodeName: 'node-1',
-  metadata: {},
-  jsonMetadata: {},
-});
+import { NODE } from '../../net/xds/xds-fixture.ts';
 
 function versions(count: number): Map<string, string> {
   return new Map(Array.from({ length: count }, (_, i) => [`name-${i}`, String(i)]));

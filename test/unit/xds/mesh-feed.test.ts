@@ -5,16 +5,8 @@ import { silentLogger } from '../../../src/base/log.ts';
 import { systemClock } from '../../../src/sys/system-clock.ts';
 import { type DeltaDiscoveryRequest, DeltaDiscoveryRequestSchema } from '../../../src/wire/pb/discovery_pb.ts';
 import { MeshFeed } from '../../../src/xds/mesh-feed.ts';
-import { nodeOf } from '../../../src/xds/node.ts';
+import { NODE } from '../../net/xds/xds-fixture.ts';
 
-const NODE = nodeOf({
-  instanceIp: '10.0.0.9',
-  podName: 'agent-x',
-  podNamespace: 'istio-system',
-  nodeName: 'node-1',
-  metadata: {},
-  jsonMetadata: {},
-});
 const metrics = {
   streamEnded: () => undefined,
   messageReceived: () => undefined,
