@@ -17,11 +17,11 @@ import { median } from '../metrics.ts';
 import { Noise } from '../noise.ts';
 import {
   AGENT_CPU,
+  aheadOfOthers,
   type Done,
   Foreigners,
   Greedy,
   keepAwake,
-  LOAD_CPU,
   NOTHING_DONE,
   Probe,
   serve,
@@ -207,15 +207,6 @@ function said({ rssMib, held, handshakes }: Costs): string {
   return `; ${handshakes} handshakes, ${held} held turns; RSS ${rssMib.join(' -> ')} MiB`;
 }
 
-/** Else nice values count among ourselves only, and whatever else runs on the machine is in the figures (sched(7), autogroup). */
-function aheadOfOthers(): void {
-  try {
-    writeFileSync('/proc/self/autogroup', '-20');
-  } catch {
-    // No autogroups here: nice values do it.
-  }
-}
-
 aheadOfOthers();
 await using mesh = await TestMesh.start({ nodes: { n1: PODS, n2: ['outside'] }, enrolled: [] });
 mesh.enrol(PODS);
@@ -223,8 +214,7 @@ const { keyPem, chainPem } = await meshMaterial(mesh, identityOf('outside'));
 const [KEY, CERTIFICATE] = [join(mesh.lab.folder, 'key.pem'), join(mesh.lab.folder, 'certificate.pem')];
 writeFileSync(KEY, keyPem, { mode: 0o600 });
 writeFileSync(CERTIFICATE, chainPem);
-using _agentCpu = keepAwake(AGENT_CPU);
-using _loadCpu = keepAwake(LOAD_CPU);
+using _awake = keepAwake();
 using _serverOfA = await serve(mesh.pod('a-server'), 'a', PORT);
 using _serverOfB = await serve(mesh.pod('b-server'), 'b', PORT);
 const wanted = values.ways.split(',');

@@ -1,6 +1,7 @@
 /** The applications of the neighbour bench: a process each, inside a pod, all on the CPU that the agent has not. */
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import type { ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
+import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
@@ -9,7 +10,7 @@ import { askForSlices } from '../../../src/sys/thread-priority.ts';
 
 const ACTOR = fileURLToPath(new URL('./actor.ts', import.meta.url));
 export const AGENT_CPU = '0';
-export const LOAD_CPU = '1';
+const LOAD_CPU = '1';
 /** Without threads that compile and collect: on one CPU the application would wait for them. */
 const ALONE = ['--single-threaded'];
 /** B's go first, as soon as they wake: its figures are to say what the agent does to it, not A's applications. */
@@ -48,16 +49,23 @@ async function nextLine(child: Application): Promise<string> {
   return line;
 }
 
-/** Looks now and then whether its parent is still there. */
-const SPIN = 'n=0; while n=$((n + 1)); [ $n -lt 100000 ] || { n=0; kill -0 $PPID; }; do :; done';
+/** Else nice values count among ourselves only, and whatever else runs on the machine is in the figures (sched(7), autogroup). */
+export function aheadOfOthers(): void {
+  try {
+    writeFileSync('/proc/self/autogroup', '-20');
+  } catch {
+    // No autogroups here: nice values do it.
+  }
+}
 
 /**
- * Gives the CPU something to do that everything else interrupts. One that has nothing to do halts, and in a virtual machine it is the
- * hypervisor who wakes it, in its own time: B would pay that alone, but not beside A.
+ * CPUs that have nothing to do poll instead of halting: in a virtual machine it is the hypervisor who wakes a halted one, in its own
+ * time, which whoever is alone pays and whoever is beside others does not (PM QoS, `/dev/cpu_dma_latency`).
  */
-export function keepAwake(cpu: string): Disposable {
-  const child = spawn('chrt', ['--idle', '0', 'taskset', '-c', cpu, 'sh', '-c', SPIN], { stdio: 'ignore' });
-  return { [Symbol.dispose]: () => void child.kill('SIGKILL') };
+export function keepAwake(): Disposable {
+  const fd = openSync('/dev/cpu_dma_latency', 'w');
+  writeSync(fd, new Uint8Array(4));
+  return { [Symbol.dispose]: () => closeSync(fd) };
 }
 
 /** Resolves when it listens. */

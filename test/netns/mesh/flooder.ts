@@ -4,7 +4,6 @@
  * prints `flooding` when the first is open, and at the end one JSON line (`FloodReport`).
  * `half-open` instead opens <seconds> connections that begin a greeting and never finish it, tells, and holds them until
  * killed; `half-greeted` the same with a whole greeting, so that the other side has to answer it.
- * `spin` floods nobody and keeps its CPU busy for as long: what a flooder costs by being there.
  */
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
@@ -226,9 +225,6 @@ if (kind === 'half-open') {
   await halfOpen(Number(amount), HALF_HELLO);
 } else if (kind === 'half-greeted') {
   await halfOpen(Number(amount), await clientHello());
-} else if (kind === 'spin') {
-  process.stdout.write('flooding\n');
-  for (const untilMs = performance.now() + Number(amount) * 1_000; performance.now() < untilMs; );
 } else {
   const make = FLOODS[kind];
   if (make === undefined && kind !== KEY_UPDATE) throw new Error(`no flood is called ${kind}`);
