@@ -1,14 +1,16 @@
 /** The open connections of one pod, and those on their way to it. */
 import { setImmediate } from 'node:timers';
 import type { MeshError } from '../base/errors.ts';
+import { SlotMap } from '../base/slot-map.ts';
 import type { IdleSweep } from '../tunnel/relay.ts';
 import { Connection, type ConnectionParts } from './connection.ts';
 import type { ShortCutEnd } from './departure.ts';
 
 export class Connections {
-  readonly #open = new Map<string, Connection>();
+  readonly #open = new SlotMap<string, Connection>();
   /** Accepted and not open yet, because something about them is waited for: how to give each up. */
-  readonly #arriving = new Set<(error: MeshError) => void>();
+  readonly #arriving = new SlotMap<number, (error: MeshError) => void>();
+  #arrivals = 0;
   #idle: PromiseWithResolvers<void> | undefined;
   /** Why all were closed: what arrives from then on ends at once. */
   #ended: MeshError | undefined;
@@ -26,11 +28,12 @@ export class Connections {
   async arrive<T>(work: Promise<T>): Promise<T> {
     const { promise: ended, reject } = Promise.withResolvers<never>();
     if (this.#ended !== undefined) reject(this.#ended);
-    this.#arriving.add(reject);
+    const arrival = ++this.#arrivals;
+    this.#arriving.set(arrival, reject);
     try {
       return await Promise.race([ended, work]);
     } finally {
-      this.#arriving.delete(reject);
+      this.#arriving.delete(arrival);
       // Later, because what has arrived is opened by the end of this turn.
       if (this.#idle !== undefined) setImmediate(() => this.#tellEmpty());
     }
@@ -59,7 +62,7 @@ export class Connections {
   /** Ends every connection, those on their way and later ones too. */
   closeAll(error: MeshError): void {
     this.#ended ??= error;
-    for (const giveUp of [...this.#arriving]) giveUp(error);
+    for (const giveUp of [...this.#arriving.values()]) giveUp(error);
     for (const connection of [...this.#open.values()]) connection.close(error);
   }
 

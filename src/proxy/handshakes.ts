@@ -2,7 +2,7 @@
 import { setImmediate } from 'node:timers';
 import { deadline } from '../base/clock.ts';
 import { MeshError } from '../base/errors.ts';
-import { addTo, takeFrom } from '../base/multimap.ts';
+import { SlotMap } from '../base/slot-map.ts';
 import { handshakeTimeout, tlsFailure } from '../identity/tls-failure.ts';
 import { type AcceptedTls, acceptTls } from '../identity/tls-handshake.ts';
 import type { TlsMaterial } from '../model/verdict.ts';
@@ -23,6 +23,7 @@ const TOO_MANY_OF_ONE = new MeshError(
 
 /** Somebody whose handshake is not done. */
 interface Handshake {
+  readonly id: number;
   readonly arrival: Arrival;
   readonly ends: Ends;
   readonly sinceMs: number;
@@ -47,12 +48,13 @@ export class Handshakes {
   readonly #offenders: Offenders;
   readonly #outcomes: HandshakeOutcomes;
   /** Oldest first; to the silent ones nothing was answered. */
-  readonly #silent = new Set<Handshake>();
-  readonly #answered = new Set<Handshake>();
+  readonly #silent = new SlotMap<number, Handshake>();
+  readonly #answered = new SlotMap<number, Handshake>();
   /** The silent ones again, by address of the peer. */
-  readonly #silentOf = new Map<string, Set<Handshake>>();
+  readonly #silentOf = new Map<string, SlotMap<number, Handshake>>();
   /** Handshakes that were answered and have come to nothing yet, by address of the peer. */
   readonly #inProgress = new Map<string, number>();
+  #accepted = 0;
   readonly #late: MeshError;
   readonly #tooMany: MeshError;
   /** Resolves when the next one may begin. */
@@ -91,7 +93,7 @@ export class Handshakes {
   accept(arrival: Arrival, ends: Ends): void {
     const { clock } = this.#context.deps;
     const timeoutMs = this.#context.settings.handshakeTimeoutMs;
-    const handshake: Handshake = { arrival, ends, sinceMs: clock.monotonicMs(), timeoutMs };
+    const handshake: Handshake = { id: ++this.#accepted, arrival, ends, sinceMs: clock.monotonicMs(), timeoutMs };
     this.#makeRoom(ends);
     this.#hush(handshake);
     handshake.timer = deadline(clock, timeoutMs, () => this.#refuse(handshake, this.#late));
@@ -99,7 +101,7 @@ export class Handshakes {
   }
 
   close(error: MeshError): void {
-    for (const handshake of [...this.#silent, ...this.#answered]) this.#drop(handshake, error);
+    for (const handshake of [...this.#silent.values(), ...this.#answered.values()]) this.#drop(handshake, error);
   }
 
   #heard(handshake: Handshake, isThere: boolean): void {
@@ -132,7 +134,7 @@ export class Handshakes {
       return;
     }
     this.#unhush(handshake);
-    this.#answered.add(handshake);
+    this.#answered.set(handshake.id, handshake);
     void this.#answer(handshake);
   }
 
@@ -146,7 +148,7 @@ export class Handshakes {
       const material = await connections.arrive(this.#material());
       const secured = await this.#secure(handshake, material);
       if (secured === undefined) {
-        this.#answered.delete(handshake);
+        this.#answered.delete(handshake.id);
         this.#hush(handshake);
         this.#greeted(handshake);
         return;
@@ -154,7 +156,7 @@ export class Handshakes {
       share.enter(HANDSHAKE_END_MS);
       // It is counted here until it is there: whoever closes all of them, or waits for them, must find it.
       this.#outcomes.secured(secured, handshake.ends);
-      this.#answered.delete(handshake);
+      this.#answered.delete(handshake.id);
     } catch (error) {
       this.#refuse(handshake, handshake.dropped ?? error);
     }
@@ -211,38 +213,44 @@ export class Handshakes {
   #makeRoom({ peer }: Ends): void {
     const { maxHandshakes } = this.#context.settings;
     // A handshake takes milliseconds; when very many are open the oldest is the least likely to be honest, a silent one first.
-    const [oldest] = this.#silent.size > 0 ? this.#silent : this.#answered;
+    const [oldest] = (this.#silent.size > 0 ? this.#silent : this.#answered).values();
     if (this.count >= maxHandshakes && oldest !== undefined) this.#drop(oldest, this.#tooMany);
     const ofOne = this.#silentOf.get(peer.ip);
-    const [first] = ofOne ?? [];
+    const [first] = ofOne?.values() ?? [];
     if (first !== undefined && (ofOne?.size ?? 0) >= MOST_OF_ONE) this.#drop(first, TOO_MANY_OF_ONE);
   }
 
   #hush(handshake: Handshake): void {
-    this.#silent.add(handshake);
-    addTo(this.#silentOf, handshake.ends.peer.ip, handshake);
+    const { ip } = handshake.ends.peer;
+    this.#silent.set(handshake.id, handshake);
+    let ofOne = this.#silentOf.get(ip);
+    if (ofOne === undefined) this.#silentOf.set(ip, (ofOne = new SlotMap()));
+    ofOne.set(handshake.id, handshake);
   }
 
   #unhush(handshake: Handshake): void {
-    this.#silent.delete(handshake);
-    takeFrom(this.#silentOf, handshake.ends.peer.ip, handshake);
+    const { ip } = handshake.ends.peer;
+    this.#silent.delete(handshake.id);
+    const ofOne = this.#silentOf.get(ip);
+    ofOne?.delete(handshake.id);
+    if (ofOne?.size === 0) this.#silentOf.delete(ip);
   }
 
   /** One that was answered hears of it in its own time. */
   #drop(handshake: Handshake, error: MeshError): void {
     handshake.dropped ??= error;
-    if (this.#silent.has(handshake)) {
+    if (this.#silent.has(handshake.id)) {
       this.#refuse(handshake, error);
       return;
     }
-    this.#answered.delete(handshake);
+    this.#answered.delete(handshake.id);
     handshake.arrival.close();
   }
 
   #refuse(handshake: Handshake, error: unknown): void {
     this.#context.share.enter();
     this.#unhush(handshake);
-    this.#answered.delete(handshake);
+    this.#answered.delete(handshake.id);
     handshake.timer?.[Symbol.dispose]();
     handshake.arrival.close();
     this.#outcomes.refused(handshake.ends, error);

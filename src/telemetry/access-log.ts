@@ -36,6 +36,18 @@ export function logFailed(log: Logger, early: EarlyRefusal, id: string): void {
   });
 }
 
+/** So many as `last`, of which there was no line. */
+export function logManyFailed(log: Logger, last: EarlyRefusal, count: number): void {
+  log.warn?.('connections failed, too many to log each', {
+    count,
+    'last.src.addr': formatHostPort(last.src),
+    'dst.addr': formatHostPort(last.dst),
+    direction: last.direction,
+    error: last.refusal.text,
+    reason: last.refusal.code,
+  });
+}
+
 /** What the access log calls a peer: its pod, else its canonical service. */
 export function peerName(peer: PeerLabels | undefined): string | undefined {
   return text(peer?.pod) ?? text(peer?.canonicalName);

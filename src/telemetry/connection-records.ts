@@ -1,10 +1,15 @@
-/** Every connection of this agent: counted and logged exactly once, listed while open, remembered for a while after. */
+/**
+ * Every connection of this agent: counted and logged exactly once, listed while open, remembered for a while after. In a flood of
+ * early refusals all are counted, and most told together.
+ */
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type ReasonCode, reasonOf } from '../base/reasons.ts';
+import { SlotMap } from '../base/slot-map.ts';
 import type { Refusal } from '../model/verdict.ts';
 import { type ConnectionOutcome, logComplete, logFailed, logOpened } from './access-log.ts';
 import { type ConnectionView, earlyView, viewOf } from './connection-view.ts';
+import { RefusalLimit } from './refusal-limit.ts';
 import { rfc3339 } from './timestamp.ts';
 import type { ConnectionKind, ConnectionRecord, ConnectionStart, EarlyRefusal, TrafficTelemetry } from './traffic.ts';
 import type { TrafficSeries } from './traffic-series.ts';
@@ -48,15 +53,17 @@ export interface TrafficTotals {
 
 export class ConnectionRecords implements TrafficTelemetry {
   readonly #deps: TrafficDeps;
-  readonly #live = new Map<string, LiveRecord>();
+  readonly #live = new SlotMap<string, LiveRecord>();
   /** Oldest first. Views are made when somebody asks, not at every end. */
-  readonly #ended = new Map<string, Viewable>();
+  readonly #ended = new SlotMap<string, Viewable>();
   readonly #refused = new Map<ReasonCode, number>();
+  readonly #limit: RefusalLimit;
   #opened = 0;
   #early = 0;
 
   constructor(deps: TrafficDeps) {
     this.#deps = deps;
+    this.#limit = new RefusalLimit(deps);
   }
 
   open(start: ConnectionStart): ConnectionRecord {
@@ -73,8 +80,9 @@ export class ConnectionRecords implements TrafficTelemetry {
   }
 
   refused(early: EarlyRefusal): void {
-    const id = `${this.#deps.earlyPrefix ?? 'early'}-${++this.#early}`;
     this.#countRefusal(early.refusal.code, early.direction);
+    if (!this.#limit.isTold(early)) return;
+    const id = `${this.#deps.earlyPrefix ?? 'early'}-${++this.#early}`;
     logFailed(this.#deps.accessLog, early, id);
     const wallMs = this.#deps.clock.wallMs();
     this.#remember(id, { view: () => earlyView(id, early, rfc3339(wallMs)) });
@@ -82,6 +90,7 @@ export class ConnectionRecords implements TrafficTelemetry {
 
   /** Ends every open record: whoever carries the connections is about to end. */
   endAll(refusal: Refusal): void {
+    this.#limit.sumUp();
     for (const record of [...this.#live.values()]) record.close(refusal);
   }
 

@@ -2,6 +2,7 @@
 import { BoundedMap } from '../base/bounded-map.ts';
 import type { Logger } from '../base/log.ts';
 import { type ReasonCode, reasonOf } from '../base/reasons.ts';
+import { SlotMap } from '../base/slot-map.ts';
 import type { ConnectionLabels, Refusal } from '../model/verdict.ts';
 import { logComplete } from './access-log.ts';
 import { type ConnectionView, viewOf } from './connection-view.ts';
@@ -31,7 +32,7 @@ const MAX_SHARED_LABELS = 1_024;
 export class TrafficMirror {
   readonly #deps: MirrorDeps;
   readonly #names = new Map<number, SeriesName>();
-  readonly #open = new Map<string, OpenConnection>();
+  readonly #open = new SlotMap<string, OpenConnection>();
   readonly #labels = new BoundedMap<string, ConnectionLabels>(MAX_SHARED_LABELS);
   readonly #refused = new Map<ReasonCode, number>();
   #sockets: TrafficReport['sockets'] = { source: 0, destination: 0 };

@@ -1,5 +1,6 @@
 /** Counts the connections of one thread for another one: what happened since the last report, as plain data. */
 import type { ReasonCode, ResponseFlag } from '../base/reasons.ts';
+import { SlotMap } from '../base/slot-map.ts';
 import type { ConnectionCounts, ConnectionEnd } from './connection-records.ts';
 import type { ConnectionKind, ConnectionStart } from './traffic.ts';
 import type { TrafficLabels } from './traffic-labels.ts';
@@ -75,7 +76,7 @@ export class TrafficReporter implements ConnectionCounts {
   #peersRevoked: Record<Reporter, number> = { source: 0, destination: 0 };
   #refused = new Map<string, [ReasonCode, Direction, number]>();
   /** Bounded by the open connections. */
-  readonly #fresh = new Map<string, OpenConnection>();
+  readonly #fresh = new SlotMap<string, OpenConnection>();
   #ended: string[] = [];
   #moved: TrafficReport['moved'][number][] = [];
   #left: ConnectionKind[] = [];

@@ -1,4 +1,5 @@
 /** The streams of one session by id, and what is known of ids that are no longer open (RFC 9113 §5.1, §5.1.1). */
+import { SlotMap } from '../base/slot-map.ts';
 import { MAX_31_BITS } from '../wire/h2-protocol.ts';
 import type { H2Role } from './h2-settings.ts';
 import type { H2Stream } from './h2-stream.ts';
@@ -10,7 +11,7 @@ import type { H2Stream } from './h2-stream.ts';
 const REMEMBERED_RESETS = 1_024;
 
 export class H2Streams {
-  readonly #open = new Map<number, H2Stream>();
+  readonly #open = new SlotMap<number, H2Stream>();
   readonly #isClient: boolean;
   #nextId: number;
   /** Highest id the peer has opened. */

@@ -5,6 +5,7 @@
 import type { Clock } from '../../base/clock.ts';
 import { formatHostPort } from '../../base/ip.ts';
 import type { Logger } from '../../base/log.ts';
+import { SlotMap } from '../../base/slot-map.ts';
 import { reauthorize, type TrackedConnection } from '../../model/inbound-verdict.ts';
 import type { MeshIndex } from '../../model/mesh-index.ts';
 import type { Refusal } from '../../model/verdict.ts';
@@ -33,7 +34,7 @@ interface Live {
 /** Bounded by the connections that are open. */
 export class LiveConnections {
   readonly #deps: LiveConnectionsDeps;
-  readonly #live = new Map<string, Live>();
+  readonly #live = new SlotMap<string, Live>();
   #changes = 0;
   /** How many are not judged after the last change. */
   #behind = 0;
@@ -41,7 +42,7 @@ export class LiveConnections {
    * Who comes next, round and round: with changes faster than a round everybody still has a turn. Absent while nobody is
    * judged, since an iterator that waits keeps what its map was before it grew.
    */
-  #round: MapIterator<[string, Live]> | undefined;
+  #round: MapIterator<string> | undefined;
 
   constructor(deps: LiveConnectionsDeps) {
     this.#deps = deps;
@@ -80,7 +81,7 @@ export class LiveConnections {
     this.#changes += 1;
     this.#behind = this.#live.size;
     if (this.#round !== undefined) return;
-    this.#round = this.#live.entries();
+    this.#round = this.#live.keys();
     this.#deps.clock.after(0, () => this.#slice());
   }
 
@@ -105,11 +106,12 @@ export class LiveConnections {
   #judgeNext(closing: Closing): void {
     const next = this.#round?.next();
     if (next === undefined || next.done === true) {
-      this.#round = this.#live.entries();
+      this.#round = this.#live.keys();
       return;
     }
-    const [id, live] = next.value;
-    if (live.judgedAfter === this.#changes) return;
+    const id = next.value;
+    const live = this.#live.get(id);
+    if (live === undefined || live.judgedAfter === this.#changes) return;
     if (!this.#judge(id, live.tracked, closing)) return;
     live.judgedAfter = this.#changes;
     this.#behind -= 1;

@@ -5,6 +5,7 @@
 import { setImmediate } from 'node:timers';
 import { type ErrorFields, MeshError, toMeshError } from '../../base/errors.ts';
 import type { ReasonCode } from '../../base/reasons.ts';
+import { SlotMap } from '../../base/slot-map.ts';
 
 /** What one side answers: name → function of one argument. */
 export type Calls = Readonly<Record<string, (argument: never) => unknown>>;
@@ -29,7 +30,7 @@ export class PortLink<Mine extends Calls, Theirs extends Calls> {
   readonly #post: (items: readonly Item[]) => void;
   readonly #mine: Mine;
   /** Bounded by whoever waits for an answer. */
-  readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
+  readonly #waiting = new SlotMap<number, PromiseWithResolvers<unknown>>();
   #outbox: Item[] = [];
   #isFlushDue = false;
   #lastId = 0;

@@ -1,4 +1,5 @@
 /** The main thread's end of one worker's verdict port: asks the authority, and remembers what the worker holds of it. */
+import { SlotMap } from '../../base/slot-map.ts';
 import type { TrackedConnection } from '../../model/inbound-verdict.ts';
 import type { InboundQuestion, VerdictPush } from '../../model/verdict.ts';
 import type { VerdictAuthority } from '../verdicts/verdict-authority.ts';
@@ -16,9 +17,9 @@ export class VerdictSession implements Disposable {
   readonly calls: Pick<MainCalls, 'outbound' | 'resolve' | 'inbound' | 'identityOf' | 'certificate'>;
   readonly #authority: VerdictAuthority;
   readonly #push: (push: VerdictPush) => void;
-  readonly #tickets = new Map<number, Ticket>();
+  readonly #tickets = new SlotMap<number, Ticket>();
   /** Connections of this worker that the authority remembers. */
-  readonly #tracked = new Map<string, TrackedConnection>();
+  readonly #tracked = new SlotMap<string, TrackedConnection>();
   #pushes: Disposable | undefined;
   #lastTicket = 0;
   #isOver = false;
