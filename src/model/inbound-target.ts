@@ -1,6 +1,6 @@
 /** Where an inbound CONNECT goes inside the pod: a target, or the reason to refuse. */
 import { type HostPort, ipFamily } from '../base/ip.ts';
-import { type HboneAuthority, parseHboneAuthority } from '../wire/hbone.ts';
+import { authorityProblem, type HboneAuthority, parseHboneAuthority } from '../wire/hbone.ts';
 import type { DataPathSettings } from './data-path-settings.ts';
 import { isInstanceOf } from './gateway-reference.ts';
 import type { MeshIndex } from './mesh-index.ts';
@@ -136,16 +136,6 @@ function loopbackFor(ip: string): string {
 
 function hostOf(authority: HboneAuthority): string {
   return authority.kind === 'address' ? authority.ip : authority.hostname;
-}
-
-/** Longest piece of a peer's text that goes into a message, characters. */
-const MAX_QUOTED_CHARS = 128;
-
-function authorityProblem(authority: string): string {
-  const shown = authority.slice(0, MAX_QUOTED_CHARS);
-  if (authority === '') return `no valid authority pseudo header: ${shown}`;
-  const hasPort = /:\d+$/.test(authority);
-  return hasPort ? `invalid CONNECT address ${shown}` : `no valid service port in authority header: ${shown}`;
 }
 
 function refuse(code: Refusal['code'], text: string): { readonly kind: 'refuse'; readonly refusal: Refusal } {

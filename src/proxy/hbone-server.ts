@@ -9,6 +9,7 @@ import { H2Session } from '../tunnel/h2-session.ts';
 import type { H2Stream } from '../tunnel/h2-stream.ts';
 import { parseForwardedHost } from '../wire/forwarded.ts';
 import type { RequestHead } from '../wire/h2-head.ts';
+import { authorityProblem, parseHboneAuthority } from '../wire/hbone.ts';
 import { encodeProxyV2 } from '../wire/proxy-v2.ts';
 import { answerFields, GONE_ANSWER, newResumeToken, readResumeRequest } from '../wire/resume.ts';
 import { Handshakes } from './handshakes.ts';
@@ -137,7 +138,7 @@ export class HboneServer {
       share: this.#context.share,
       handlers: {
         onStream: (stream, request) => {
-          this.#connect(stream, request, peer).catch((error: unknown) => {
+          this.#connect(session, stream, request, peer).catch((error: unknown) => {
             this.#context.refusalFor(error);
             stream.destroy(toMeshError(error));
           });
@@ -159,10 +160,12 @@ export class HboneServer {
   }
 
   /** Serves one stream. Rejects only by a defect. */
-  async #connect(stream: H2Stream, request: RequestHead, tunnel: TunnelPeer): Promise<void> {
+  async #connect(session: H2Session, stream: H2Stream, request: RequestHead, tunnel: TunnelPeer): Promise<void> {
     const authority = short(request.authority ?? '');
-    if (request.method !== 'CONNECT') {
-      this.#deny(stream, tunnel, new MeshError('CV-METHOD', `expected method CONNECT, got ${short(request.method)}`));
+    const oddity = oddityOf(request, authority);
+    if (oddity !== undefined) {
+      this.#deny(stream, tunnel, oddity);
+      session.oddRequest();
       return;
     }
     const question = hboneQuestion(request, authority, tunnel.identity);
@@ -277,6 +280,13 @@ export class HboneServer {
     if (error.code === 'CV-TUNNEL-ABUSE') log.warn?.('tunnel closed for abuse', { ...fields, delayMs });
     else log.debug?.('tunnel closed', { ...fields, delayMs });
   }
+}
+
+/** Why no peer that speaks HBONE makes this request, before anybody is asked about it. */
+function oddityOf({ method }: RequestHead, authority: string): MeshError | undefined {
+  if (method !== 'CONNECT') return new MeshError('CV-METHOD', `expected method CONNECT, got ${short(method)}`);
+  if (parseHboneAuthority(authority) === undefined) return new MeshError('CV-AUTHORITY', authorityProblem(authority));
+  return undefined;
 }
 
 /** The peer broke the protocol or a limit of it. A session that ended before it began is none: it has proved nothing. */

@@ -148,18 +148,19 @@ export class PodListeners {
     this.#begin(arrival, direction);
     accept(arrival);
     share.leave();
-    share.begins(ARRIVAL_MS);
-    if (share.isCapped && !this.#isEnding) this.#rest(port);
+    const restMs = share.begins(ARRIVAL_MS);
+    if ((restMs > 0 || share.isCapped) && !this.#isEnding) this.#rest(port, restMs);
   }
 
-  /** Until the share goes on: who waits in the queue of the kernel meanwhile is connected, and costs nothing. */
-  #rest(port: number): void {
+  /** For so long, and until the share goes on: who waits in the queue of the kernel meanwhile is connected, and costs nothing. */
+  #rest(port: number, forMs: number): void {
+    const { clock } = this.#context.deps;
     for (const intake of this.#intakes.filter((one) => one.port === port && !one.isResting)) {
       intake.rest();
       const goOn = (): void => {
-        if (!intake.goOn()) this.#context.deps.clock.after(RETRY_MS, goOn);
+        if (!intake.goOn()) clock.after(RETRY_MS, goOn);
       };
-      void Promise.resolve(this.#context.share.turnAgain()).then(goOn, goOn);
+      clock.after(forMs, () => void Promise.resolve(this.#context.share.turnAgain()).then(goOn, goOn));
     }
   }
 

@@ -12,7 +12,8 @@ export type AbuseKind =
   | 'uselessFrames'
   | 'emptyFrames'
   | 'windowUpdates'
-  | 'keyUpdates';
+  | 'keyUpdates'
+  | 'oddRequests';
 
 const WHAT = {
   freshResets: 'streams opened and reset at once',
@@ -23,6 +24,7 @@ const WHAT = {
   emptyFrames: 'empty DATA frames',
   windowUpdates: 'WINDOW_UPDATE frames',
   keyUpdates: 'TLS key updates',
+  oddRequests: 'requests that are no CONNECT of HBONE',
 } as const satisfies Record<AbuseKind, string>;
 
 export class H2Abuse {

@@ -259,6 +259,16 @@ export class H2Session {
     };
   }
 
+  /** A request was none that an honest peer makes; a session with too many of them is over. */
+  oddRequest(): void {
+    if (this.#isClosed) return;
+    try {
+      this.#core.abuse.spend('oddRequests');
+    } catch (caught) {
+      this.destroy(toMeshError(caught));
+    }
+  }
+
   #accept(stream: H2Stream, request: RequestHead): void {
     try {
       if (this.#handlers.onStream === undefined) stream.reset(H2.refusedStream);

@@ -51,6 +51,8 @@ export interface H2Limits {
   readonly windowUpdates: RateLimit;
   /** TLS KeyUpdate (RFC 8446 §4.6.3): new keys are 50 µs of work for 27 octets, and OpenSSL makes them without end. */
   readonly keyUpdates: RateLimit;
+  /** Well-formed requests that whoever serves them finds to be none that an honest peer makes. */
+  readonly oddRequests: RateLimit;
 }
 
 export const DEFAULT_LIMITS: H2Limits = {
@@ -69,6 +71,7 @@ export const DEFAULT_LIMITS: H2Limits = {
   emptyFrames: { burst: 100, perSecond: 10 },
   windowUpdates: { burst: 2000, perSecond: 200 },
   keyUpdates: { burst: 64, perSecond: 1 },
+  oddRequests: { burst: 100, perSecond: 10 },
 };
 
 /** What the peer announced, with the RFC's defaults before it did. */

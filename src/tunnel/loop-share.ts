@@ -103,8 +103,8 @@ export class LoopShare {
   }
 
   /** Something new begins, which will cost about so much: see `LoopShares.begins`. */
-  begins(ms: number): void {
-    if (!this.#isClosed) this.#loop.begins(this, ms);
+  begins(ms: number): number {
+    return this.#isClosed ? 0 : this.#loop.begins(this, ms);
   }
 
   /** Node will work so long for this workload before it calls us. */

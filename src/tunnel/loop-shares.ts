@@ -32,8 +32,8 @@ const CAP_PERIOD_MS = 100;
  * Peers that come may take this part of the loop while other workloads want it, and so much at once. Turns alone would let a flood
  * keep the thread busy, whose answers to everybody then wait for a CPU.
  */
-const BEGINNING_PART = 0.2;
-const BEGINNING_MS = 2;
+const BEGINNING_PART = 0.1;
+const BEGINNING_MS = 0.6;
 
 export interface LoopDeps {
   readonly time: LoopTime;
@@ -167,14 +167,17 @@ export class LoopShares {
     if (this.#turns?.hasHeld === true) this.#endTurnLater();
   }
 
-  /** Something new begins for `share`, which will cost about so much. While nobody else wants the loop it is free. */
-  begins(share: LoopShare, ms: number): void {
+  /**
+   * Something new begins for `share`, which will cost about so much. Returns how long nothing more should begin, ms. While nobody
+   * else wants the loop it is free.
+   */
+  begins(share: LoopShare, ms: number): number {
     const nowMs = this.#time.nowMs();
-    if (this.#turns?.isWantedBesides(share.user, nowMs) !== true) return;
+    if (this.#turns?.isWantedBesides(share.user, nowMs) !== true) return 0;
     const earned = (nowMs - share.beganAtMs) * BEGINNING_PART;
     share.beginningMs = Math.min(BEGINNING_MS, share.beginningMs + earned) - ms;
     share.beganAtMs = nowMs;
-    if (share.beginningMs <= 0) this.#cap(share, (BEGINNING_MS / 2 - share.beginningMs) / BEGINNING_PART);
+    return share.beginningMs > 0 ? 0 : (BEGINNING_MS / 2 - share.beginningMs) / BEGINNING_PART;
   }
 
   /** Whoever has used more than its share sleeps until it has earned that, whether or not anybody else wants the loop. */

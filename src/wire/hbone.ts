@@ -5,6 +5,8 @@ export type HboneAuthority =
   | ({ readonly kind: 'address' } & HostPort)
   | { readonly kind: 'hostname'; readonly hostname: string; readonly port: number };
 
+/** Longest piece of a peer's text that goes into a message, characters. */
+const MAX_QUOTED_CHARS = 128;
 /** Longest host name (RFC 1035 §2.3.4), characters. */
 const MAX_HOSTNAME = 253;
 /** One DNS label as Kubernetes and service entries use them, wildcard and underscore included. */
@@ -27,6 +29,14 @@ export function parseHboneAuthority(text: string): HboneAuthority | undefined {
   // All digits and dots is a broken IPv4 address, not a name: two readings of one authority would be a hole.
   if (port === undefined || !isHostname(hostname) || /^[0-9.]+$/.test(hostname)) return undefined;
   return { kind: 'hostname', hostname, port };
+}
+
+/** What is wrong with `text`, which is no authority, in the words of ztunnel. */
+export function authorityProblem(text: string): string {
+  const shown = text.slice(0, MAX_QUOTED_CHARS);
+  if (text === '') return `no valid authority pseudo header: ${shown}`;
+  const hasPort = /:\d+$/.test(text);
+  return hasPort ? `invalid CONNECT address ${shown}` : `no valid service port in authority header: ${shown}`;
 }
 
 export function formatHboneAuthority(authority: HboneAuthority): string {

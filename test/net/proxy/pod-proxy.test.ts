@@ -420,3 +420,18 @@ test('of a method as long as a header may be little is kept, though its refusal 
   assert.match(String(fields['error']), /^expected method CONNECT, got A{300}$/);
   session.destroy();
 });
+
+test('a hundred requests that no peer of HBONE makes are answered, more of them end the tunnel', bounded, async () => {
+  const clock = new FakeClock();
+  await using world = new ProxyWorld({ clock });
+  const { session, closed } = await world.tunnel();
+  for (let i = 0; i < 100; i++) {
+    assert.equal((await session.request({ authority: `user@${i}:80` }).response).status, 400);
+  }
+  const [told] = await Promise.allSettled([session.request({ authority: 'user@100:80' }).response]);
+  assert.equal(told.status === 'fulfilled' ? told.value.status : 400, 400);
+  const { fields } = await world.line(({ message }) => message === CUT);
+  assert.match(String(fields['error']), /too many requests that are no CONNECT of HBONE/);
+  clock.advance(CLOSED_MS);
+  await closed;
+});
