@@ -115,9 +115,11 @@ async function measure(benches: Benches, options: Options): Promise<void> {
   }
   const turns = TURNS.filter((turn) => options.scenarios.includes(turn.group));
   for (let round = 1; round <= options.rounds; round++) {
+    // Who is first is measured a little slower: the same code in two columns, always in one order, differed by 4 %.
+    const columns = round % 2 === 1 ? [...benches] : [...benches].reverse();
     for (const [at, turn] of turns.entries()) {
       progress(`round ${round} of ${options.rounds}, scenario ${at + 1} of ${turns.length}: ${turn.group}`);
-      for (const [name, bench] of benches) await inColumn(name, turn.run(bench));
+      for (const [name, bench] of columns) await inColumn(name, turn.run(bench));
     }
   }
   if (!measuresMemory) return;
