@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { ByteStream } from '../../../src/tunnel/byte-stream.ts';
+import { until } from '../../support/until.ts';
 import { ProxyWorld } from './proxy-world.ts';
 
 const bounded = { timeout: 60_000 };
@@ -104,5 +104,5 @@ test('of a pod that is flooded beside one that wants the loop everybody is accep
 
   assert.equal((await session.request({ authority: `${ip}:${port}` }).response).status, 200);
   // Of so many from one address 64 are kept.
-  while (world.lines.filter(({ fields }) => fields['reason'] === 'CV-LIMIT').length < 300 - 64) await nextTurn();
+  await until('those over 64 are refused', () => (world.records.totals().refused['CV-LIMIT'] ?? 0) >= 300 - 64);
 });
