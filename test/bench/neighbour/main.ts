@@ -15,17 +15,7 @@ import { meshMaterial } from '../../support/mesh-hbone.ts';
 import { metricsOf } from '../../support/metric-text.ts';
 import { median } from '../metrics.ts';
 import { Noise } from '../noise.ts';
-import {
-  AGENT_CPU,
-  aheadOfOthers,
-  type Done,
-  Foreigners,
-  Greedy,
-  keepAwake,
-  NOTHING_DONE,
-  Probe,
-  serve,
-} from './processes.ts';
+import { AGENT_CPU, type Done, Foreigners, Greedy, keepAwake, NOTHING_DONE, Probe, serve } from './processes.ts';
 
 const HELP = `npm run bench:neighbour -- [options]
 
@@ -207,7 +197,6 @@ function said({ rssMib, held, handshakes }: Costs): string {
   return `; ${handshakes} handshakes, ${held} held turns; RSS ${rssMib.join(' -> ')} MiB`;
 }
 
-aheadOfOthers();
 await using mesh = await TestMesh.start({ nodes: { n1: PODS, n2: ['outside'] }, enrolled: [] });
 mesh.enrol(PODS);
 const { keyPem, chainPem } = await meshMaterial(mesh, identityOf('outside'));

@@ -1,7 +1,7 @@
 /** The applications of the neighbour bench: a process each, inside a pod, all on the CPU that the agent has not. */
 import type { ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { createInterface, type Interface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
@@ -47,15 +47,6 @@ async function nextLine(child: Application): Promise<string> {
   const [line] = (await once(lines, 'line')) as [string];
   lines.close();
   return line;
-}
-
-/** Else nice values count among ourselves only, and whatever else runs on the machine is in the figures (sched(7), autogroup). */
-export function aheadOfOthers(): void {
-  try {
-    writeFileSync('/proc/self/autogroup', '-20');
-  } catch {
-    // No autogroups here: nice values do it.
-  }
 }
 
 /**

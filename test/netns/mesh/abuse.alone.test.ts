@@ -14,7 +14,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { askForSlices, yieldMore } from '../../../src/sys/thread-priority.ts';
-import { aheadOfOthers, keepAwake } from '../../bench/neighbour/processes.ts';
+import { keepAwake } from '../../bench/neighbour/processes.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { identityOf, meshForFile } from '../../support/mesh.ts';
 import { HboneClient, meshMaterial } from '../../support/mesh-hbone.ts';
@@ -66,7 +66,6 @@ const FLOODS = [
 /** Whoever was cut waits before it may come again, so each flood comes from an address of its own. */
 const attackers = FLOODS.map((_, i) => `outside-${i}`);
 const nodes = { n1: ['client'], n2: ['victim', 'neighbour'], n3: ['outside', 'outside-odd', ...attackers] };
-aheadOfOthers();
 const mesh = meshForFile({ nodes }, prepare);
 let certificate: readonly string[] = [];
 let probe: ChildProcess;
