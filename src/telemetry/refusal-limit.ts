@@ -3,6 +3,7 @@
  * busy, fill the young generation of its heap with what has to be copied, and hide what else there is to read: beyond a rate they
  * are counted, and told together.
  */
+import { BoundedMap } from '../base/bounded-map.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import { type RateLimit, TokenBucket } from '../base/token-bucket.ts';
@@ -13,7 +14,7 @@ import type { EarlyRefusal } from './traffic.ts';
 const TOLD: RateLimit = { burst: 100, perSecond: 10 };
 /** From the first that is only counted to the line that tells how many there were. */
 const SUM_MS = 1_000;
-/** Pods and reasons of which something was refused lately; beyond, all begin anew. */
+/** Pods and reasons of which something was refused lately; beyond, the one longest without begins anew. */
 const MAX_KINDS = 1_024;
 
 interface Kind {
@@ -30,7 +31,7 @@ export interface RefusalLimitDeps {
 
 export class RefusalLimit {
   readonly #deps: RefusalLimitDeps;
-  readonly #kinds = new Map<string, Kind>();
+  readonly #kinds = new BoundedMap<string, Kind>(MAX_KINDS, (kind) => this.#tell(kind));
   #sum: Disposable | undefined;
 
   constructor(deps: RefusalLimitDeps) {
@@ -52,22 +53,21 @@ export class RefusalLimit {
   sumUp(): void {
     this.#sum?.[Symbol.dispose]();
     this.#sum = undefined;
-    for (const kind of this.#kinds.values()) {
-      if (kind.untold > 0) logManyFailed(this.#deps.accessLog, kind.last, kind.untold);
-      kind.untold = 0;
-    }
+    for (const kind of this.#kinds.values()) this.#tell(kind);
+  }
+
+  #tell(kind: Kind): void {
+    if (kind.untold > 0) logManyFailed(this.#deps.accessLog, kind.last, kind.untold);
+    kind.untold = 0;
   }
 
   #kindOf(early: EarlyRefusal, nowMs: number): Kind {
     const key = `${early.podUid} ${early.refusal.code}`;
     let kind = this.#kinds.get(key);
-    if (kind !== undefined) return kind;
-    if (this.#kinds.size >= MAX_KINDS) {
-      this.sumUp();
-      this.#kinds.clear();
+    if (kind === undefined) {
+      kind = { told: new TokenBucket(TOLD, nowMs), untold: 0, last: early };
+      this.#kinds.set(key, kind);
     }
-    kind = { told: new TokenBucket(TOLD, nowMs), untold: 0, last: early };
-    this.#kinds.set(key, kind);
     return kind;
   }
 }
