@@ -9,7 +9,9 @@
 import net from 'node:net';
 import { takeHandles } from './accepted-handles.ts';
 import { libc } from './libc.ts';
+import { hasPeerEnded } from './peer-end.ts';
 import { SO_RCVLOWAT, trySetOption } from './sockopt.ts';
+import { systemClock } from './system-clock.ts';
 
 /** As Node writes them; `undefined` for what the kernel no longer knows. */
 export interface SocketEnds {
@@ -62,6 +64,11 @@ const NO_ROOM = Buffer.alloc(0);
 const PEEK_FLAGS = 0x42;
 /** The longest TLS record in clear, with its header. */
 const head = Buffer.alloc(16 * 1024 + 5);
+/**
+ * From a wake without anything new to the next look. The kernel goes on waking for it, where memory is short, the window is
+ * nearly full, or a peer sent urgent data.
+ */
+const LOOK_AGAIN_MS = 100;
 
 /**
  * Makes `server` tell of what it accepts before there is a socket. When a later Node has other insides it goes on making sockets,
@@ -78,6 +85,8 @@ class HandleArrival implements Arrival {
   #isEnough: ((head: Uint8Array) => boolean) | undefined;
   #settle: ((isThere: boolean) => void) | undefined;
   #knownBytes = 0;
+  /** Until the next look, after a wake for nothing. */
+  #pause: Disposable | undefined;
   #socket: net.Socket | undefined;
   #onClose = nothing;
   #isClosed = false;
@@ -122,6 +131,10 @@ class HandleArrival implements Arrival {
       return;
     }
     this.#handle.readStop();
+    if (!isThere && bytes < head.length && !hasPeerEnded(fd)) {
+      this.#pause = systemClock.after(LOOK_AGAIN_MS, () => this.#handle.readStart());
+      return;
+    }
     if (this.#knownBytes > 0) trySetOption(fd, SO_RCVLOWAT, 1);
     this.#settle?.(isThere);
   }
@@ -140,6 +153,7 @@ class HandleArrival implements Arrival {
   }
 
   close(): void {
+    this.#pause?.[Symbol.dispose]();
     if (this.#socket !== undefined) this.#socket.destroy();
     else if (!this.#isClosed) this.#handle.close(this.#onClose);
     this.#isClosed = true;

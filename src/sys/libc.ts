@@ -83,6 +83,11 @@ export const libc = {
     length: number,
     flags: number,
   ) => number,
+  poll: program.func('int poll(void *fds, unsigned long count, int timeoutMs)') as (
+    fds: Int32Array,
+    count: number,
+    timeoutMs: number,
+  ) => number,
   /** Offsets are null: neither end has one. */
   splice: program.func(
     'long splice(int from, void *fromOffset, int to, void *toOffset, size_t length, uint32_t flags)',

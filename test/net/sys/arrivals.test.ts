@@ -22,8 +22,9 @@ interface Pair extends AsyncDisposable {
 }
 
 /** A client, and what has arrived of it. */
-async function pair(): Promise<Pair> {
+async function pair(room?: typeof LITTLE_ROOM): Promise<Pair> {
   const { fd } = linuxSys.listenTcp(undefined, { address: '127.0.0.1', port: 0 });
+  if (room !== undefined) libc.setsockopt(fd, room.level, room.option, Int32Array.of(room.bytes), 4);
   const { port = 0 } = localAddress(fd) ?? {};
   const arrived = Promise.withResolvers<Arrival>();
   const server = listenForArrivals(fd, { onArrival: arrived.resolve, onError: arrived.reject });
@@ -82,6 +83,53 @@ test('half a word is waited on for the rest, octet by octet, without a look at w
   assert.equal(takeAll(made.arrival), 'hello');
   // What follows is told of again as it comes.
   assert.equal(getOption(made.arrival.fd ?? -1, SO_RCVLOWAT), 1);
+});
+
+/** SO_RCVBUF of SOL_SOCKET. */
+const LITTLE_ROOM = { level: 1, option: 8, bytes: 2_304 } as const;
+const MSG_OOB = 1;
+
+test(
+  'half a word that leaves no room is waited on for the rest, though the kernel has us look again',
+  bounded,
+  async () => {
+    await using made = await pair(LITTLE_ROOM);
+    const looked = new EventEmitter();
+    const hears = heard(made.arrival, (head) => {
+      setImmediate(() => looked.emit('look'));
+      return head.length >= 2_060;
+    });
+    const seen = once(looked, 'look');
+    made.near.setNoDelay().write(Buffer.alloc(2_000));
+    await seen;
+    for (let turn = 0; turn < 30; turn++) await nextTurn();
+    made.near.write(Buffer.alloc(60));
+
+    assert.equal(await hears, true);
+    assert.equal(getOption(made.arrival.fd ?? -1, SO_RCVLOWAT), 1);
+  },
+);
+
+test('a client that wakes us for nothing, for ever, is looked at now and then, until it ends', bounded, async () => {
+  await using made = await pair();
+  let looks = 0;
+  const looked = new EventEmitter();
+  const hears = heard(made.arrival, (head) => {
+    looks += 1;
+    setImmediate(() => looked.emit('look'));
+    return hasHello(head);
+  });
+  const seen = once(looked, 'look');
+  made.near.write('hel');
+  await seen;
+  assert.equal(libc.send(socketFd(made.near) ?? -1, Buffer.from('!'), 1, MSG_OOB), 1);
+  while (looks < 4) await once(looked, 'look');
+  looks = 0;
+  for (let turn = 0; turn < 1_000; turn++) await nextTurn();
+  assert(looks < 100, `${looks} looks in 1,000 turns`);
+  made.near.end();
+
+  assert.equal(await hears, false);
 });
 
 test(
