@@ -29,7 +29,7 @@ interface Handshake {
   readonly sinceMs: number;
   /** Ends a wait for its greeting, or for the time that an offender has to wait. */
   timer?: Disposable;
-  /** For its greeting; then what is left of it for the handshake itself. */
+  /** For its greeting; then what is left of it, or half, for the handshake itself. */
   timeoutMs: number;
   /** Within the budget. */
   isAdmitted?: boolean;

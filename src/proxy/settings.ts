@@ -30,7 +30,10 @@ export interface ProxySettings {
   readonly keepalive?: KeepaliveOptions;
   /** TCP connect to a tunnel or an application. */
   readonly connectTimeoutMs: number;
-  /** From accept to the end of the TLS handshake, and for what a SOCKS client says; unbounded in the reference. */
+  /**
+   * From accept to the whole greeting of a peer, which has what is left, but at least half as long, for the rest of its TLS
+   * handshake; and for what a SOCKS client says. Unbounded in the reference.
+   */
   readonly handshakeTimeoutMs: number;
   /** From connect to the end of the TLS handshake of a tunnel; unbounded there, too. */
   readonly dialHandshakeTimeoutMs: number;

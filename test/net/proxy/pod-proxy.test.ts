@@ -4,6 +4,7 @@ import http2 from 'node:http2';
 import net from 'node:net';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { TIMEOUTS } from '../../../src/agent/proxy-settings.ts';
 import type { MeshError } from '../../../src/base/errors.ts';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import { H2, PREFACE } from '../../../src/wire/h2-protocol.ts';
@@ -12,6 +13,7 @@ import { HpackEncoder } from '../../../src/wire/hpack-encoder.ts';
 import { clientHello } from '../../support/client-hello.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { readToEnd } from '../../support/tcp.ts';
+import { until } from '../../support/until.ts';
 import { policy } from '../../unit/model/sample-mesh.ts';
 import { Reader } from '../tunnel/h2-peers.ts';
 import { handshake, OPEN_MESH, ProxyWorld, SERVER } from './proxy-world.ts';
@@ -56,7 +58,7 @@ test('at the limit of tunnels an idle one makes room for a new one', bounded, as
   await using world = new ProxyWorld({ settings: { maxTunnels: 1 } });
   const { ip, port } = await world.app();
   const idle = await world.tunnel();
-  while (world.proxies.counts('p1')?.tunnelsIn !== 1) await nextTurn();
+  await until('the tunnel is counted', () => world.proxies.counts('p1')?.tunnelsIn === 1);
 
   const wanted = await world.tunnel();
 
@@ -83,7 +85,7 @@ test('of many silent connections from one address the oldest of its own makes ro
   const silent = ended(oldest);
   const others: net.Socket[] = [];
   for (let i = 0; i < 63; i++) others.push(await world.connect('hbone'));
-  while (world.proxies.usage()[0]?.pendingHandshakes !== 64) await nextTurn();
+  await until('64 handshakes are pending', () => world.proxies.usage()[0]?.pendingHandshakes === 64);
   assert.equal(oldest.destroyed, false);
 
   await world.tunnel();
@@ -109,7 +111,7 @@ test('who was cut for abuse waits before its next handshake, and each time longe
     const cut = await world.line((line) => line.message === CUT && world.lines.indexOf(line) >= mark);
     assert.equal(cut.fields['delayMs'], delayMs);
     const next = handshake(await world.connect('hbone'));
-    while (world.proxies.usage()[0]?.pendingHandshakes === 0) await nextTurn();
+    await until('the handshake is pending', () => world.proxies.usage()[0]?.pendingHandshakes !== 0);
     const { handshakes } = world.proxies.usage()[0] ?? assert.fail();
     clock.advance(delayMs - 1);
     for (let turns = 0; turns < 20; turns++) await nextTurn();
@@ -128,9 +130,9 @@ test('who fails one handshake after the other waits too', bounded, async () => {
     socket.write('GET / HTTP/1.1\r\n\r\n');
     await ended(socket);
   }
-  while (world.ends.length < 8) await nextTurn();
+  await until('eight have their line', () => world.ends.length >= 8);
   const next = handshake(await world.connect('hbone'));
-  while (world.proxies.usage()[0]?.pendingHandshakes === 0) await nextTurn();
+  await until('the handshake is pending', () => world.proxies.usage()[0]?.pendingHandshakes !== 0);
   for (let turns = 0; turns < 20; turns++) await nextTurn();
   assert.equal(world.proxies.usage()[0]?.handshakes, 8);
   clock.advance(100);
@@ -149,13 +151,31 @@ test('who leaves its handshakes undone waits with the next, and is answered then
   for (let i = 0; i < 8; i++) await once(await greet(), 'data');
   const ninth = await greet();
   const isAnswered = once(ninth, 'data');
-  while (world.proxies.usage()[0]?.pendingHandshakes !== 9) await nextTurn();
+  await until('9 handshakes are pending', () => world.proxies.usage()[0]?.pendingHandshakes === 9);
   clock.advance(99);
   for (let turns = 0; turns < 20; turns++) await nextTurn();
   assert.equal(world.proxies.usage()[0]?.handshakes, 8);
   assert.equal(ninth.bytesRead, 0);
   clock.advance(1);
   await isAnswered;
+});
+
+test('who greets at the last moment has half as long again for its handshake, and no longer', bounded, async () => {
+  const clock = new FakeClock();
+  await using world = new ProxyWorld({ clock });
+  const { handshakeTimeoutMs } = TIMEOUTS;
+  const socket = await world.connect('hbone');
+  await until('it is accepted', () => world.proxies.usage()[0]?.pendingHandshakes === 1);
+  clock.advance(handshakeTimeoutMs - 1);
+  socket.write(await clientHello());
+  await once(socket, 'data');
+  clock.advance(handshakeTimeoutMs / 2 - 1);
+  for (let turns = 0; turns < 20; turns++) await nextTurn();
+  assert.deepEqual(world.ends, []);
+  clock.advance(1);
+  await ended(socket);
+  const { fields } = await world.line(({ message }) => message === 'connection failed');
+  assert.equal(fields['reason'], 'CV-TLS-TIMEOUT');
 });
 
 test('who comes to an end with its handshakes never waits, however many they are', bounded, async () => {
@@ -188,7 +208,7 @@ test('a connection that waits for an offence of its peer ends with its pod', bou
   await ended(secured);
   clock.advance(CLOSED_MS);
   const waiting = ended(await world.connect('hbone'));
-  while (world.proxies.usage()[0]?.pendingHandshakes === 0) await nextTurn();
+  await until('the handshake is pending', () => world.proxies.usage()[0]?.pendingHandshakes !== 0);
   await world.stop('immediate');
   await waiting;
 });
@@ -265,7 +285,7 @@ test('a graceful stop ends what is idle after half of its grace, and what is bus
   const peer = await world.tunnel();
 
   const stopped = world.stop('graceful');
-  while (peer.goaways === 0) await nextTurn();
+  await until('the peer hears GOAWAY', () => peer.goaways > 0);
   await echoed(busy, 'during');
   clock.advance(5_000);
 
@@ -339,7 +359,7 @@ test(
       ({ status }) => status,
       (error: MeshError) => error.fields['h2Code'],
     );
-    while (world.dials === 0) await nextTurn();
+    await until('the application is dialled', () => world.dials > 0);
 
     world.authority.replace(CLOSED_MESH);
 
