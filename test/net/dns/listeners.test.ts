@@ -10,6 +10,7 @@ import { EMPTY_MESH } from '../../../src/model/mesh-index.ts';
 import { dnsFrame } from '../../../src/wire/dns-frames.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { respond, TestNameserver } from '../../support/nameserver.ts';
+import { until } from '../../support/until.ts';
 import { DnsWorld, messagesOf, query } from './dns-world.ts';
 
 const bounded = { timeout: 90_000 };
@@ -93,7 +94,7 @@ test('garbage and responses get no answer over UDP, and the next query does', bo
   client.send(respond(query('web', 'A', 1)));
   client.send(Buffer.alloc(11));
   client.send(Buffer.alloc(0));
-  while (world.reports.length < 3) await nextTurn();
+  await until('three are reported', () => world.reports.length >= 3);
   client.send(query('web', 'A', 2));
   await once(client, 'message');
   assert.deepEqual(
@@ -110,7 +111,7 @@ test('any bytes do no harm over UDP', bounded, async () => {
   for (const bytes of sample) {
     const seen = world.reports.length;
     client.send(bytes);
-    while (world.reports.length === seen) await nextTurn();
+    await until('it is reported', () => world.reports.length > seen);
   }
   assert.equal(decode(await world.ask(query('web'))).answers?.length, 2);
   assert.ok(world.reports.every(({ outcome }) => !('refusal' in outcome) || outcome.refusal.code !== 'CV-BUG'));
@@ -249,6 +250,6 @@ test('a stopped proxy leaves no socket open, whatever was in progress', bounded,
     world.stop();
     await Promise.all([messagesOf(tcp), messagesOf(idle), world.idle]);
   }
-  // Closing takes a turn or two; a leak lets the test time out.
-  while (open() > before) await nextTurn();
+  // Closing takes a turn or two.
+  await until('no descriptor is left open', () => open() <= before);
 });

@@ -7,6 +7,7 @@ import type { HostPort } from '../../../src/base/ip.ts';
 import { EMPTY_MESH, type MeshState } from '../../../src/model/mesh-index.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { Client } from '../../support/mesh-traffic.ts';
+import { until } from '../../support/until.ts';
 import { atAddress, policy, service, vip, workload } from '../../unit/model/sample-mesh.ts';
 import { type Connect, ForeignServer } from './foreign-server.ts';
 import { CLIENT, OPEN_MESH, ProxyWorld, proxySettingsOfTests } from './proxy-world.ts';
@@ -85,11 +86,11 @@ async function aimed(made: Promise<Scene>, target: HostPort): Promise<Scene> {
 }
 
 async function asked({ server }: Scene): Promise<void> {
-  while (server.connects.length < 2) await nextTurn();
+  await until('both have asked', () => server.connects.length >= 2);
 }
 
 async function held({ world }: Scene): Promise<void> {
-  while (world.proxies.usage()[0]?.openConnections !== 2) await nextTurn();
+  await until('both are open', () => world.proxies.usage()[0]?.openConnections === 2);
 }
 
 const NONE = { ...proxySettingsOfTests.budget, connections: 0 };
@@ -270,8 +271,8 @@ for (const [what, { options, by, seen, reason }] of Object.entries(ENDS)) {
       const { world, server } = made;
       const client = new Client(world.dial('outbound'));
       client.socket.write('question');
-      while (server.connects[0] === undefined) await nextTurn();
-      const [connect] = server.connects;
+      await until('it is asked', () => server.connects[0] !== undefined);
+      const connect = server.connects[0] ?? assert.fail();
       connect.stream.write('answer');
       await client.atLeast('answer'.length);
       await by(made, connect);

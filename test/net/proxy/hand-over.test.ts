@@ -10,6 +10,7 @@ import { closeFd } from '../../../src/sys/duplicate.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { metricSum } from '../../support/metric-text.ts';
 import { fillUntilBlocked } from '../../support/tcp.ts';
+import { until } from '../../support/until.ts';
 import { policy } from '../../unit/model/sample-mesh.ts';
 import { OPEN_MESH, ProxyWorld } from './proxy-world.ts';
 
@@ -123,7 +124,7 @@ test(
     const flowing = await opened(giver);
     giver.target = await giver.silent();
     await giver.connect('plaintext');
-    while (giver.proxies.counts('p1')?.connections !== 2) await nextTurn();
+    await until('both are counted', () => giver.proxies.counts('p1')?.connections === 2);
     await leave(giver);
     const first = await giver.proxy.moveSome();
     await heir.proxy.adopt(first.connections);
@@ -144,7 +145,7 @@ test(
     await using giver = new ProxyWorld({ clock });
     giver.target = await giver.silent();
     await giver.connect('plaintext');
-    while (giver.proxies.counts('p1')?.connections !== 1) await nextTurn();
+    await until('it is counted', () => giver.proxies.counts('p1')?.connections === 1);
     await leave(giver);
 
     const answer = giver.proxy.moveSome();
@@ -245,7 +246,7 @@ test('what is said to keep a connection here keeps it here, and all others move'
   await fillUntilBlocked(await world.connect('plaintext'));
   world.target = await world.silent();
   await world.connect('plaintext');
-  while (world.records.live().length < 4) await nextTurn();
+  await until('four are on record', () => world.records.live().length >= 4);
   const said = obstaclesOf(world);
   assert.deepEqual([...said.values()], [undefined, 'tunnel', 'unread', 'dialling']);
 

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { WorkloadUse } from '../../../src/telemetry/workload-use.ts';
 import { clientHello } from '../../support/client-hello.ts';
+import { until } from '../../support/until.ts';
 import { ProxyWorld } from './proxy-world.ts';
 
 const bounded = { timeout: 90_000 };
@@ -48,7 +49,7 @@ test(
     }
     socket.destroy();
     client.destroy();
-    while (usage(world).openConnections > 0) await nextTurn();
+    await until('the connection is over', () => usage(world).openConnections === 0);
     assert.equal(usage(world).bufferedBytes, 0);
   },
 );
@@ -56,10 +57,10 @@ test(
 test('a peer that says nothing is a pending handshake, and no TLS is set up for it', bounded, async () => {
   await using world = new ProxyWorld();
   const silent = await world.connect('hbone');
-  while (usage(world).pendingHandshakes === 0) await nextTurn();
+  await until('the handshake is pending', () => usage(world).pendingHandshakes > 0);
   assert.equal(usage(world).handshakes, 0);
   silent.destroy();
-  while (usage(world).pendingHandshakes > 0) await nextTurn();
+  await until('the handshake is over', () => usage(world).pendingHandshakes === 0);
 });
 
 test('a peer that says half a greeting is one that says nothing', bounded, async () => {
@@ -67,10 +68,10 @@ test('a peer that says half a greeting is one that says nothing', bounded, async
   const hello = await clientHello();
   const slow = await world.connect('hbone');
   slow.write(hello.subarray(0, -1));
-  while (usage(world).pendingHandshakes === 0) await nextTurn();
+  await until('the handshake is pending', () => usage(world).pendingHandshakes > 0);
   await world.tunnel();
   // The client knows first that its handshake is over.
-  while (usage(world).pendingHandshakes !== 1) await nextTurn();
+  await until('one handshake is pending', () => usage(world).pendingHandshakes === 1);
   assert.equal(usage(world).handshakes, 1);
   slow.write(hello.subarray(-1));
   await once(slow, 'data');
@@ -82,14 +83,14 @@ test('when handshakes make room a silent one goes first, though another is older
   const talking = await world.connect('hbone');
   // Its second flight never comes.
   talking.write(await clientHello());
-  while (usage(world).handshakes === 0) await nextTurn();
+  await until('the greeting is answered', () => usage(world).handshakes > 0);
   const silent = await world.connect('hbone');
   silent.resume().on('end', () => silent.destroy());
   const isOver = once(silent, 'close');
-  while (usage(world).pendingHandshakes < 2) await nextTurn();
+  await until('both are pending', () => usage(world).pendingHandshakes >= 2);
   await world.tunnel();
   await isOver;
   // The client knows first that the handshake is over.
-  while (usage(world).pendingHandshakes !== 1) await nextTurn();
+  await until('one handshake is pending', () => usage(world).pendingHandshakes === 1);
   assert.equal(talking.destroyed, false);
 });

@@ -9,6 +9,7 @@ import { Intake } from '../../../src/sys/intake.ts';
 import { linuxSys } from '../../../src/sys/linux.ts';
 import { localAddress } from '../../../src/sys/sockets.ts';
 import { listenForArrivals } from '../../../src/sys/tcp.ts';
+import { until } from '../../support/until.ts';
 
 const bounded = { timeout: 60_000 };
 
@@ -35,7 +36,7 @@ class World implements AsyncDisposable {
   }
 
   async arrivals(count: number): Promise<void> {
-    while (this.arrived.length < count) await nextTurn();
+    await until(`${count} have arrived`, () => this.arrived.length >= count);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
