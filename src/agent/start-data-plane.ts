@@ -35,6 +35,7 @@ export async function startDataPlane(
   if (config.workers > 0) return undo.use(await startWorkers(config, deps, parts, settings));
   const { sys, clock, random, logs } = deps;
   const telemetry = new ConnectionRecords({ metrics: parts.metrics, accessLog: logs.scope('access'), clock });
+  undo.defer(() => telemetry.sumUp());
   const verdicts = parts.authority;
   const dns = new DnsRecords({ metrics: parts.metrics, log: logs.scope('dns'), clock });
   const contexts = new TlsContexts(config.tls);

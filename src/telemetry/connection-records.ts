@@ -88,9 +88,14 @@ export class ConnectionRecords implements TrafficTelemetry {
     this.#remember(id, { view: () => earlyView(id, early, rfc3339(wallMs)) });
   }
 
+  /** Tells what is only counted yet: nobody will be here to tell it later. */
+  sumUp(): void {
+    this.#limit.sumUp();
+  }
+
   /** Ends every open record: whoever carries the connections is about to end. */
   endAll(refusal: Refusal): void {
-    this.#limit.sumUp();
+    this.sumUp();
     for (const record of [...this.#live.values()]) record.close(refusal);
   }
 

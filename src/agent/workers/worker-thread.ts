@@ -92,6 +92,7 @@ function run(port: MessagePort, start: WorkerStart): void {
       inspect: (inspection) => inspector.inspect(inspection),
       push: (push) => verdicts.receive(push),
       finish: async () => {
+        records.sumUp();
         await reporter.settle();
         process.exit(0);
       },

@@ -3,8 +3,11 @@ import { test } from 'node:test';
 import { TestMesh } from '../../support/mesh.ts';
 import { ask, type Client, dial, doubling } from '../../support/mesh-traffic.ts';
 import { skipWithoutRoot } from '../../support/netns.ts';
+import { until } from '../../support/until.ts';
 
 const privileged = { skip: skipWithoutRoot, timeout: 60_000 };
+/** More connections than have a line each. */
+const FLOOD = 200;
 const NODES = { n1: ['client'], n2: ['server'], n3: ['outside'] };
 
 /** A mesh with one open connection through the agent of n2, which has begun to stop. */
@@ -62,6 +65,31 @@ test(
     assert.equal(await mesh.agent('n1').exited, 0);
   },
 );
+
+for (const workers of ['0', '1']) {
+  test(
+    `what was counted only in a flood is told before the agent ends (--workers ${workers})`,
+    privileged,
+    async () => {
+      const flags = ['--workers', workers];
+      await using mesh = await TestMesh.start({ nodes: { n1: ['client'], n2: ['outside'] }, flags });
+      const agent = mesh.agent('n1');
+      for (let i = 0; i < FLOOD; i++) {
+        using silent = await dial(mesh, 'outside', { ip: mesh.pod('client').ip, port: 15_008 });
+        silent.socket.end();
+      }
+      await until('all are refused', async () => {
+        const { body } = await agent.get('/status');
+        return JSON.parse(body).connections.refused['CV-TLS-HANDSHAKE'] === FLOOD;
+      });
+      agent.kill('SIGTERM');
+      assert.equal(await agent.exited, 0);
+      const refusals = agent.lines.filter(({ reason }) => reason === 'CV-TLS-HANDSHAKE');
+      const told = refusals.reduce((sum, { count = 1 }) => sum + Number(count), 0);
+      assert.equal(told, FLOOD);
+    },
+  );
+}
 
 test('the end of the grace cuts what is still open, says so, and ends the agent', privileged, async () => {
   await using scene = await stopping((mesh) => mesh.agent('n2').kill('SIGTERM'), '1s');
