@@ -11,8 +11,8 @@ import { askForSlices } from '../../../src/sys/thread-priority.ts';
 const ACTOR = fileURLToPath(new URL('./actor.ts', import.meta.url));
 export const AGENT_CPU = '0';
 const LOAD_CPU = '1';
-/** Without threads that compile and collect: on one CPU the application would wait for them. */
-const ALONE = ['--single-threaded'];
+/** Without threads that compile and collect: programs that share a CPU with others would wait for them. */
+export const ALONE = ['--single-threaded'];
 /** B's go first, as soon as they wake: its figures are to say what the agent does to it, not A's applications. */
 const ORDER = { a: { nice: '-5', sliceMs: 20 }, b: { nice: '-20', sliceMs: 0 } } as const;
 type Owner = keyof typeof ORDER;

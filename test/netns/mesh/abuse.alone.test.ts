@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -14,7 +14,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { askForSlices, yieldMore } from '../../../src/sys/thread-priority.ts';
-import { keepAwake } from '../../bench/neighbour/processes.ts';
+import { ALONE, keepAwake } from '../../bench/neighbour/processes.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { identityOf, meshForFile } from '../../support/mesh.ts';
 import { HboneClient, meshMaterial } from '../../support/mesh-hbone.ts';
@@ -97,6 +97,14 @@ const ORDER = {
   flooder: { nice: '19', sliceMs: 20 },
 } as const;
 
+/** Without V8's helpers, which the agent has put behind its other threads. */
+function threadsOf(pid: number): readonly number[] {
+  const tasks = readdirSync(`/proc/${pid}/task`);
+  return tasks
+    .filter((task) => readFileSync(`/proc/${pid}/task/${task}/comm`, 'utf8').trim() !== 'node-V8Worker')
+    .map(Number);
+}
+
 /** A program in a pod, gone with the mesh. */
 function program(
   pod: string,
@@ -114,12 +122,12 @@ function program(
 }
 
 function actor(pod: string, ...argv: readonly string[]): ChildProcess {
-  return program(pod, ORDER.measured, [process.execPath, ACTOR, ...argv]);
+  return program(pod, ORDER.measured, [process.execPath, ...ALONE, ACTOR, ...argv]);
 }
 
 function flooder(pod: string, kind: string, amount: number): ChildProcess {
   const { ip } = mesh().pod('victim');
-  const argv = [process.execPath, FLOODER, kind, ip, String(amount), `${ip}:8080`, ...certificate];
+  const argv = [process.execPath, ...ALONE, FLOODER, kind, ip, String(amount), `${ip}:8080`, ...certificate];
   return program(pod, ORDER.flooder, ['taskset', '-c', LAST_CPU, ...argv]);
 }
 
@@ -155,7 +163,7 @@ function quantile(times: readonly number[], q: number): number {
 async function prepare(): Promise<void> {
   mesh().keep(keepAwake());
   const peer = mesh().agent('n1').pid;
-  for (const thread of readdirSync(`/proc/${peer}/task`).map(Number)) {
+  for (const thread of threadsOf(peer)) {
     setPriority(thread, Number(ORDER.measured.nice));
     askForSlices(ORDER.measured.sliceMs, thread);
   }
