@@ -33,7 +33,7 @@ const CAP_PERIOD_MS = 100;
  * keep the thread busy, whose answers to everybody then wait for a CPU.
  */
 const BEGINNING_PART = 0.1;
-const BEGINNING_MS = 0.6;
+const BEGINNING_MS = 0.3;
 
 export interface LoopDeps {
   readonly time: LoopTime;
