@@ -1,6 +1,6 @@
 /** Which thread of the agent goes first where they want the same CPU: workers, the main thread, and last greedy pods and V8's helpers. */
 import type { Lane } from '../model/lane.ts';
-import { askForSlices, helperThreads, yieldMore } from '../sys/thread-priority.ts';
+import { askForSlices, helperThreads, threadsOf, yieldMore } from '../sys/thread-priority.ts';
 
 /** As long as the kernel gives to all: 0.7 to 3 ms, by its version and the number of CPUs. */
 const USUAL = 0;
@@ -15,13 +15,17 @@ export function orderProcess({ hasWorkers }: { readonly hasWorkers: boolean }): 
   for (const thread of helperThreads()) goLast(thread);
 }
 
-/** To be called by the worker: it has what the main thread has. */
-export function orderWorker(lane: Lane | undefined): void {
-  if (lane === 'greedy') goLast();
-  else askForSlices(USUAL);
+/** `start` starts a worker: it has what this thread has, and what it loads is a good deal of work. */
+export function orderWorker<Started>(lane: Lane | undefined, start: () => Started): Started {
+  const { started, threads } = threadsOf(start);
+  for (const thread of threads) {
+    if (lane === 'greedy') goLast(thread);
+    else askForSlices(USUAL, thread);
+  }
+  return started;
 }
 
-function goLast(thread?: number): void {
+function goLast(thread: number): void {
   yieldMore(LAST.steps, thread);
   askForSlices(LAST.sliceMs, thread);
 }

@@ -18,11 +18,11 @@ export class TokenBucket {
     this.#filledMs = nowMs;
   }
 
-  /** False when there was no token left. */
-  take(nowMs: number): boolean {
+  /** False when there were not so many left: then all are kept. */
+  take(nowMs: number, tokens = 1): boolean {
     this.give(0, nowMs);
-    if (this.#tokens < 1) return false;
-    this.#tokens -= 1;
+    if (this.#tokens < tokens) return false;
+    this.#tokens -= tokens;
     return true;
   }
 

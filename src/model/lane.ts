@@ -1,6 +1,7 @@
 /**
  * Which threads take the new connections of a pod. All pods share the common lane; one that keeps others waiting with what it
- * uses gets the greedy lane, whose threads have a lower priority, until it has been modest for a while. Pure.
+ * uses, or that peers attack, gets the greedy lane, whose threads have a lower priority, until it has been modest and at peace for
+ * a while. Pure.
  */
 
 export type Lane = 'common' | 'greedy';
@@ -60,6 +61,12 @@ export function nextLane(state: LaneState, use: LoopUse, nowMs: number, limits: 
   const next = { otherSinceMs: undefined, enteredMs: nowMs };
   if (state.lane === 'greedy') return { ...next, lane: 'common', penanceMs: state.penanceMs };
   return { ...next, lane: 'greedy', penanceMs: penanceOf(state, nowMs, limits) };
+}
+
+/** Peers attack the pod: its neighbours need not pay for that, so it changes at once. To be told again while that goes on. */
+export function attackedLane(state: LaneState, nowMs: number, limits: LaneLimits): LaneState {
+  if (state.lane === 'greedy') return { ...state, otherSinceMs: undefined };
+  return { lane: 'greedy', otherSinceMs: undefined, enteredMs: nowMs, penanceMs: penanceOf(state, nowMs, limits) };
 }
 
 function speaksForOther({ lane }: LaneState, use: LoopUse, { greedyShare }: LaneLimits): boolean {

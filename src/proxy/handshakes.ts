@@ -96,7 +96,7 @@ export class Handshakes {
     const handshake: Handshake = { id: ++this.#accepted, arrival, ends, sinceMs: clock.monotonicMs(), timeoutMs };
     this.#makeRoom(ends);
     this.#hush(handshake);
-    handshake.timer = deadline(clock, timeoutMs, () => this.#refuse(handshake, this.#late));
+    handshake.timer = deadline(clock, timeoutMs, () => this.#saidNothing(handshake, this.#late));
     arrival.hear(this.#isGreeting, (isThere) => this.#heard(handshake, isThere));
   }
 
@@ -108,7 +108,7 @@ export class Handshakes {
     this.#context.share.enter();
     handshake.timer?.[Symbol.dispose]();
     if (!isThere) {
-      this.#refuse(handshake, GONE);
+      this.#saidNothing(handshake, GONE);
       return;
     }
     // Half of it at least: we may have had no CPU to see it.
@@ -214,10 +214,20 @@ export class Handshakes {
     const { maxHandshakes } = this.#context.settings;
     // A handshake takes milliseconds; when very many are open the oldest is the least likely to be honest, a silent one first.
     const [oldest] = (this.#silent.size > 0 ? this.#silent : this.#answered).values();
-    if (this.count >= maxHandshakes && oldest !== undefined) this.#drop(oldest, this.#tooMany);
+    if (this.count >= maxHandshakes && oldest !== undefined) this.#crowdOut(oldest, this.#tooMany);
     const ofOne = this.#silentOf.get(peer.ip);
     const [first] = ofOne?.values() ?? [];
-    if (first !== undefined && (ofOne?.size ?? 0) >= MOST_OF_ONE) this.#drop(first, TOO_MANY_OF_ONE);
+    if (first !== undefined && (ofOne?.size ?? 0) >= MOST_OF_ONE) this.#crowdOut(first, TOO_MANY_OF_ONE);
+  }
+
+  #crowdOut(handshake: Handshake, error: MeshError): void {
+    this.#offenders.crowd();
+    this.#drop(handshake, error);
+  }
+
+  #saidNothing(handshake: Handshake, error: MeshError): void {
+    this.#offenders.silent();
+    this.#refuse(handshake, error);
   }
 
   #hush(handshake: Handshake): void {

@@ -43,9 +43,9 @@ export class HboneServer {
   #idle: PromiseWithResolvers<void> | undefined;
   #isStopping = false;
 
-  constructor(context: PodContext) {
+  constructor(context: PodContext, onAttack: (isNew: boolean) => void) {
     this.#context = context;
-    this.#offenders = new Offenders(context.deps.clock);
+    this.#offenders = new Offenders(context.deps.clock, onAttack);
     this.#handshakes = new Handshakes(context, this.#offenders, {
       secured: ({ socket, peerIdentity }, ends) => this.#serve(socket, { ...ends, identity: peerIdentity }),
       refused: (ends, error) => {

@@ -2,10 +2,13 @@
  * Peers whose tunnels had to be cut, or whose handshakes come to nothing. A tunnel is cheap to ask for and dear to accept, so
  * whoever misuses one must not have the next at once: connections from its address wait, longer each time, before anything is
  * done for them. Nobody can be blamed from elsewhere, since the address has answered; who shares it waits along.
+ *
+ * What all of them together make the pod work for in vain within moments is an attack on it, which is told.
  */
 import { doubledMs } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
 import { RecentMap } from '../base/recent-map.ts';
+import { TokenBucket } from '../base/token-bucket.ts';
 
 /** Less than any client waits for a handshake. */
 const MAX_DELAY_MS = 4_000;
@@ -18,6 +21,16 @@ const FAILED_HANDSHAKE = 1 / 16;
 const FORGIVE_MS = 5_000;
 /** Forgotten before their time when more peers than that misbehave. */
 const MAX_ADDRESSES = 1_024;
+/** Connections in vain, of all addresses: more is an attack. Probes and peers with an old certificate stay below it. */
+const BORNE = { burst: 50, perSecond: 20 } as const;
+/** In connections: two tunnels that are cut at once are an attack. */
+const CUT_TUNNEL = 30;
+/** As many more say nothing. */
+const CROWDED_OUT = 2;
+/** How often one that goes on is told. */
+const TELL_MS = 1_000;
+/** From one attack to the next: less is the same one, with a pause. */
+const PEACE_MS = 60_000;
 
 interface Record {
   readonly offences: number;
@@ -26,10 +39,16 @@ interface Record {
 
 export class Offenders {
   readonly #clock: Clock;
+  readonly #onAttack: (isNew: boolean) => void;
   readonly #records = new RecentMap<Record>(MAX_ADDRESSES);
+  readonly #borne: TokenBucket;
+  #toldMs = Number.NEGATIVE_INFINITY;
 
-  constructor(clock: Clock) {
+  /** `onAttack` is called as it begins, and once a second while it goes on. */
+  constructor(clock: Clock, onAttack: (isNew: boolean) => void) {
     this.#clock = clock;
+    this.#onAttack = onAttack;
+    this.#borne = new TokenBucket(BORNE, clock.monotonicMs());
   }
 
   /** How long a new connection from there has to wait. `inProgress`: of its handshakes, none of which may come to anything. */
@@ -41,12 +60,32 @@ export class Offenders {
   /** A tunnel of it had to be cut. Returns what its next connection waits. */
   cut(ip: string): number {
     this.#add(ip, 1);
+    this.#bear(CUT_TUNNEL);
     return this.delayMs(ip);
   }
 
   /** It made us answer a greeting, and that was all. */
   failed(ip: string): void {
     this.#add(ip, FAILED_HANDSHAKE);
+    this.#bear(1);
+  }
+
+  /** A peer came and said nothing, or half a word. Its address is not blamed: it cost little. */
+  silent(): void {
+    this.#bear(1);
+  }
+
+  /** So many say nothing at once that one had to go. */
+  crowd(): void {
+    this.#bear(CROWDED_OUT);
+  }
+
+  #bear(connections: number): void {
+    const nowMs = this.#clock.monotonicMs();
+    const sinceMs = nowMs - this.#toldMs;
+    if (this.#borne.take(nowMs, connections) || sinceMs < TELL_MS) return;
+    this.#toldMs = nowMs;
+    this.#onAttack(sinceMs >= PEACE_MS);
   }
 
   #add(ip: string, weight: number): void {

@@ -149,11 +149,11 @@ export class PodListeners {
     accept(arrival);
     share.leave();
     const restMs = share.begins(ARRIVAL_MS);
-    if ((restMs > 0 || share.isCapped) && !this.#isEnding) this.#rest(port, restMs);
+    if ((restMs > 0 || share.isCapped) && !this.#isEnding) this.rest(port, restMs);
   }
 
   /** For so long, and until the share goes on: who waits in the queue of the kernel meanwhile is connected, and costs nothing. */
-  #rest(port: number, forMs: number): void {
+  rest(port: number, forMs: number): void {
     const { clock } = this.#context.deps;
     for (const intake of this.#intakes.filter((one) => one.port === port && !one.isResting)) {
       intake.rest();

@@ -35,6 +35,9 @@ import { type ConnectRequest, dialTunnel } from './tunnels.ts';
 /** Longest wait for connections that were told to close. */
 const CLOSE_WITHIN_MS = 2_000;
 
+/** For another thread to take the listeners of a pod that is attacked, once an attack. */
+const TAKE_OVER_MS = 1_000;
+
 /** What connections are told that have not ended in time. */
 const STOP_ERRORS = {
   drain: new MeshError('CV-DRAIN', 'connection closed due to connection drain'),
@@ -69,7 +72,7 @@ export class PodProxy {
         dial: (key, onClosed) => dialTunnel(context, key, { onClosed, onGoaway: () => this.#peerLeaves(key) }),
       },
     );
-    this.#hbone = new HboneServer(context);
+    this.#hbone = new HboneServer(context, (isNew) => this.#attacked(isNew));
     this.#dns = settings.dns && new DnsServer(context, settings.dns);
     this.#listeners = new PodListeners(context, this.#served());
   }
@@ -118,6 +121,13 @@ export class PodProxy {
       proxy.#sweep('half-closed', settings.halfClosedTimeoutMs, 'half-closed connection idle'),
     ];
     return proxy;
+  }
+
+  /** Whoever comes while another thread is made ready waits in the queue of the kernel. */
+  #attacked(isNew: boolean): void {
+    const { deps, pod, settings } = this.#context;
+    const isTaken = deps.onAttack?.(pod.uid) === true;
+    if (isTaken && isNew) this.#listeners.rest(settings.ports.hbone, TAKE_OVER_MS);
   }
 
   #sweep(kind: IdleSweep, idleMs: number, what: string): Disposable {

@@ -102,6 +102,11 @@ export interface ProxyDeps {
   readonly loop: LoopShares;
   readonly dns: DnsTelemetry;
   readonly log: Logger;
+  /**
+   * Peers attack the pod, told once a second while that goes on. True: another thread is about to take who comes, and need not
+   * find them here. Absent: nobody wants to know.
+   */
+  readonly onAttack?: ((podUid: string) => boolean) | undefined;
   /** Suspended streams of the same pods in other threads, and in agents before this one; absent: there are none. */
   readonly elsewhere?: { claim(claim: StreamClaim): Promise<ClaimedStream> };
 }

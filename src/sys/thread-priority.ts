@@ -55,6 +55,17 @@ export function sliceMsOf(thread: number): number | undefined {
   return Number(new DataView(attributes.buffer).getBigUint64(AT.runtime, true)) / NS_PER_MS;
 }
 
+/** What `start` returns, and the threads of this process that it has started. */
+export function threadsOf<Started>(start: () => Started): {
+  readonly started: Started;
+  readonly threads: readonly number[];
+} {
+  const former = new Set(readdirSync(TASKS));
+  const started = start();
+  const threads = readdirSync(TASKS).filter((task) => !former.has(task));
+  return { started, threads: threads.map(Number) };
+}
+
 /** Those that V8 has now; all of them, once the process runs. */
 export function helperThreads(): readonly number[] {
   return readdirSync(TASKS)

@@ -1,6 +1,7 @@
 /**
- * The second lane: workers of a lower priority for the new connections of pods that keep others waiting. They begin when the
- * first such pod is found, and end when there has been none for a while. What a pod has open moves along where it can.
+ * The second lane: workers of a lower priority for the new connections of pods that keep others waiting, or that peers attack.
+ * They begin when the first such pod is found, and end when there has been none for a while. What a greedy pod has open moves
+ * along where it can; what is open when an attack begins has no part in it, and stays.
  */
 import type { Clock } from '../../base/clock.ts';
 import { toMeshError } from '../../base/errors.ts';
@@ -81,6 +82,16 @@ export class GreedyLane {
     this.#watch.tell(worker, busy);
   }
 
+  /** Peers attack the pod: does not wait for the next look. */
+  attacked(podUid: string): void {
+    const nowMs = this.#deps.clock.monotonicMs();
+    for (const pod of this.#deps.pods()) {
+      if (pod.start.pod.uid !== podUid) continue;
+      this.#watch.attacked(pod.start, nowMs);
+      this.#follow(pod, nowMs, 'attack');
+    }
+  }
+
   /** It has ended. */
   forget(worker: Worker): void {
     this.#watch.forget(worker);
@@ -94,11 +105,7 @@ export class GreedyLane {
       pods.map(({ start }) => start),
       nowMs,
     );
-    for (const pod of pods) {
-      if (pod.change !== undefined) continue;
-      const lane = this.#watch.laneOf(pod.start.id);
-      if (lane !== pod.lane && nowMs >= this.#closedUntilMs) this.#begin(pod, this.#change(pod, lane));
-    }
+    for (const pod of pods) this.#follow(pod, nowMs, 'use');
     if (++this.#looks % LOOKS_PER_RECKONING === 0) this.#reckonAll(pods);
     this.#endIdle(nowMs);
   }
@@ -108,6 +115,12 @@ export class GreedyLane {
     await this.#starting?.catch(() => undefined);
     await this.#ending;
     await this.#workers?.stop();
+  }
+
+  #follow(pod: PooledPod, nowMs: number, cause: Cause): void {
+    if (pod.change !== undefined) return;
+    const lane = this.#watch.laneOf(pod.start.id);
+    if (lane !== pod.lane && nowMs >= this.#closedUntilMs) this.#begin(pod, this.#change(pod, lane, cause));
   }
 
   #begin(pod: PooledPod, work: Promise<void>): void {
@@ -133,7 +146,7 @@ export class GreedyLane {
     for (const pod of pods) pod.hasLeft = left.has(pod);
   }
 
-  async #change(pod: PooledPod, lane: Lane): Promise<void> {
+  async #change(pod: PooledPod, lane: Lane, cause: Cause): Promise<void> {
     const { log, common, reckon } = this.#deps;
     const { start } = pod;
     const { share, heldPerSecond } = this.#watch.useOf(start.pod.uid);
@@ -145,8 +158,10 @@ export class GreedyLane {
       if (pod.isLeaving) return;
       await give(start, from, to);
       pod.lane = lane;
-      log.info?.(SAID[lane], { uid: start.pod.uid, cores: rounded(share), heldPerSecond: rounded(heldPerSecond) });
-      await follow(pod, from, to);
+      const fields = { uid: start.pod.uid, cores: rounded(share), heldPerSecond: rounded(heldPerSecond) };
+      if (cause === 'attack') log.warn?.(ATTACKED, fields);
+      else log.info?.(SAID[lane], fields);
+      if (cause === 'use') await follow(pod, from, to);
       await this.#reckon([pod], former);
     } catch (error) {
       const { code, message } = toMeshError(error, 'CV-WORKER');
@@ -195,6 +210,10 @@ export class GreedyLane {
   }
 }
 
+/** Why a pod changes lanes. */
+type Cause = 'use' | 'attack';
+
+const ATTACKED = 'peers attack the workload, threads of a lower priority serve what is new';
 const SAID = {
   greedy: 'workload keeps others waiting, threads of a lower priority serve it',
   common: 'workload is modest again, it shares threads with the others',

@@ -1,5 +1,6 @@
 /** Which lane each pod belongs to, by what all workers say about it. */
 import {
+  attackedLane,
   type Lane,
   type LaneLimits,
   type LaneState,
@@ -35,6 +36,12 @@ export class LaneWatch {
 
   laneOf(id: number): Lane {
     return this.#states.get(id)?.lane ?? 'common';
+  }
+
+  /** A pod that is served, and for how long it is nobody's neighbour. */
+  attacked({ id, pod }: PodStart, nowMs: number): void {
+    if (pod.isAgent === true) return;
+    this.#states.set(id, attackedLane(this.#states.get(id) ?? newLaneState(nowMs), nowMs, this.#limits));
   }
 
   /** Over all workers. */

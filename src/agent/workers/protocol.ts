@@ -102,6 +102,8 @@ export type MainCalls = {
   readonly claim: (claim: StreamClaim) => Promise<ClaimedStream>;
   /** Pods that it works for, told again when that is not so any more. */
   readonly busy: (pods: readonly BusyPod[]) => void;
+  /** Peers attack a pod that it serves, told once a second while that goes on. */
+  readonly attacked: (podUid: string) => void;
   /** The worker can start pods. */
   readonly ready: (nothing: undefined) => void;
 };

@@ -45,7 +45,7 @@ export interface WorkerPoolOptions {
   readonly lanes: (LaneLimits & { /** Of one worker of the greedy lane. */ readonly heapMib: number }) | undefined;
 }
 
-export interface WorkerPoolDeps extends Omit<WorkerDeps, 'claim' | 'busy'> {
+export interface WorkerPoolDeps extends Omit<WorkerDeps, 'claim' | 'busy' | 'attacked'> {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -194,8 +194,9 @@ export class WorkerPool implements DataPlane, AsyncDisposable {
         const start = { ...worker.start, logFilter: logFilter(), budgets: this.#budgets.of(lane), lane: lanes && lane };
         const claim: WorkerDeps['claim'] = (asked, by) => this.#claim(asked, by);
         const busy: WorkerDeps['busy'] = (pods, of) => this.#greedy?.tell(of, pods);
+        const attacked: WorkerDeps['attacked'] = (podUid) => this.#greedy?.attacked(podUid);
         const heapMib = lane === 'greedy' && lanes !== undefined ? lanes.heapMib : worker.heapMib;
-        return new Worker({ ...worker, name, heapMib, start }, { ...this.#deps, claim, busy });
+        return new Worker({ ...worker, name, heapMib, start }, { ...this.#deps, claim, busy, attacked });
       },
       pods: () => workers.pods,
       onEnd: (end, ended) => {

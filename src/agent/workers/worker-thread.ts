@@ -21,7 +21,6 @@ import { TrafficReporter } from '../../telemetry/traffic-report.ts';
 import { PodProxies } from '../pod-proxies.ts';
 import { watchThread } from '../quiet-thread.ts';
 import { ThreadInspector } from '../thread-inspector.ts';
-import { orderWorker } from '../thread-order.ts';
 import { BusyPods, type LookTime } from './busy-pods.ts';
 import { CachedVerdicts } from './cached-verdicts.ts';
 import { Heartbeat } from './heartbeat.ts';
@@ -42,7 +41,6 @@ run(parentPort, workerData as WorkerStart);
 
 function run(port: MessagePort, start: WorkerStart): void {
   useOwnNetnsFd(start.netnsFd);
-  orderWorker(start.lane);
   const clock = systemClock;
   const news = (): void => reporter.news();
   const batch = new LogBatch(news, new FdSink(start.logFd, clock));
@@ -107,6 +105,10 @@ function run(port: MessagePort, start: WorkerStart): void {
     clock,
     random: systemRandom,
   });
+  const attacked = (podUid: string): boolean => {
+    link.tell('attacked', podUid);
+    return start.lane === 'common';
+  };
   const contexts = new TlsContexts(start.tls);
   const proxies = new PodProxies({
     settings: start.settings,
@@ -122,6 +124,7 @@ function run(port: MessagePort, start: WorkerStart): void {
       telemetry: records,
       dns: new DnsRecords({ metrics: dnsCounts, log: logs.scope('dns'), clock }),
       log: logs.scope('proxy'),
+      onAttack: start.lane && ((podUid) => attacked(podUid)),
       elsewhere: { claim: (claim) => link.call('claim', claim) },
     },
   });

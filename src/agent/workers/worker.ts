@@ -7,6 +7,7 @@ import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import { addDnsGains } from '../../telemetry/dns-gains.ts';
 import { type MirrorDeps, TrafficMirror } from '../../telemetry/traffic-mirror.ts';
+import { orderWorker } from '../thread-order.ts';
 import type { VerdictAuthority } from '../verdicts/verdict-authority.ts';
 import type { BusyPod } from './busy-pods.ts';
 import { HeartbeatWatch } from './heartbeat.ts';
@@ -57,6 +58,7 @@ export interface WorkerDeps extends MirrorDeps {
   /** Asks the other workers for a parked stream. */
   readonly claim: (claim: StreamClaim, by: Worker) => Promise<ClaimedStream>;
   readonly busy: (pods: readonly BusyPod[], of: Worker) => void;
+  readonly attacked: (podUid: string) => void;
 }
 
 export class Worker {
@@ -93,11 +95,15 @@ export class Worker {
       certificateGeneration: authority.certificateGeneration.memory,
       beat: this.#heartbeat.memory,
     };
-    this.#thread = new Thread(options.program ?? PROGRAM, {
-      name: options.name,
-      workerData: start,
-      resourceLimits: { maxOldGenerationSizeMb: options.heapMib, maxYoungGenerationSizeMb: YOUNG_MIB },
-    });
+    this.#thread = orderWorker(
+      start.lane,
+      () =>
+        new Thread(options.program ?? PROGRAM, {
+          name: options.name,
+          workerData: start,
+          resourceLimits: { maxOldGenerationSizeMb: options.heapMib, maxYoungGenerationSizeMb: YOUNG_MIB },
+        }),
+    );
     const session: VerdictSession = new VerdictSession(authority, (push) => link.tell('push', push));
     const link: Worker['link'] = new PortLink<MainCalls, WorkerCalls>((items) => this.#thread.postMessage(items), {
       ...session.calls,
@@ -106,6 +112,7 @@ export class Worker {
       busy: (pods) => {
         if (!this.#isOver) deps.busy(pods, this);
       },
+      attacked: (podUid) => deps.attacked(podUid),
       ready: () => this.#ready.resolve(),
     });
     this.#session = session;

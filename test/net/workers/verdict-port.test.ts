@@ -81,7 +81,14 @@ function world(state = OPEN, log: Logger = silentLogger) {
   const session: VerdictSession = new VerdictSession(authority, (push) => main.tell('push', push));
   const main: PortLink<MainCalls, WorkerCalls> = new PortLink<MainCalls, WorkerCalls>(
     (items) => port1.postMessage(items),
-    { ...session.calls, report: () => {}, claim: async () => 'nowhere', busy: () => {}, ready: () => {} },
+    {
+      ...session.calls,
+      report: () => {},
+      claim: async () => 'nowhere',
+      busy: () => {},
+      attacked: () => {},
+      ready: () => {},
+    },
   );
   session.open();
   const take = (items: readonly Item[]): void => {

@@ -24,7 +24,10 @@ const PAUSE_MS = 2;
 const POLITE_MS = 120;
 const TO_GREEDY = 'workload keeps others waiting, threads of a lower priority serve it';
 const TO_COMMON = 'workload is modest again, it shares threads with the others';
+const ATTACKED = 'peers attack the workload, threads of a lower priority serve what is new';
 const RELEASED = 'pod released';
+/** Of one peer, and none of them says a word: far more than are borne. */
+const SILENT = 200;
 
 const WEB = { name: 'web.demo.svc.cluster.local', vip: '10.96.0.1' } as const;
 const resolvConf = new ResolvConf();
@@ -33,7 +36,7 @@ after(() => faults[Symbol.dispose]());
 
 const mesh = meshForFile(
   {
-    nodes: { n1: ['client', 'other', 'server', 'modest'], n2: ['outside'] },
+    nodes: { n1: ['client', 'other', 'server', 'modest', 'target'], n2: ['outside'] },
     flags: ['--workers', '1'],
     env: {
       ...faults.env,
@@ -51,6 +54,7 @@ const mesh = meshForFile(
   (started) => {
     started.serve('server', PORT, doubling);
     started.serve('modest', PORT, doubling);
+    started.serve('target', PORT, doubling);
   },
 );
 
@@ -137,6 +141,24 @@ function orderOf(name: string): readonly string[] {
   };
   return [...new Set(named.map(order))];
 }
+
+test('a pod that peers attack gets threads of its own for what is new, and what it has stays', privileged, async () => {
+  using before = await dial(mesh(), 'outside', at('target'));
+  assert.equal(await before.exchange('a'), 'aa');
+  const { ip } = mesh().pod('target');
+  const { inside } = mesh().pod('outside');
+  await using silent = new AsyncDisposableStack();
+  for (let i = 0; i < SILENT; i++) {
+    const socket = (await inside.dial({ ip, port: 15_008 })).on('error', () => undefined);
+    silent.defer(() => void socket.destroy());
+  }
+  await lane('target', ATTACKED, 0);
+  using next = await dial(mesh(), 'outside', at('target'));
+  assert.equal(await next.exchange('b'), 'bb');
+  assert.equal(await before.exchange('c'), 'aacc');
+  const threads = await carried();
+  assert.deepEqual([threads['worker-1'], threads['greedy-1']], [1, 1]);
+});
 
 test('a pod that keeps others waiting gets threads of its own, and loses nothing', privileged, async () => {
   using polite = await dial(mesh(), 'outside', at('modest'));

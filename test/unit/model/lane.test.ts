@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
+  attackedLane,
   GREEDY_FOR_MS,
   type Lane,
   type LaneState,
@@ -34,6 +35,11 @@ class Watched {
       this.#nowMs += LOOK_MS;
       this.#state = nextLane(this.#state, use, this.#nowMs, LIMITS);
     }
+    return this;
+  }
+
+  attacked(): this {
+    this.#state = attackedLane(this.#state, this.#nowMs, LIMITS);
     return this;
   }
 
@@ -93,6 +99,19 @@ const rows: readonly { readonly claim: string; readonly pod: Watched; readonly l
   {
     claim: 'a pod that has become modest comes back',
     pod: greedy().for(MODEST_FOR_MS + LOOK_MS, MODEST),
+    lane: 'common',
+  },
+  { claim: 'a pod that is attacked changes at once, however new it is', pod: new Watched().attacked(), lane: 'greedy' },
+  {
+    claim: 'a pod that is attacked stays until it has been left in peace for long enough',
+    pod: settled().attacked().for(MODEST_FOR_MS, NO_USE).attacked().for(MODEST_FOR_MS, NO_USE),
+    lane: 'greedy',
+  },
+  {
+    claim: 'a pod that is attacked comes back after that',
+    pod: settled()
+      .attacked()
+      .for(MODEST_FOR_MS + LOOK_MS, NO_USE),
     lane: 'common',
   },
   { claim: 'a pod that does nothing is modest', pod: greedy().for(MODEST_FOR_MS + LOOK_MS, NO_USE), lane: 'common' },

@@ -57,3 +57,16 @@ test('a pod that went and came back begins anew', () => {
   watch.look([pod(2, 'a')], 21_000);
   assert.deepEqual([watch.laneOf(1), watch.laneOf(2)], ['common', 'common']);
 });
+
+test('a pod that is attacked changes lanes at once, its namesake and the pod of the agent do not', () => {
+  const watch = watching();
+  const [old, fresh, own] = [pod(1, 'a'), pod(2, 'a'), pod(3, 'agent', true)];
+  watch.look([old, fresh, own], 0);
+  watch.attacked(fresh, 10);
+  watch.attacked(own, 10);
+  watch.look([old, fresh, own], 20);
+  assert.deepEqual(
+    [1, 2, 3].map((id) => watch.laneOf(id)),
+    ['common', 'greedy', 'common'],
+  );
+});
