@@ -27,6 +27,8 @@ export interface MeshFeedOptions {
   readonly node: Node;
   /** Addresses are told only when they are asked for. */
   readonly isOnDemand: boolean;
+  /** Resources of a type held at a time. Default: `MAX_HELD`. */
+  readonly maxHeld?: number;
 }
 
 export interface MeshFeedDeps {
@@ -59,7 +61,7 @@ export interface Answer {
   readonly isResyncDue: boolean;
 }
 
-/** Resources held at a time; an update that would bring more is refused. */
+/** Resources of a type held at a time; an update that would bring more is refused. */
 const MAX_HELD = 2_000_000;
 /** Lines about refused responses: one in so many milliseconds at most. */
 const LOG_PERIOD_MS = 10_000;
@@ -73,6 +75,7 @@ const PARTIAL_TYPE = 'culvert/partial';
 
 export class MeshFeed {
   readonly #node: Node;
+  readonly #maxHeld: number;
   readonly #deps: MeshFeedDeps;
   readonly #state: AdsState;
   readonly #demands = new Demands();
@@ -84,8 +87,9 @@ export class MeshFeed {
   /** Of the last refused response. */
   #refusal: string | undefined;
 
-  constructor({ node, isOnDemand }: MeshFeedOptions, deps: MeshFeedDeps) {
+  constructor({ node, isOnDemand, maxHeld = MAX_HELD }: MeshFeedOptions, deps: MeshFeedDeps) {
     this.#node = node;
+    this.#maxHeld = maxHeld;
     this.#deps = deps;
     this.#decoding = { clock: deps.clock, records: new RecordStore() };
     this.#refusals = new ChangeLog(deps.clock, LOG_PERIOD_MS);
@@ -158,7 +162,7 @@ export class MeshFeed {
     this.#deps.metrics.messageReceived(typeUrl, message.length);
     const knownKey = (name: string, version: string) => this.#state.unchangedKey(typeUrl, name, version);
     const decoding = await decodeResponse(response, knownKey, this.#decoding);
-    const rejection = decoding.rejection ?? this.#excess(typeUrl, decoding);
+    const rejection = decoding.rejection ?? this.#excess(response, decoding);
     if (rejection !== undefined) return this.#refuse(response, rejection);
     this.#deps.archive?.append(message);
     const { request, released, forgotten, isResyncDue } = await this.#use(response, decoding);
@@ -193,9 +197,13 @@ export class MeshFeed {
     }
   }
 
-  #excess(typeUrl: string, { resources }: ResponseDecoding): Rejection | undefined {
-    if (this.#state.held(typeUrl) + resources.length <= MAX_HELD) return undefined;
-    return { reason: `more than ${MAX_HELD} resources in all`, badCount: 1, policies: [] };
+  #excess({ typeUrl, removed }: DeltaResponse, { resources }: ResponseDecoding): Rejection | undefined {
+    const room = this.#maxHeld - this.#state.held(typeUrl);
+    if (resources.length <= room) return undefined;
+    const isHeld = (name: string): boolean => this.#state.holds(typeUrl, name);
+    const added = resources.filter(({ name }) => !isHeld(name)).length;
+    if (added <= room + removed.filter(isHeld).length) return undefined;
+    return { reason: `more than ${this.#maxHeld} resources in all`, badCount: 1, policies: [] };
   }
 
   #checkReady(): void {
