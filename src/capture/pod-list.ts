@@ -13,7 +13,8 @@
  *         annotations:                # those of the pod; culvert.io/budget is looked at
  *           culvert.io/budget: connections=2000,loop=25%
  */
-import { MeshError } from '../base/errors.ts';
+import { type ErrorFields, MeshError } from '../base/errors.ts';
+import { apart } from '../sys/apart.ts';
 import { decodeFile } from '../xds/decode-file.ts';
 import { boolean, type Decoder, fieldsOf, type Issues, list, mappingOf, text, textLike } from '../xds/decode-value.ts';
 import type { CapturedPod } from './pod-source.ts';
@@ -22,6 +23,35 @@ import { isInterfaceName } from './redirect-rules.ts';
 /** Throws `CV-ENROL-SOURCE` with `file:line:column` of the first mistake: a list is taken whole or not at all. */
 export function parsePodList(text: string, file: string): readonly CapturedPod[] {
   return decodeFile({ text, file, code: 'CV-ENROL-SOURCE', decode: podList, check: refuseDuplicates });
+}
+
+export interface PodFile {
+  /** Its path. */
+  readonly file: string;
+  readonly text: string;
+}
+
+/** As plain values, which pass from thread to thread. */
+export type PodFilesResult =
+  | { readonly kind: 'pods'; readonly pods: readonly CapturedPod[] }
+  | { readonly kind: 'refused'; readonly message: string; readonly fields: ErrorFields };
+
+/** All of them together, or the first mistake. */
+export function parsePodFiles(files: readonly PodFile[]): PodFilesResult {
+  try {
+    const found = files.flatMap(({ text, file }) => parsePodList(text, file).map((one) => ({ pod: one, file })));
+    requireDistinct(found.map(({ pod: one, file }) => ({ ...one, file })));
+    return { kind: 'pods', pods: found.map(({ pod: one }) => one) };
+  } catch (error) {
+    if (!(error instanceof MeshError)) throw error;
+    const { message, fields } = error;
+    return { kind: 'refused', message, fields };
+  }
+}
+
+/** The same in a thread of its own, for what would take long. Rejects when that has no memory for it. */
+export function parsePodFilesApart(files: readonly PodFile[]): Promise<PodFilesResult> {
+  return apart(import.meta.url, parsePodFiles, files);
 }
 
 const objectName = textLike(

@@ -4,14 +4,18 @@ import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../base/clock.ts';
 import { MeshError, messageOf } from '../base/errors.ts';
+import { oneAtATime } from '../base/one-at-a-time.ts';
 import { readBounded, watchPath } from '../sys/files.ts';
-import { parsePodList, requireDistinct } from './pod-list.ts';
+import { type PodFile, type PodFilesResult, parsePodFiles, parsePodFilesApart } from './pod-list.ts';
 import type { CapturedPod, PodSink, PodSource } from './pod-source.ts';
 
-/** About ten thousand pods. */
-const MAX_FILE_BYTES = 4 * 1024 * 1024;
+/** Of the file, or of all in the directory: about ten thousand pods. */
+const MAX_BYTES = 4 * 1024 * 1024;
 const MAX_FILES = 1_000;
+/** Longer lists are parsed in another thread: YAML takes 0.1 s for so much. */
+const MAX_CHARS_HERE = 64 * 1024;
 const LIST_FILE = /^[^.].*\.(ya?ml|json)$/;
+const CURE = 'list the pods of this node only';
 
 export interface StaticSourceOptions {
   readonly path: string;
@@ -26,14 +30,19 @@ export function staticSource({ path, clock }: StaticSourceOptions): PodSource {
   return {
     start(sink) {
       const told = new Told(sink);
-      const load = (): void => {
-        const loaded = loadPods(path);
-        if (loaded instanceof MeshError) sink.problem(loaded);
-        else told.become(loaded);
+      let isOver = false;
+      const reload = oneAtATime(async () => {
+        const result = await podsOf(path).catch((error: unknown) => unread(path, error));
+        if (!isOver) told.take(result);
+      });
+      const watcher = watchPath(path, { clock, onChange: reload });
+      told.take(podsOfHere(path));
+      return {
+        [Symbol.dispose]() {
+          isOver = true;
+          watcher[Symbol.dispose]();
+        },
       };
-      const watcher = watchPath(path, { clock, onChange: load });
-      load();
-      return watcher;
     },
   };
 }
@@ -48,7 +57,12 @@ class Told {
     this.#sink = sink;
   }
 
-  become(pods: ReadonlyMap<string, CapturedPod>): void {
+  take(result: PodFilesResult): void {
+    if (result.kind === 'pods') this.#become(new Map(result.pods.map((pod) => [pod.uid, pod])));
+    else this.#sink.problem(new MeshError('CV-ENROL-SOURCE', result.message, result.fields));
+  }
+
+  #become(pods: ReadonlyMap<string, CapturedPod>): void {
     this.#sink.problem(undefined);
     for (const uid of this.#pods.keys()) {
       if (!pods.has(uid)) void this.#sink.remove(uid);
@@ -62,22 +76,38 @@ class Told {
   }
 }
 
-function loadPods(path: string): ReadonlyMap<string, CapturedPod> | MeshError {
+async function podsOf(path: string): Promise<PodFilesResult> {
+  const files = readFiles(path);
+  const chars = files.reduce((sum, { text }) => sum + text.length, 0);
+  return chars > MAX_CHARS_HERE ? await parsePodFilesApart(files) : parsePodFiles(files);
+}
+
+/** However long it takes: at the start no pod of it is served yet. */
+function podsOfHere(path: string): PodFilesResult {
   try {
-    const found = listFiles(path).flatMap((file) =>
-      parsePodList(readBounded(file, MAX_FILE_BYTES).toString('utf8'), file).map((pod) => ({ pod, file })),
-    );
-    requireDistinct(found.map(({ pod, file }) => ({ ...pod, file })));
-    return new Map(found.map(({ pod }) => [pod.uid, pod]));
+    return parsePodFiles(readFiles(path));
   } catch (error) {
-    if (error instanceof MeshError) return error;
-    return new MeshError('CV-ENROL-SOURCE', `${path}: ${messageOf(error)}`, { file: path }, { cause: error });
+    return unread(path, error);
   }
+}
+
+function unread(path: string, error: unknown): PodFilesResult {
+  return { kind: 'refused', message: `${path}: ${messageOf(error)}`, fields: { file: path } };
+}
+
+function readFiles(path: string): readonly PodFile[] {
+  let bytes = 0;
+  return listFiles(path).map((file) => {
+    const content = readBounded(file, MAX_BYTES);
+    bytes += content.length;
+    if (bytes > MAX_BYTES) throw new Error(`its files have more than ${MAX_BYTES} bytes together; ${CURE}`);
+    return { file, text: content.toString('utf8') };
+  });
 }
 
 function listFiles(path: string): string[] {
   if (!statSync(path).isDirectory()) return [path];
   const names = readdirSync(path).filter((name) => LIST_FILE.test(name));
-  if (names.length > MAX_FILES) throw new Error(`more than ${MAX_FILES} files`);
+  if (names.length > MAX_FILES) throw new Error(`more than ${MAX_FILES} files; ${CURE}`);
   return names.sort().map((name) => join(path, name));
 }
