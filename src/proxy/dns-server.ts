@@ -6,6 +6,7 @@ import { formatHostPort, type HostPort, ipFamily } from '../base/ip.ts';
 import type { ListenOptions } from '../sys/sys.ts';
 import { listenOn } from '../sys/tcp.ts';
 import { datagramSocket } from '../sys/udp.ts';
+import { AcceptFailures } from './accept-failures.ts';
 import { serveDnsConnection } from './dns-connection.ts';
 import { DnsForwarder } from './dns-forward.ts';
 import { DnsHandler } from './dns-handler.ts';
@@ -20,6 +21,7 @@ export class DnsServer {
   readonly #datagrams: dgram.Socket[] = [];
   readonly #listeners: net.Server[] = [];
   readonly #connections = new Set<net.Socket>();
+  readonly #failures: AcceptFailures;
   #isClosed = false;
 
   constructor(context: PodContext, settings: DnsProxySettings) {
@@ -28,6 +30,7 @@ export class DnsServer {
     this.#context = context;
     this.#settings = settings;
     this.#forwarder = new DnsForwarder(place, settings);
+    this.#failures = new AcceptFailures(deps);
     this.#handler = new DnsHandler(context, this.#forwarder, settings.maxQueries);
   }
 
@@ -96,10 +99,11 @@ export class DnsServer {
   }
 
   #bindTcp(address: HostPort): void {
-    const { sys, clock, log } = this.#context.deps;
+    const { sys, clock } = this.#context.deps;
     const { fd } = sys.listenTcp(this.#context.pod.netns, this.#options(address));
     const server = listenOn(fd, {
       onConnection: (socket) => {
+        this.#failures.reset();
         if (this.#connections.size >= this.#settings.maxConnections) return this.#turnAway(socket);
         this.#connections.add(socket);
         socket.once('close', () => this.#connections.delete(socket));
@@ -109,7 +113,7 @@ export class DnsServer {
           serve: (message, send) => this.#handler.serve(message, 'tcp', send),
         });
       },
-      onError: (error) => log.error?.('listener failed', { port: address.port, error: error.message }),
+      onError: (error) => this.#failures.note(address.port, error),
     });
     this.#listeners.push(server);
   }

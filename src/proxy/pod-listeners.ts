@@ -6,6 +6,7 @@ import type { Arrival } from '../sys/arrivals.ts';
 import { closeFd } from '../sys/duplicate.ts';
 import { Intake } from '../sys/intake.ts';
 import { listenForArrivals, listenOn, resetSocket } from '../sys/tcp.ts';
+import { AcceptFailures } from './accept-failures.ts';
 import type { InheritedListener } from './inheritance.ts';
 import { ARRIVAL_MS, type Direction, type PodContext } from './pod-context.ts';
 
@@ -39,6 +40,7 @@ export class PodListeners {
   readonly #context: PodContext;
   readonly #all: readonly PodListener[];
   readonly #intakes: Intake[] = [];
+  readonly #failures: AcceptFailures;
   #accepted = 0;
   /** Whoever waits is to be accepted now. */
   #isEnding = false;
@@ -46,6 +48,7 @@ export class PodListeners {
   constructor(context: PodContext, all: readonly PodListener[]) {
     this.#context = context;
     this.#all = all;
+    this.#failures = new AcceptFailures(context.deps);
   }
 
   /**
@@ -125,7 +128,7 @@ export class PodListeners {
   #serve(fd: number, listener: PodListener): void {
     const { pod, deps } = this.#context;
     const { port } = listener;
-    const onError = (error: Error): void => deps.log.error?.('listener failed', { port, error: error.message });
+    const onError = (error: Error): void => this.#failures.note(port, error);
     const serve = (own: number): net.Server =>
       'serve' in listener
         ? listenOn(own, { onConnection: (socket) => this.#relay(socket, listener), onError, isLending: true })
@@ -166,6 +169,7 @@ export class PodListeners {
 
   #begin(accepted: Pick<Arrival, 'on'>, direction: Direction): void {
     this.#accepted += 1;
+    this.#failures.reset();
     this.#context.share.enter();
     this.#context.hold(accepted, direction);
   }
