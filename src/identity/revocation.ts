@@ -4,6 +4,7 @@ import type tls from 'node:tls';
 import { MeshError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { append } from '../base/multimap.ts';
+import { SlotMap } from '../base/slot-map.ts';
 import type { Authority } from './authority.ts';
 import { type Crl, readCrls, unsignedText } from './crl.ts';
 import { PathFinder, type PathLink } from './verified-path.ts';
@@ -19,6 +20,7 @@ export interface RevocationDeps {
 
 /** A live tunnel, and how to end it. */
 interface Watched {
+  readonly id: number;
   readonly links: readonly PathLink[];
   readonly reporter: Reporter;
   readonly onRevoked: (error: MeshError) => void;
@@ -37,7 +39,8 @@ export class Revocation {
   readonly #deps: RevocationDeps;
   readonly #paths = new PathFinder();
   readonly #judged = new WeakMap<tls.TLSSocket, Judged>();
-  readonly #watched = new Set<Watched>();
+  readonly #watched = new SlotMap<number, Watched>();
+  #lastId = 0;
   readonly #distrusted = new WeakSet<Crl>();
   #byIssuer: ReadonlyMap<string, readonly Crl[]> = new Map();
   #generation = 0;
@@ -79,9 +82,10 @@ export class Revocation {
   watch(socket: tls.TLSSocket, onRevoked: (error: MeshError) => void): void {
     const judged = this.#judged.get(socket);
     if (judged === undefined || socket.destroyed) return;
-    const watched: Watched = { ...judged, onRevoked };
-    this.#watched.add(watched);
-    socket.once('close', () => this.#watched.delete(watched));
+    const id = ++this.#lastId;
+    const watched: Watched = { ...judged, id, onRevoked };
+    this.#watched.set(id, watched);
+    socket.once('close', () => this.#watched.delete(id));
     this.#judge(watched);
   }
 
@@ -92,7 +96,7 @@ export class Revocation {
   async #recheck(): Promise<void> {
     let seen = 0;
     let tunnels = 0;
-    for (const watched of this.#watched) {
+    for (const watched of this.#watched.values()) {
       if (this.#judge(watched)) tunnels += 1;
       seen += 1;
       if (seen % SLICE === 0) await nextTurn();
@@ -105,7 +109,7 @@ export class Revocation {
   #judge(watched: Watched): boolean {
     const revoked = this.#revokedOf(watched.links);
     if (revoked === undefined) return false;
-    this.#watched.delete(watched);
+    this.#watched.delete(watched.id);
     this.#deps.onRejected(watched.reporter);
     watched.onRevoked(revokedError('connection closed: peer certificate revoked by CRL', revoked));
     return true;

@@ -1,8 +1,8 @@
 /** Inbound HBONE, port 15008: tunnels of other nodes, and the CONNECT streams in them. */
-import type net from 'node:net';
 import type tls from 'node:tls';
 import { MeshError, toMeshError } from '../base/errors.ts';
 import { reasonOf } from '../base/reasons.ts';
+import { SlotMap } from '../base/slot-map.ts';
 import type { InboundVerdict } from '../model/verdict.ts';
 import type { Arrival } from '../sys/arrivals.ts';
 import { H2Session } from '../tunnel/h2-session.ts';
@@ -33,13 +33,20 @@ interface TunnelPeer extends Ends {
   isResuming?: boolean;
 }
 
+interface Tunnel {
+  readonly session: H2Session;
+  readonly peer: TunnelPeer;
+}
+
 export class HboneServer {
   readonly #context: PodContext;
   readonly #offenders: Offenders;
   readonly #handshakes: Handshakes;
-  readonly #sessions = new Map<H2Session, TunnelPeer>();
+  /** Oldest first, by their number. */
+  readonly #tunnels = new SlotMap<number, Tunnel>();
+  #served = 0;
   /** Sockets of tunnels: they outlive their session by the time its last frames take. */
-  readonly #sockets = new Set<net.Socket>();
+  #openSockets = 0;
   #idle: PromiseWithResolvers<void> | undefined;
   #isStopping = false;
 
@@ -56,13 +63,13 @@ export class HboneServer {
   }
 
   get tunnelCount(): number {
-    return this.#sessions.size;
+    return this.#tunnels.size;
   }
 
   /** Those whose clients will open others when they have to leave them. */
   get resumingCount(): number {
-    return [...this.#sessions].filter(([{ activeStreams }, { isResuming }]) => activeStreams > 0 && isResuming === true)
-      .length;
+    const tunnels = [...this.#tunnels.values()];
+    return tunnels.filter(({ session, peer }) => session.activeStreams > 0 && peer.isResuming === true).length;
   }
 
   /** In progress, or waited for. */
@@ -79,7 +86,7 @@ export class HboneServer {
     }
     try {
       const { maxTunnels } = this.#context.settings;
-      if (this.#sessions.size >= maxTunnels) this.#dropIdleTunnel(maxTunnels);
+      if (this.#tunnels.size >= maxTunnels) this.#dropIdleTunnel(maxTunnels);
       this.#handshakes.accept(arrival, ends);
     } catch (error) {
       arrival.close();
@@ -90,7 +97,7 @@ export class HboneServer {
   /** Streams in progress, and those that peers open before they hear of it, go on; so do handshakes in progress. */
   goaway(): void {
     this.#isStopping = true;
-    for (const session of this.#sessions.keys()) session.goaway();
+    for (const { session } of this.#tunnels.values()) session.goaway();
   }
 
   /** Takes new tunnels again; those that were told to end do. */
@@ -100,7 +107,7 @@ export class HboneServer {
 
   close(error: MeshError): void {
     this.#handshakes.close(error);
-    for (const session of [...this.#sessions.keys()]) session.destroy(error);
+    for (const { session } of [...this.#tunnels.values()]) session.destroy(error);
   }
 
   /** Resolves when no tunnel and no handshake is left. */
@@ -111,7 +118,7 @@ export class HboneServer {
   }
 
   get #isBusy(): boolean {
-    return this.handshakeCount + this.#sockets.size > 0;
+    return this.handshakeCount + this.#openSockets > 0;
   }
 
   #tellEmpty(): void {
@@ -123,13 +130,14 @@ export class HboneServer {
   /** One peer with many idle tunnels must not keep the others out: the oldest idle one makes room. */
   #dropIdleTunnel(maxTunnels: number): void {
     const error = new MeshError('CV-LIMIT', `this pod already serves ${maxTunnels} tunnels`);
-    const idle = this.#sessions.keys().find((session) => session.activeStreams === 0);
+    const idle = this.#tunnels.values().find(({ session }) => session.activeStreams === 0);
     if (idle === undefined) throw error;
-    idle.destroy(error);
+    idle.session.destroy(error);
   }
 
   #serve(secured: tls.TLSSocket, peer: TunnelPeer): void {
     const { settings, deps } = this.#context;
+    const id = ++this.#served;
     const session: H2Session = new H2Session({
       socket: secured,
       role: 'server',
@@ -144,15 +152,15 @@ export class HboneServer {
           });
         },
         onClose: (error) => {
-          this.#sessions.delete(session);
+          this.#tunnels.delete(id);
           if (error !== undefined) this.#sessionFailed(peer, error);
         },
       },
     });
-    this.#sessions.set(session, peer);
-    this.#sockets.add(secured);
+    this.#tunnels.set(id, { session, peer });
+    this.#openSockets += 1;
     secured.once('close', () => {
-      this.#sockets.delete(secured);
+      this.#openSockets -= 1;
       this.#tellEmpty();
     });
     deps.revocation?.watch(secured, (error) => session.destroy(error));

@@ -1,5 +1,6 @@
 /** Requests that wait for a stream slot of the peer (SETTINGS_MAX_CONCURRENT_STREAMS), oldest first, bounded. */
 import { MeshError } from '../base/errors.ts';
+import { SlotMap } from '../base/slot-map.ts';
 import type { H2Stream } from './h2-stream.ts';
 import type { OutgoingHeaders } from './h2-stream-host.ts';
 
@@ -15,8 +16,9 @@ interface Waiting {
 
 export class H2RequestQueue {
   readonly #limit: number;
-  /** In the order they came. */
-  readonly #waiting = new Map<H2Stream, H2Request>();
+  /** In the order they came, by the place of their stream. */
+  readonly #waiting = new SlotMap<number, Waiting>();
+  #lastPlace = 0;
 
   constructor(limit: number) {
     this.#limit = limit;
@@ -31,24 +33,23 @@ export class H2RequestQueue {
       const limit = this.#limit;
       throw new MeshError('CV-LIMIT', 'too many requests wait for a stream of this tunnel', { limit });
     }
-    this.#waiting.set(stream, request);
+    stream.place = ++this.#lastPlace;
+    this.#waiting.set(stream.place, { stream, request });
   }
 
   shift(): Waiting | undefined {
-    for (const [stream, request] of this.#waiting) {
-      this.#waiting.delete(stream);
-      return { stream, request };
-    }
-    return undefined;
+    const [next] = this.#waiting.values();
+    if (next !== undefined) this.#waiting.delete(next.stream.place);
+    return next;
   }
 
   remove(stream: H2Stream): void {
-    this.#waiting.delete(stream);
+    this.#waiting.delete(stream.place);
   }
 
   failAll(error: MeshError): void {
-    const streams = [...this.#waiting.keys()];
+    const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
-    for (const stream of streams) stream.fail(error);
+    for (const { stream } of waiting) stream.fail(error);
   }
 }

@@ -34,6 +34,8 @@ type WireState = 'waiting' | 'open' | 'gone';
 export class H2Stream implements ByteStream, SendHalfOwner, ReceiveHalfOwner {
   /** 0 while a request waits for a slot. */
   id = 0;
+  /** @internal Its place in the `H2RequestQueue`. */
+  place = 0;
   /** @internal Session only, as is the other one. */
   readonly sending: H2SendHalf;
   readonly receiving: H2ReceiveHalf;
