@@ -5,7 +5,7 @@ import { setImmediate } from 'node:timers';
 import tls from 'node:tls';
 import { type Clock, deadline } from '../base/clock.ts';
 import { MeshError, messageOf, toMeshError } from '../base/errors.ts';
-import { hasUndelivered, peerSilenceMs } from '../sys/tcp.ts';
+import { peerSilenceMs } from '../sys/tcp.ts';
 import { H2FrameParser } from '../wire/h2-frame.ts';
 import type { RequestHead } from '../wire/h2-head.ts';
 import { connectionError, DEFAULT_WINDOW_BYTES, H2, h2CodeName, MAX_31_BITS, PREFACE } from '../wire/h2-protocol.ts';
@@ -25,6 +25,7 @@ import {
 } from './h2-settings.ts';
 import type { H2Stream } from './h2-stream.ts';
 import type { LoopShare } from './loop-share.ts';
+import { SocketEnd } from './socket-end.ts';
 import { TLS_PRICE, TurnedReader } from './turned-reader.ts';
 
 export type { RequestHead } from '../wire/h2-head.ts';
@@ -57,12 +58,8 @@ export interface H2SessionOptions {
 
 /** Peers that announce no limit still get at most this many streams of ours. */
 const MOST_STREAMS = 65_535;
-/** After the last frame the socket may take so long to close by itself. */
-const CLOSE_WITHIN_MS = 1_000;
 /** The kernel counts in ticks: what was acknowledged at once may seem older than what it acknowledges. */
 const TICK_MS = 20;
-/** So often it is given that time while the last words of a tunnel that ends in order are on their way to a slow peer. */
-const MOST_CLOSE_LOOKS = 60;
 /** Padding, priority and table sizes come on top of the header list that a block encodes. */
 const BLOCK_SLACK_BYTES = 4096;
 
@@ -81,7 +78,7 @@ export class H2Session {
   /** TLS tells of each key it logs: after the handshake, of updates only. */
   readonly #onKeyUpdate = (): void => this.#keyUpdated();
   #settingsTimer: Disposable | undefined;
-  #closeTimer: Disposable | undefined;
+  #socketEnd: SocketEnd | undefined;
   #hasPeerSettings = false;
   #isAcknowledged = false;
   #hasPeerGoaway = false;
@@ -361,7 +358,7 @@ export class H2Session {
   #socketClosed(): void {
     this.#reader.flush();
     this.#lost('the connection was closed');
-    this.#closeTimer?.[Symbol.dispose]();
+    this.#socketEnd?.[Symbol.dispose]();
     this.#core.sender.output.close();
   }
 
@@ -377,20 +374,7 @@ export class H2Session {
     // Before the peer has spoken HTTP/2 a GOAWAY is still right: it knows the preface of a server (RFC 9113 §3.4).
     this.#core.control(goawayFrame(this.#core.streams.highestPeerId, code, error?.message.slice(0, 128)));
     this.#core.sender.output.finish(() => socket.end());
-    this.#closeLater(error === undefined ? MOST_CLOSE_LOOKS : 1);
-  }
-
-  /** A socket that is closed answers what the peer sends yet with a reset, and all that has not arrived there is lost. */
-  #closeLater(looks: number): void {
-    this.#closeTimer = this.#clock.after(CLOSE_WITHIN_MS, () => {
-      if (looks > 1 && this.#isDelivering) this.#closeLater(looks - 1);
-      else this.#socket.destroy();
-    });
-  }
-
-  get #isDelivering(): boolean {
-    const socket = this.#socket;
-    return !socket.writableFinished || (socket instanceof net.Socket && hasUndelivered(socket));
+    this.#socketEnd = new SocketEnd(socket, this.#clock, error === undefined);
   }
 }
 
