@@ -49,6 +49,25 @@ function heard(arrival: Arrival, isEnough = hasHello): Promise<boolean> {
   return new Promise((resolve) => arrival.hear(isEnough, resolve));
 }
 
+interface Looks {
+  readonly hears: Promise<boolean>;
+  readonly count: () => number;
+  /** Resolves after the next one. */
+  readonly next: () => Promise<unknown>;
+}
+
+/** Hears, and tells of each time that it is looked at what is there. */
+function looks(arrival: Arrival, isEnough = hasHello): Looks {
+  let count = 0;
+  const looked = new EventEmitter();
+  const hears = heard(arrival, (head) => {
+    count += 1;
+    setImmediate(() => looked.emit('look'));
+    return isEnough(head);
+  });
+  return { hears, count: () => count, next: () => once(looked, 'look') };
+}
+
 for (const when of ['before', 'after'] as const) {
   test(`what a client says ${when} it is waited for is heard of, and stays with the kernel`, bounded, async () => {
     await using made = await pair();
@@ -63,20 +82,14 @@ for (const when of ['before', 'after'] as const) {
 
 test('half a word is waited on for the rest, octet by octet, without a look at what is there', bounded, async () => {
   await using made = await pair();
-  let looks = 0;
-  const looked = new EventEmitter();
-  const hears = heard(made.arrival, (head) => {
-    looks += 1;
-    setImmediate(() => looked.emit('look'));
-    return hasHello(head);
-  });
+  const { hears, count, next } = looks(made.arrival);
   for (const letter of 'hell') {
-    const seen = once(looked, 'look');
+    const seen = next();
     made.near.write(letter);
     await seen;
     for (let turn = 0; turn < 10; turn++) await nextTurn();
   }
-  assert.equal(looks, 4);
+  assert.equal(count(), 4);
   made.near.write('o');
 
   assert.equal(await hears, true);
@@ -94,12 +107,8 @@ test(
   bounded,
   async () => {
     await using made = await pair(LITTLE_ROOM);
-    const looked = new EventEmitter();
-    const hears = heard(made.arrival, (head) => {
-      setImmediate(() => looked.emit('look'));
-      return head.length >= 2_060;
-    });
-    const seen = once(looked, 'look');
+    const { hears, next } = looks(made.arrival, (head) => head.length >= 2_060);
+    const seen = next();
     made.near.setNoDelay().write(Buffer.alloc(2_000));
     await seen;
     for (let turn = 0; turn < 30; turn++) await nextTurn();
@@ -112,21 +121,15 @@ test(
 
 test('a client that wakes us for nothing, for ever, is looked at now and then, until it ends', bounded, async () => {
   await using made = await pair();
-  let looks = 0;
-  const looked = new EventEmitter();
-  const hears = heard(made.arrival, (head) => {
-    looks += 1;
-    setImmediate(() => looked.emit('look'));
-    return hasHello(head);
-  });
-  const seen = once(looked, 'look');
+  const { hears, count, next } = looks(made.arrival);
+  const seen = next();
   made.near.write('hel');
   await seen;
   assert.equal(libc.send(socketFd(made.near) ?? -1, Buffer.from('!'), 1, MSG_OOB), 1);
-  while (looks < 4) await once(looked, 'look');
-  looks = 0;
+  while (count() < 4) await next();
+  const before = count();
   for (let turn = 0; turn < 1_000; turn++) await nextTurn();
-  assert(looks < 100, `${looks} looks in 1,000 turns`);
+  assert(count() - before < 100, `${count() - before} looks in 1,000 turns`);
   made.near.end();
 
   assert.equal(await hears, false);
