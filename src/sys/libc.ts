@@ -10,6 +10,7 @@ type Bytes = Uint8Array;
 const program = koffi.load(null);
 
 export const libc = {
+  sched_yield: program.func('int sched_yield()') as () => number,
   open: program.func('int open(const char *path, int flags)') as (path: string, flags: number) => number,
   close: program.func('int close(int fd)') as (fd: number) => number,
   setns: program.func('int setns(int fd, int nstype)') as (fd: number, nstype: number) => number,

@@ -22,6 +22,12 @@ const MOST_PIECE_MS = 5;
 /** Nor does a loop sleep longer while somebody waits. */
 const MOST_SLEEP_MS = 1_000;
 
+/**
+ * How often a thread that goes last lets others have the CPU. The kernel may not do so before its next tick: a thread that has
+ * just used the CPU, and wakes again at once, may have had its share already.
+ */
+const GIVE_WAY_MS = 0.1;
+
 /** After a callback has returned, for its promises and the way back through Node. */
 const AFTER_MS = 0.02;
 
@@ -56,6 +62,7 @@ export class LoopShares {
   #turnedMs = 0;
   #entries = 0;
   #isEndDue = false;
+  #gaveWayMs = 0;
 
   /** Without `limits` work is counted and nobody waits. */
   constructor({ time, clock }: LoopDeps, limits: TurnLimits | undefined) {
@@ -108,7 +115,7 @@ export class LoopShares {
 
   /** From here on the loop works for `share`, for which Node has worked `nativeMs` before it called us. */
   enter(share: LoopShare | undefined, nativeMs: number): void {
-    const nowMs = this.#time.nowMs();
+    const nowMs = this.#giveWay(this.#time.nowMs());
     const idleMs = this.#time.idleMs();
     const sleptMs = idleMs - this.#idleMs;
     const spentMs = Math.min(MOST_PIECE_MS, Math.max(0, nowMs - this.#markMs - sleptMs));
@@ -129,6 +136,17 @@ export class LoopShares {
     }
     if (former !== undefined) this.#charge(former, spentMs - ownMs - unseenMs, nowMs);
     if (share !== undefined) this.#charge(share, ownMs, nowMs);
+  }
+
+  /** Returns what time it is then; what others took of it is charged to nobody. */
+  #giveWay(nowMs: number): number {
+    if (this.#time.giveWay === undefined || nowMs - this.#gaveWayMs < GIVE_WAY_MS) return nowMs;
+    this.#time.giveWay();
+    this.#gaveWayMs = this.#time.nowMs();
+    const awayMs = this.#gaveWayMs - nowMs;
+    this.#markMs += awayMs;
+    if (this.#leftMs !== undefined) this.#leftMs += awayMs;
+    return this.#gaveWayMs;
   }
 
   /** How much of what passed since the last entry came after it had returned. */

@@ -6,7 +6,7 @@ import { Generation } from '../../model/generation.ts';
 import type { Refusal } from '../../model/verdict.ts';
 import { collectGarbage } from '../../sys/garbage.ts';
 import { linuxSys } from '../../sys/linux.ts';
-import { systemLoopTime, threadCpuMs } from '../../sys/loop-time.ts';
+import { lastLoopTime, systemLoopTime, threadCpuMs } from '../../sys/loop-time.ts';
 import { useOwnNetnsFd } from '../../sys/netns.ts';
 import { systemClock } from '../../sys/system-clock.ts';
 import { systemRandom } from '../../sys/system-random.ts';
@@ -114,7 +114,7 @@ function run(port: MessagePort, start: WorkerStart): void {
     settings: start.settings,
     drainGraceMs: start.drainGraceMs,
     holdMs: start.holdMs,
-    loopTime: systemLoopTime,
+    loopTime: start.lane === 'greedy' ? lastLoopTime : systemLoopTime,
     deps: {
       sys: linuxSys,
       clock,

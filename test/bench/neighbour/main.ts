@@ -36,8 +36,10 @@ const PORT = 8080;
 const HIGHEST = -20;
 const PODS = ['a-client', 'a-server', 'b-client', 'b-server'];
 const MIB = 2 ** 20;
-/** From the first greed to the state that lasts: the agent looks for some seconds before it gives a pod threads of its own. */
-const SETTLE_MS = 8_000;
+/** From the first greed, while the agent finds it and begins threads, whose code is not compiled yet: told apart. */
+const BEGINNING_SECONDS = 8;
+/** From there to the state that lasts. */
+const SETTLE_MS = 17_000;
 /** From the moment A rests or goes on to the next window. */
 const CHANGE_MS = 500;
 
@@ -51,9 +53,10 @@ const WAYS = {
 type Way = keyof typeof WAYS;
 const NAMES = Object.keys(WAYS) as readonly Way[];
 
-/** What requests of B took, ms: before A began, while it worked, while it rested. */
+/** What requests of B took, ms: before A began, as it began, while it worked, while it rested. */
 interface Measured {
   readonly before: readonly number[];
+  readonly beginning: readonly number[];
   readonly beside: readonly number[];
   readonly alone: readonly number[];
   /** Of A while it worked. */
@@ -103,6 +106,8 @@ async function measure(mesh: TestMesh, probe: Probe): Promise<Measured> {
   await using greedy = new Greedy(mesh.pod('a-client'), [target, String(PORT), values.rate, values.bulk]);
   const peer = ['-connect', `${target}:15008`, '-cert', CERTIFICATE, '-key', KEY];
   using foreigners = new Foreigners(mesh.pod('outside'), Number(values.handshakes), peer);
+  using _ = first();
+  const beginning = await probe.measure(BEGINNING_SECONDS);
   await sleep(SETTLE_MS);
   const noise = new Noise();
   const [beside, alone]: [number[], number[]] = [[], []];
@@ -119,7 +124,7 @@ async function measure(mesh: TestMesh, probe: Probe): Promise<Measured> {
     foreigners.goOn();
     await sleep(CHANGE_MS);
   }
-  return { before, beside, alone, done, seconds: windows * seconds, othersShare: noise.othersShare() };
+  return { before, beginning, beside, alone, done, seconds: windows * seconds, othersShare: noise.othersShare() };
 }
 
 /** What was done before, and between `from` and `to`. */
@@ -162,15 +167,17 @@ async function round(mesh: TestMesh, env: (typeof WAYS)[Way]): Promise<Round> {
   }
 }
 
-/** What is started has the highest priority, and gives its threads what it wants from there. */
-function ahead<T>(start: () => T): T {
+/** This process only wakes to tell others what to do, and must not do that late. What it starts meanwhile has its priority. */
+function first(): Disposable {
   const own = getPriority();
   setPriority(HIGHEST);
-  try {
-    return start();
-  } finally {
-    setPriority(own);
-  }
+  return { [Symbol.dispose]: () => setPriority(own) };
+}
+
+/** What is started has the highest priority, and gives its threads what it wants from there. */
+function ahead<T>(start: () => T): T {
+  using _ = first();
+  return start();
 }
 
 function quantile(times: readonly number[], q: number): number {
@@ -182,11 +189,11 @@ function ratioOf({ alone, beside }: Measured): number {
 }
 
 function tell(way: Way, { measured, costs }: Round): void {
-  const { before, alone, beside, done, seconds, othersShare } = measured;
+  const { before, beginning, alone, beside, done, seconds, othersShare } = measured;
   const ms = (times: readonly number[], q: number): string => quantile(times, q).toFixed(2);
   const figures = (times: readonly number[]): string => `p50 ${ms(times, 0.5)} p99 ${ms(times, 0.99)} ms`;
   process.stdout.write(
-    `${way.padEnd(8)} B before ${figures(before)}; alone ${figures(alone)}; beside A ${figures(beside)} ` +
+    `${way.padEnd(8)} B before ${figures(before)}; as A begins ${figures(beginning)}; alone ${figures(alone)}; beside A ${figures(beside)} ` +
       `max ${ms(beside, 1)} ms: ${ratioOf(measured).toFixed(1)}x; A ${Math.round(done.connections / seconds)} new/s ` +
       `${Math.round(done.bytes / seconds / MIB)} MiB/s ${done.failed} failed${costs === undefined ? '' : said(costs)}; ` +
       `others used ${Math.round(100 * othersShare)} % of the machine\n`,
