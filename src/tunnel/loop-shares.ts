@@ -187,11 +187,12 @@ export class LoopShares {
 
   /**
    * Something new begins for `share`, which will cost about so much. Returns how long nothing more should begin, ms. While nobody
-   * else wants the loop it is free.
+   * else wants the loop it is free, but in a thread that goes last: what the kernel does for a flood has the priority of nobody.
    */
   begins(share: LoopShare, ms: number): number {
     const nowMs = this.#time.nowMs();
-    if (this.#turns?.isWantedBesides(share.user, nowMs) !== true) return 0;
+    const isFree = this.#time.giveWay === undefined && this.#turns?.isWantedBesides(share.user, nowMs) !== true;
+    if (isFree) return 0;
     const earned = (nowMs - share.beganAtMs) * BEGINNING_PART;
     share.beginningMs = Math.min(BEGINNING_MS, share.beginningMs + earned) - ms;
     share.beganAtMs = nowMs;

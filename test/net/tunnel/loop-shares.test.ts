@@ -429,6 +429,17 @@ test('what a workload begins anew takes a tenth of a loop that others want, and 
   for (let i = 0; i < 100; i++) assert.equal(flooded.begins(1), 0);
 });
 
+test('what begins anew in a thread that goes last takes a tenth of it, though nobody else wants it', () => {
+  let nowMs = 0;
+  const time = { nowMs: () => nowMs, idleMs: () => 0, giveWay: () => undefined };
+  const flooded = new LoopShares({ time, clock: new FakeClock() }, LIMITS).open();
+  flooded.enter();
+  for (let i = 0; i < 2; i++) assert.equal(flooded.begins(0.1), 0);
+  assert.equal(flooded.begins(0.2).toFixed(3), '2.500');
+  nowMs += 2.5;
+  assert.equal(flooded.begins(0.1), 0);
+});
+
 /** Held, and something new waits for its turn, after `pass` too, when the share may go on. */
 async function afterWaiting(pass: (world: { nowMs: number; idleMs: number }) => void): Promise<void> {
   const world = { nowMs: 0, idleMs: 0 };

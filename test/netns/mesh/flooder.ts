@@ -204,6 +204,7 @@ async function halfOpen(count: number, greeting: Uint8Array): Promise<void> {
       const { promise, resolve } = Promise.withResolvers<void>();
       socket.once('connect', () => {
         connected += 1;
+        if (connected === 1) process.stdout.write('flooding\n');
         socket.write(greeting);
         resolve();
       });
