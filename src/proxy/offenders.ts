@@ -25,7 +25,7 @@ const MAX_ADDRESSES = 1_024;
 const BORNE = { burst: 50, perSecond: 20 } as const;
 /** In connections: two tunnels that are cut at once are an attack. */
 const CUT_TUNNEL = 30;
-/** As many more say nothing. */
+/** Where one had to go, others that stay say as little. */
 const CROWDED_OUT = 2;
 /** How often one that goes on is told. */
 const TELL_MS = 1_000;

@@ -66,9 +66,9 @@ export function threadsOf<Started>(start: () => Started): {
   return { started, threads: threads.map(Number) };
 }
 
-/** Those that V8 has now; all of them, once the process runs. */
-export function helperThreads(): readonly number[] {
-  return readdirSync(TASKS)
-    .filter((task) => readFileSync(`${TASKS}/${task}/comm`, 'utf8').trim() === HELPER)
+/** Those that V8 has now in a process; all of them, once it runs. */
+export function helperThreads(tasks = TASKS): readonly number[] {
+  return readdirSync(tasks)
+    .filter((task) => readFileSync(`${tasks}/${task}/comm`, 'utf8').trim() === HELPER)
     .map(Number);
 }

@@ -88,7 +88,7 @@ export class GreedyLane {
     for (const pod of this.#deps.pods()) {
       if (pod.start.pod.uid !== podUid) continue;
       this.#watch.attacked(pod.start, nowMs);
-      this.#follow(pod, nowMs, 'attack');
+      this.#place(pod, nowMs, 'attack');
     }
   }
 
@@ -105,7 +105,7 @@ export class GreedyLane {
       pods.map(({ start }) => start),
       nowMs,
     );
-    for (const pod of pods) this.#follow(pod, nowMs, 'use');
+    for (const pod of pods) this.#place(pod, nowMs, 'use');
     if (++this.#looks % LOOKS_PER_RECKONING === 0) this.#reckonAll(pods);
     this.#endIdle(nowMs);
   }
@@ -117,7 +117,8 @@ export class GreedyLane {
     await this.#workers?.stop();
   }
 
-  #follow(pod: PooledPod, nowMs: number, cause: Cause): void {
+  /** In the lane where it belongs. */
+  #place(pod: PooledPod, nowMs: number, cause: Cause): void {
     if (pod.change !== undefined) return;
     const lane = this.#watch.laneOf(pod.start.id);
     if (lane !== pod.lane && nowMs >= this.#closedUntilMs) this.#begin(pod, this.#change(pod, lane, cause));
@@ -159,9 +160,12 @@ export class GreedyLane {
       await give(start, from, to);
       pod.lane = lane;
       const fields = { uid: start.pod.uid, cores: rounded(share), heldPerSecond: rounded(heldPerSecond) };
-      if (cause === 'attack') log.warn?.(ATTACKED, fields);
-      else log.info?.(SAID[lane], fields);
-      if (cause === 'use') await follow(pod, from, to);
+      if (cause === 'attack') {
+        log.warn?.(ATTACKED, fields);
+      } else {
+        log.info?.(SAID[lane], fields);
+        await follow(pod, from, to);
+      }
       await this.#reckon([pod], former);
     } catch (error) {
       const { code, message } = toMeshError(error, 'CV-WORKER');

@@ -38,7 +38,7 @@ export class LaneWatch {
     return this.#states.get(id)?.lane ?? 'common';
   }
 
-  /** A pod that is served, and for how long it is nobody's neighbour. */
+  /** Peers attack a pod that is served. */
   attacked({ id, pod }: PodStart, nowMs: number): void {
     if (pod.isAgent === true) return;
     this.#states.set(id, attackedLane(this.#states.get(id) ?? newLaneState(nowMs), nowMs, this.#limits));

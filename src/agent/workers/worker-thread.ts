@@ -105,7 +105,7 @@ function run(port: MessagePort, start: WorkerStart): void {
     clock,
     random: systemRandom,
   });
-  const attacked = (podUid: string): boolean => {
+  const onAttack = (podUid: string): boolean => {
     link.tell('attacked', podUid);
     return start.lane === 'common';
   };
@@ -124,7 +124,7 @@ function run(port: MessagePort, start: WorkerStart): void {
       telemetry: records,
       dns: new DnsRecords({ metrics: dnsCounts, log: logs.scope('dns'), clock }),
       log: logs.scope('proxy'),
-      onAttack: start.lane && ((podUid) => attacked(podUid)),
+      onAttack: start.lane && onAttack,
       elsewhere: { claim: (claim) => link.call('claim', claim) },
     },
   });

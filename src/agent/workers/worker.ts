@@ -112,7 +112,7 @@ export class Worker {
       busy: (pods) => {
         if (!this.#isOver) deps.busy(pods, this);
       },
-      attacked: (podUid) => deps.attacked(podUid),
+      attacked: deps.attacked,
       ready: () => this.#ready.resolve(),
     });
     this.#session = session;

@@ -6,14 +6,14 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { askForSlices, yieldMore } from '../../../src/sys/thread-priority.ts';
+import { askForSlices, helperThreads, yieldMore } from '../../../src/sys/thread-priority.ts';
 import { ALONE, keepAwake } from '../../bench/neighbour/processes.ts';
 import type { AgentProcess } from '../../support/agent-process.ts';
 import { identityOf, meshForFile } from '../../support/mesh.ts';
@@ -99,10 +99,11 @@ const ORDER = {
 
 /** Without V8's helpers, which the agent has put behind its other threads. */
 function threadsOf(pid: number): readonly number[] {
-  const tasks = readdirSync(`/proc/${pid}/task`);
-  return tasks
-    .filter((task) => readFileSync(`/proc/${pid}/task/${task}/comm`, 'utf8').trim() !== 'node-V8Worker')
-    .map(Number);
+  const tasks = `/proc/${pid}/task`;
+  const helpers = helperThreads(tasks);
+  return readdirSync(tasks)
+    .map(Number)
+    .filter((thread) => !helpers.includes(thread));
 }
 
 /** A program in a pod, gone with the mesh. */
