@@ -67,8 +67,15 @@ export function memory(roots: readonly number[]): Memory {
 
 /** CPU seconds the whole machine has spent working, whoever asked: user to steal, without idle and iowait. */
 export function machineCpuSeconds(): number {
-  const fields =
-    (readOrUndefined('/proc/stat') ?? '').split('\n', 1)[0]?.trim().split(/\s+/).slice(1).map(Number) ?? [];
-  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = fields;
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = machineTicks();
   return (user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND;
+}
+
+/** CPU seconds that a virtual machine wanted and others on its host had, in hundredths. */
+export function stolenSeconds(): number {
+  return (machineTicks()[7] ?? 0) / TICKS_PER_SECOND;
+}
+
+function machineTicks(): readonly number[] {
+  return (readOrUndefined('/proc/stat') ?? '').split('\n', 1)[0]?.trim().split(/\s+/).slice(1).map(Number) ?? [];
 }
