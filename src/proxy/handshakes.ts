@@ -214,15 +214,15 @@ export class Handshakes {
     const { maxHandshakes } = this.#context.settings;
     // A handshake takes milliseconds; when very many are open the oldest is the least likely to be honest, a silent one first.
     const [oldest] = (this.#silent.size > 0 ? this.#silent : this.#answered).values();
-    if (this.count >= maxHandshakes && oldest !== undefined) this.#crowdOut(oldest, this.#tooMany);
+    if (this.count >= maxHandshakes && oldest !== undefined) this.#crowdOut(oldest, false);
     const ofOne = this.#silentOf.get(peer.ip);
     const [first] = ofOne?.values() ?? [];
-    if (first !== undefined && (ofOne?.size ?? 0) >= MOST_OF_ONE) this.#crowdOut(first, TOO_MANY_OF_ONE);
+    if (first !== undefined && (ofOne?.size ?? 0) >= MOST_OF_ONE) this.#crowdOut(first, true);
   }
 
-  #crowdOut(handshake: Handshake, error: MeshError): void {
-    this.#offenders.crowd();
-    this.#drop(handshake, error);
+  #crowdOut(handshake: Handshake, isOwn: boolean): void {
+    this.#offenders.crowd(isOwn);
+    this.#drop(handshake, isOwn ? TOO_MANY_OF_ONE : this.#tooMany);
   }
 
   #saidNothing(handshake: Handshake, error: MeshError): void {

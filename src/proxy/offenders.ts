@@ -75,9 +75,9 @@ export class Offenders {
     this.#bear(1);
   }
 
-  /** So many say nothing at once that one had to go. */
-  crowd(): void {
-    this.#bear(CROWDED_OUT);
+  /** So many say nothing at once that one had to go. `isOwn`: all of its own address, which no peer of a mesh does. */
+  crowd(isOwn: boolean): void {
+    this.#bear(isOwn ? BORNE.burst : CROWDED_OUT);
   }
 
   #bear(connections: number): void {

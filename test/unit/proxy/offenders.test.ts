@@ -77,7 +77,17 @@ for (const { claim, happen, told } of [
   { claim: 'fifty are none', happen: (offenders: Offenders) => times(50, () => offenders.silent()), told: [] },
   {
     claim: 'of a crowd each that has to go counts twice',
-    happen: (offenders: Offenders) => times(26, () => offenders.crowd()),
+    happen: (offenders: Offenders) => times(26, () => offenders.crowd(false)),
+    told: ['new'],
+  },
+  {
+    claim: 'one that makes room for another of its own address is borne',
+    happen: (offenders: Offenders) => offenders.crowd(true),
+    told: [],
+  },
+  {
+    claim: 'two are an attack: so many of one address say nothing',
+    happen: (offenders: Offenders) => times(2, () => offenders.crowd(true)),
     told: ['new'],
   },
   {
