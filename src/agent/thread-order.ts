@@ -1,5 +1,7 @@
 /** Which thread of the agent goes first where they want the same CPU: workers, the main thread, and last greedy pods and V8's helpers. */
+import type { Worker as Thread } from 'node:worker_threads';
 import type { Lane } from '../model/lane.ts';
+import { withOwnCompiler } from '../sys/own-compiler.ts';
 import { askForSlices, helperThreads, threadsOf, yieldMore } from '../sys/thread-priority.ts';
 
 /** As long as the kernel gives to all: 0.7 to 3 ms, by its version and the number of CPUs. */
@@ -16,10 +18,11 @@ export function orderProcess({ hasWorkers }: { readonly hasWorkers: boolean }): 
 }
 
 /** `start` starts a worker: it has what this thread has, and what it loads is a good deal of work. */
-export function orderWorker<Started>(lane: Lane | undefined, start: () => Started): Started {
-  const { started, threads } = threadsOf(start);
+export function orderWorker(lane: Lane | undefined, start: () => Thread): Thread {
+  const goesLast = lane === 'greedy';
+  const { started, threads } = threadsOf(() => (goesLast ? withOwnCompiler(start) : start()));
   for (const thread of threads) {
-    if (lane === 'greedy') goLast(thread);
+    if (goesLast) goLast(thread);
     else askForSlices(USUAL, thread);
   }
   return started;
