@@ -3,6 +3,7 @@ import { extname } from 'node:path';
 import { Worker as Thread } from 'node:worker_threads';
 import { type Clock, withDeadline } from '../../base/clock.ts';
 import { MeshError, messageOf } from '../../base/errors.ts';
+import type { Lane } from '../../model/lane.ts';
 import type { ClaimedStream, StreamClaim } from '../../proxy/settings.ts';
 import type { ConnectionView } from '../../telemetry/connection-view.ts';
 import { addDnsGains } from '../../telemetry/dns-gains.ts';
@@ -37,7 +38,10 @@ const ANSWER_TIMEOUT_MS = 2_000;
 const YOUNG_MIB = 12;
 
 /** From sources and from `dist/` alike. */
-const PROGRAM = new URL(`./worker-thread${extname(import.meta.url)}`, import.meta.url);
+const PROGRAM = {
+  common: new URL(`./worker-thread${extname(import.meta.url)}`, import.meta.url),
+  greedy: new URL(`./last-thread${extname(import.meta.url)}`, import.meta.url),
+} as const satisfies Record<Lane, URL>;
 
 export const WORKER_ENDS = ['defect', 'memory', 'hung', 'exit'] as const;
 /** Why a worker ended that was not told to. */
@@ -98,7 +102,7 @@ export class Worker {
     this.#thread = orderWorker(
       start.lane,
       () =>
-        new Thread(options.program ?? PROGRAM, {
+        new Thread(options.program ?? PROGRAM[start.lane ?? 'common'], {
           name: options.name,
           workerData: start,
           resourceLimits: { maxOldGenerationSizeMb: options.heapMib, maxYoungGenerationSizeMb: YOUNG_MIB },
